@@ -1,0 +1,136 @@
+"""The command line. Each command imports what it needs when it runs, so that help comes at once."""
+
+import argparse
+import errno
+import sys
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import bert_jax
+from bert_jax.config import InputError, PretrainConfig, load_config
+
+HELP = """\
+usage: bert-jax COMMAND [options]
+
+BERT for JAX: pretrain, fine-tune, evaluate, predict, and move weights in and out.
+
+commands:
+  prepare   text -> tokenizer and examples on disk
+  pretrain  train a model on them; prepares what is missing, resumes by itself
+  predict   fill-mask: complete sentences with a trained model
+
+bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 2 for bad input, 128 + n when signal n stopped it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(bert_jax.__version__)
+        return 0
+    try:
+        if arguments[0] not in COMMANDS:
+            raise InputError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)} (bert-jax --help)")
+        return COMMANDS[arguments[0]](arguments[1:]) or 0
+    except InputError as error:
+        return _fail(str(error))
+    except OSError as error:
+        # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR):
+            raise
+        return _fail(f"{error.filename or 'writing'}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("\nbert-jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"bert-jax: {message}", file=sys.stderr)
+    return 2
+
+
+# The config's fields are options of the command itself: --optimizer.learning-rate, not --config.optimizer.learning-rate.
+ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
+ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turns a corpus into a tokenizer and unmasked examples on disk."""
+
+    output: Path
+    """The folder to make."""
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    overwrite: bool = False
+    """Replace the folder if it exists."""
+
+
+def _prepare(arguments: list[str]) -> None:
+    command = _parse(Prepare, arguments)
+    from bert_jax.data.prepare import prepare
+
+    prepare(command.config, command.output, command.overwrite)
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Pretrains a model in a workdir, or goes on where it was."""
+
+    workdir: Path
+    """Holds the run: checkpoints, metrics, plot, and the examples unless they lie elsewhere."""
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    examples_folder: Annotated[Path | None, tyro.conf.arg(name="examples")] = None
+    """Examples that bert-jax prepare made, to be used instead of the config's corpus and tokenizer."""
+    init: Path | None = None
+    """A model (a workdir or a checkpoint's folder) to take the first weights from."""
+    profile: bool = False
+    """Write a trace of a few steps into the workdir."""
+
+
+def _pretrain(arguments: list[str]) -> int:
+    command = _parse(Pretrain, arguments)
+    from bert_jax.pretrain import pretrain
+
+    result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
+    return 128 + result.signal if result.signal else 0
+
+
+def _parse(command: type, arguments: list[str]):
+    """The command with the config that --config names, each of its fields overridden by the flag of its path."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    name = finder.parse_known_args(arguments)[0].config
+    required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
+    config = load_config(name) if name else PretrainConfig()
+    default = command(**{**required, "config": config})
+    parsed = tyro.cli(command, prog=f"bert-jax {command.__name__.lower()}", default=default, args=arguments)
+    parsed.config.validate()
+    return parsed
+
+
+def _predict(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="bert-jax predict", description="Completes sentences with a trained model.")
+    parser.add_argument("task", choices=["fill-mask"])
+    parser.add_argument("--model", required=True, help="a workdir or a checkpoint's folder")
+    parser.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
+    parser.add_argument("text", nargs="+", help="sentences with [MASK]")
+    options = parser.parse_args(arguments)
+    bert = bert_jax.load(options.model)
+    for text in options.text:
+        print(text)
+        for guesses in bert.fill_mask(text, options.top):
+            print("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
+
+
+COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict}

@@ -1,0 +1,376 @@
+"""Every setting of bert_jax, as frozen dataclasses. No default stands anywhere else.
+
+A file in `configs/` builds a `PretrainConfig`; the command line overrides any field of it by its path
+(`--optimizer.learning-rate 3e-4`); a checkpoint carries the whole of it as JSON.
+"""
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+import re
+import traceback
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class InputError(Exception):
+    """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2."""
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Where the text comes from. A document is a list of lines; a line is a paragraph or a sentence."""
+
+    source: Literal["python-docs", "text", "tfds"] = "python-docs"
+    """python-docs: the documentation of the running Python. text: files. tfds: a TensorFlow Datasets text data set."""
+    files: tuple[str, ...] = ()
+    """text: paths or globs of UTF-8 files (plain, .gz or .xz); one paragraph or sentence a line, blank line between documents."""
+    dataset: str = ""
+    """tfds: the data set's name, for example wikipedia/20230601.en, c4/en or lm1b."""
+    split: str = "train"
+    """tfds: the split to read."""
+    text_field: str = "text"
+    """tfds: the feature that holds the text."""
+    data_dir: str | None = None
+    """tfds: where the data sets lie (None: the library's own place)."""
+    held_out: float = 0.02
+    """Share of documents, chosen by their content, that are never trained on and measure the loss. 0: none, no evaluation."""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """WordPiece (through `tokenizers`) or SentencePiece: loaded from a file, or trained on the corpus."""
+
+    kind: Literal["wordpiece", "sentencepiece"] = "wordpiece"
+    path: str | None = None
+    """A vocab.txt (wordpiece) or a .model (sentencepiece). None: trained on the training documents."""
+    vocab_size: int = 8192
+    """Size of a trained vocabulary, special tokens included."""
+    lowercase: bool = True
+    """Lower-case and strip accents (an uncased model). A SentencePiece .model brings its own normalisation."""
+    training_characters: int = 100_000_000
+    """A vocabulary is trained on the first so many characters of the training documents."""
+
+
+@dataclass(frozen=True)
+class ExamplesConfig:
+    """How documents become unmasked examples of a fixed length (paper, appendix A.2)."""
+
+    sentence_pairs: bool = True
+    """[CLS] A [SEP] B [SEP] with next-sentence labels; otherwise [CLS] text [SEP], packed full from each document."""
+    short_sequence_probability: float = 0.1
+    """Share of sentence pairs built to a random shorter length, to match shorter inputs in fine-tuning."""
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens are predicted: drawn afresh for every batch from (seed, step)."""
+
+    rate: float = 0.15
+    """Share of an example's tokens (special ones counted, never chosen) to predict, up to the phase's max_predictions."""
+    whole_word: bool = False
+    """Choose whole words instead of single word pieces."""
+    random_tokens: Literal["ordinary", "all"] = "ordinary"
+    """Random replacements never are special tokens (ordinary) or come from the whole vocabulary (all: the original)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base."""
+
+    vocab_size: int | None = None
+    """None: the tokenizer's."""
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
+    """gelu: by erf (the 2018 release); gelu_tanh: the tanh form (google-research/bert since February 2019)."""
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products. Parameters, LayerNorm statistics, softmax and loss are float32 always."""
+    scan_unroll: int = 1
+    """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
+
+
+# Layers and width of the released models; heads are 64 wide, the feed-forward layer is four times the hidden size.
+PRESETS = {
+    "tiny": (2, 128),
+    "mini": (4, 256),
+    "small": (4, 512),
+    "medium": (8, 512),
+    "base": (12, 768),
+    "large": (24, 1024),
+}
+
+
+def model_preset(name: str, **changes) -> ModelConfig:
+    """A released size ("tiny" to "large", as in `PRESETS`), with any field changed."""
+    if name not in PRESETS:
+        raise InputError(f"model preset {name!r} is unknown: {_did_you_mean(name, PRESETS)}")
+    layers, hidden = PRESETS[name]
+    sizes = dict(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, intermediate_size=4 * hidden
+    )
+    return ModelConfig(**{**sizes, **changes})
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW as BERT's, or LAMB (arXiv 1904.00962). The step count of the schedule is the sum of the phases'."""
+
+    name: Literal["adamw", "lamb"] = "adamw"
+    learning_rate: float = 1e-4
+    """The peak, reached at the end of the warm-up."""
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    """Applied to all but LayerNorm and biases."""
+    bias_correction: bool = True
+    """The original has none (its authors call that an oversight); with it, training is steadier."""
+    warmup_steps: int = 10_000
+    decay: Literal["from_zero", "from_warmup"] = "from_zero"
+    """Linear decay to 0 at the last step N, after W of warm-up: (N-t)/N, the original's, which drops at W, or (N-t)/(N-W)."""
+    clip_norm: float = 1.0
+    """The gradient's global norm is clipped to this."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training at one sequence length. The original has two: 90 % of the steps at 128, 10 % at 512."""
+
+    sequence_length: int = 128
+    batch_size: int = 256
+    """Examples in the global batch, over all devices and processes."""
+    steps: int = 1_000_000
+    max_predictions: int = 20
+    """Most masked tokens in an example; the rate decides below that."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one -1 takes those that are left."""
+
+    data: int = -1
+    """Copies of the model, each with its share of the batch."""
+    fsdp: int = 1
+    """Slices of parameters and optimizer, gathered for each layer; the batch is split here too."""
+    tensor: int = 1
+    """Slices of heads, feed-forward and vocabulary."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the run is watched and kept. Any of it may change when a run is resumed."""
+
+    log_every: int = 100
+    evaluate_every: int = 10_000
+    evaluation_batches: int | None = None
+    """Held-out batches in an evaluation (None: all)."""
+    checkpoint_every: int = 10_000
+    keep_last: int = 2
+    keep_best: int = 1
+    """Checkpoints kept for the lowest held-out loss, apart from the last; those saved at a step of evaluation are ranked."""
+    accumulate_steps: int = 1
+    """Parts that each batch is computed in, one after the other, when it doesn't fit in memory."""
+    max_skipped_updates: int = 10
+    """Stop after so many updates in a row with a gradient that isn't finite; each is skipped and counted."""
+    workers: int | None = None
+    """Processes that prepare examples (None: one for each core)."""
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A whole pretraining run."""
+
+    seed: int = 0
+    """Of everything random: examples, their order, masks, initial weights, dropout."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    examples: ExamplesConfig = field(default_factory=ExamplesConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    phases: tuple[Phase, ...] = (Phase(),)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def total_steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def validate(self) -> "PretrainConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in _problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self
+
+
+def _problems(c: PretrainConfig):
+    """Yields (field, what is wrong and what to do)."""
+
+    def at_least(low, section, *names):
+        for name in names:
+            value = getattr(_by_path(c, section), name)
+            if value is not None and value < low:
+                yield f"{section}.{name}" if section else name, f"is {value}, must be at least {low}"
+
+    def share(section, *names):
+        for name in names:
+            value = getattr(_by_path(c, section), name)
+            if not 0 <= value < 1:
+                yield f"{section}.{name}", f"is {value}, must be at least 0 and below 1"
+
+    yield from at_least(0, "", "seed")
+    yield from share("corpus", "held_out")
+    if c.corpus.source == "text" and not c.corpus.files:
+        yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
+    if c.corpus.source == "tfds" and not c.corpus.dataset:
+        yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
+    yield from at_least(16, "tokenizer", "vocab_size")
+    yield from at_least(1, "tokenizer", "training_characters")
+    yield from share("examples", "short_sequence_probability")
+    yield from share("masking", "rate")
+    m = c.model
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+    yield from at_least(1, "model", "vocab_size", *sizes, "type_vocab_size", "scan_unroll")
+    yield from share("model", "hidden_dropout_prob", "attention_probs_dropout_prob")
+    if m.hidden_size % m.num_attention_heads:
+        yield "model.num_attention_heads", f"{m.num_attention_heads} doesn't divide hidden_size {m.hidden_size}"
+    if c.examples.sentence_pairs and m.type_vocab_size < 2:
+        yield "model.type_vocab_size", f"is {m.type_vocab_size}; sentence pairs need 2"
+    yield from at_least(0, "optimizer", "learning_rate", "weight_decay", "warmup_steps")
+    yield from share("optimizer", "b1", "b2")
+    for name in ("eps", "clip_norm"):
+        if getattr(c.optimizer, name) <= 0:
+            yield f"optimizer.{name}", f"is {getattr(c.optimizer, name)}, must be above 0"
+    if not c.phases:
+        yield "phases", "is empty; a run has at least one phase"
+    for i, phase in enumerate(c.phases):
+        at = f"phases.{i}"
+        yield from at_least(8, at, "sequence_length")
+        yield from at_least(1, at, "batch_size", "steps", "max_predictions")
+        if phase.sequence_length > m.max_position_embeddings:
+            most = f"model.max_position_embeddings is {m.max_position_embeddings}"
+            yield f"{at}.sequence_length", f"is {phase.sequence_length} but {most}; shorten the one or raise the other"
+        if phase.max_predictions > phase.sequence_length - 2:
+            yield f"{at}.max_predictions", f"is {phase.max_predictions}, more than an example's ordinary tokens"
+        if phase.batch_size % c.run.accumulate_steps:
+            yield (
+                f"{at}.batch_size",
+                f"{phase.batch_size} isn't divisible by run.accumulate_steps {c.run.accumulate_steps}",
+            )
+    if c.optimizer.warmup_steps >= c.total_steps:
+        longest = f"the run has {c.total_steps} steps; shorten the warm-up"
+        yield "optimizer.warmup_steps", f"is {c.optimizer.warmup_steps} but {longest}"
+    for name in ("data", "fsdp", "tensor"):
+        if getattr(c.mesh, name) < 1 and getattr(c.mesh, name) != -1:
+            yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
+    every = ("log_every", "evaluate_every", "evaluation_batches", "checkpoint_every")
+    yield from at_least(1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
+    yield from at_least(0, "run", "keep_best")
+
+
+def _by_path(config, path: str):
+    for name in filter(None, path.split(".")):
+        config = config[int(name)] if name.isdigit() else getattr(config, name)
+    return config
+
+
+def to_dict(config) -> dict:
+    """The config as plain JSON values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict, where: str = "") -> Any:
+    """The inverse of `to_dict`; an unknown field raises `InputError` with the nearest right name."""
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            raise InputError(f"{where + name}: no such field of {cls.__name__}; {_did_you_mean(name, hints)}")
+    return cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
+
+
+def _from_json(hint, value, where: str):
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_from_json(typing.get_args(hint)[0], item, f"{where}{i}.") for i, item in enumerate(value))
+    return value
+
+
+def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]:
+    """The fields in which two configs (as of `to_dict`) differ: (path, value in a, value in b)."""
+    found = []
+    for name in sorted({*a, *b}):
+        x, y = a.get(name), b.get(name)
+        if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
+            x, y = dict(enumerate(x)), dict(enumerate(y))
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += differences(x, y, f"{where}{name}.")
+        elif x != y:
+            found.append((f"{where}{name}", a.get(name), b.get(name)))
+    return found
+
+
+def load_config(name: str) -> PretrainConfig:
+    """The config of a file (`my/config.py`) or of a name that ships with bert_jax (`pretrain_tiny`).
+
+    Raises `InputError` where there is none, or where its `get_config()` names an unknown field.
+    """
+    path = Path(name)
+    shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}
+    if path.suffix != ".py":
+        if name not in shipped:
+            raise InputError(f"config {name!r} is neither a .py file nor one of {', '.join(shipped)}")
+        path = shipped[name]
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
+    spec = importlib.util.spec_from_file_location(f"bert_jax_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:
+        raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
+    if not isinstance(config, PretrainConfig):
+        raise InputError(f"{path}: get_config() returned {type(config).__name__}, must return a PretrainConfig")
+    return config
+
+
+def _configs_folder() -> Path:
+    """`configs/` is installed as the package `bert_jax.configs`, from wherever the source has it."""
+    return Path(importlib.util.find_spec("bert_jax.configs").origin).parent
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _explained(error: Exception) -> str:
+    """One line for an error in a config file; for an unknown field, with the nearest right one."""
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    cls = globals().get(unknown[1]) if unknown else None
+    if isinstance(cls, type):
+        names = [f.name for f in dataclasses.fields(cls)]
+        return f"{unknown[1]} has no field {unknown[2]!r}; {_did_you_mean(unknown[2], names)}"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _did_you_mean(name: str, names) -> str:
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"

@@ -1,0 +1,141 @@
+"""Documents to unmasked examples: sentences, next-sentence pairs (paper, appendix A.2), or one packed segment.
+
+An example is `(label, a, b)`: the ids of its segments without special tokens, `b` empty where there is one segment,
+and the next-sentence label (0: b follows a, 1: b is from elsewhere).
+"""
+
+import random
+import re
+from collections.abc import Iterator
+
+import numpy as np
+
+from bert_jax.config import ExamplesConfig
+from bert_jax.data.tokenizers import CLS, PAD, SEP
+
+Ids = list[int]
+Example = tuple[int, Ids, Ids]
+
+# Fields before the ids in a record: next-sentence label, where the second segment starts, length with special tokens.
+HEADER = 3
+
+_SENTENCE_END = re.compile(
+    # The stop, closing quotes, white space, and a new beginning; Chinese and Japanese stops need no white space.
+    r"[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|[。！？]+[”’」』）]*\s*"
+)
+_ABBREVIATIONS = frozenset(
+    ["Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Jr", "Sr", "Gen", "Col", "Capt", "Lt", "Sgt", "Rev", "Hon", "Gov", "Sen", "Rep", "Mt", "Inc", "Ltd", "Co", "Corp", "No", "vs", "cf", "ca", "e.g", "i.e", "Fig"]
+)
+_LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
+
+
+def split_sentences(line: str) -> list[str]:
+    """The sentences of a line, by punctuation: rough, as next-sentence pairs need no better."""
+    sentences, start = [], 0
+    for end in _SENTENCE_END.finditer(line):
+        if end[0].startswith(". ") and _is_abbreviation(line, end.start()):
+            continue
+        sentences.append(line[start : end.end()].strip())
+        start = end.end()
+    rest = line[start:].strip()
+    return sentences + [rest] if rest else sentences
+
+
+def _is_abbreviation(line: str, stop: int) -> bool:
+    """Whether the full stop at `stop` belongs to an initial ("J. Smith") or an abbreviation."""
+    words = line[max(0, stop - _LONGEST_ABBREVIATION - 2) : stop].split()
+    last = words[-1].lstrip("(\"'“‘[") if words else ""
+    return last in _ABBREVIATIONS or (len(last) == 1 and last.isupper())
+
+
+def build(documents: list[list[Ids]], length: int, config: ExamplesConfig, rng: random.Random) -> Iterator[Example]:
+    """The examples of `documents` (each a list of its sentences' ids, none empty) for a sequence length."""
+    for index in range(len(documents)):
+        if config.sentence_pairs:
+            yield from _sentence_pairs(documents, index, length - 3, config.short_sequence_probability, rng)
+        else:
+            yield from _packed(documents[index], length - 2)
+
+
+def _packed(document: list[Ids], most: int) -> Iterator[Example]:
+    """The document's tokens cut into pieces of `most`; the last is what is left."""
+    ids = [i for sentence in document for i in sentence]
+    for start in range(0, len(ids), most):
+        yield 0, ids[start : start + most], []
+
+
+def _sentence_pairs(documents, index: int, most: int, short_probability: float, rng) -> Iterator[Example]:
+    """As the original: fill up with sentences, part them at a random one, and take half of the second parts from elsewhere."""
+    document = documents[index]
+    target = rng.randint(2, most) if rng.random() < short_probability else most
+    chunk: list[Ids] = []
+    size = i = 0
+    while i < len(document):
+        chunk.append(document[i])
+        size += len(document[i])
+        i += 1
+        if i < len(document) and size < target:
+            continue
+        a_end = rng.randint(1, len(chunk) - 1) if len(chunk) > 1 else 1
+        a = [token for sentence in chunk[:a_end] for token in sentence]
+        is_random = len(chunk) == 1 or rng.random() < 0.5
+        if is_random:
+            b = _random_segment(documents, index, target - len(a), rng)
+            i -= len(chunk) - a_end  # The sentences not used are put back.
+        else:
+            b = [token for sentence in chunk[a_end:] for token in sentence]
+        yield int(is_random), *_truncate(a, b, most, rng)
+        chunk, size = [], 0
+
+
+def _random_segment(documents, index: int, target: int, rng) -> Ids:
+    """Sentences from a random place of another document, up to `target` tokens."""
+    other = index
+    for _ in range(10):  # As in the original: with one document only, it is the same one.
+        other = rng.randrange(len(documents))
+        if other != index:
+            break
+    document = documents[other]
+    segment: Ids = []
+    for sentence in document[rng.randrange(len(document)) :]:
+        segment += sentence
+        if len(segment) >= target:
+            break
+    return segment
+
+
+def _truncate(a: Ids, b: Ids, most: int, rng) -> tuple[Ids, Ids]:
+    """Cuts the longer segment, token by token, at the front or the back with equal chance, until both fit in `most`."""
+    excess = len(a) + len(b) - most
+    if excess <= 0:
+        return a, b
+    # First the longer is brought to the other's length; then both are cut in turn, b first.
+    keep_a, keep_b = len(a), len(b)
+    cut = min(excess, abs(keep_a - keep_b))
+    keep_a, keep_b = (keep_a - cut, keep_b) if keep_a > keep_b else (keep_a, keep_b - cut)
+    keep_a, keep_b = keep_a - (excess - cut) // 2, keep_b - (excess - cut + 1) // 2
+    return _cut(a, keep_a, rng), _cut(b, keep_b, rng)
+
+
+def _cut(segment: Ids, keep: int, rng) -> Ids:
+    excess = len(segment) - keep
+    # As many fair coins as tokens to cut: those that show heads are cut at the front.
+    front = rng.getrandbits(excess).bit_count() if excess else 0
+    return segment[front : front + keep]
+
+
+def record_type(vocab_size: int) -> str:
+    """The numbers of a record: two bytes where the vocabulary allows it."""
+    return "uint16" if vocab_size <= 1 << 16 else "int32"
+
+
+def to_record(example: Example, length: int, special_ids: dict[str, int], dtype: str) -> bytes:
+    """`HEADER` fields and `length` ids: [CLS] a [SEP] b [SEP] padding, or [CLS] a [SEP] padding."""
+    label, a, b = example
+    ids = [special_ids[CLS], *a, special_ids[SEP]]
+    second = len(ids)
+    if b:
+        ids += [*b, special_ids[SEP]]
+    used = len(ids)
+    padding = [special_ids[PAD]] * (length - used)
+    return np.array([label, second, used, *ids, *padding], dtype).tobytes()

@@ -1,0 +1,127 @@
+"""Masked-LM targets for a whole batch at once, in TensorFlow (paper, section 3.1, task 1).
+
+Everything random is drawn by counter: a row's draws depend on (seed, step, its place in the global batch) alone, so
+every process computes just its own rows, and any number of processes makes the same batch.
+Shapes in comments: B rows, S sequence, K most predictions, V vocabulary.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from bert_jax.config import MaskingConfig
+from bert_jax.data.tokenizers import MASK, Tokenizer
+
+PHILOX = 1
+# Shares of the chosen tokens: [MASK], a random token, and the rest as it was.
+MASKED, RANDOM = 0.8, 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Masker:
+    """Chooses and hides the tokens to predict. `ordinary` [V] bool: may be predicted; `replacements`: random ids' pool."""
+
+    rate: float
+    max_predictions: int
+    whole_word: bool
+    mask_id: int
+    ordinary: np.ndarray
+    replacements: np.ndarray
+    continues_word: np.ndarray
+
+    @classmethod
+    def of(cls, config: MaskingConfig, max_predictions: int, tokenizer: Tokenizer) -> "Masker":
+        ordinary = np.ones(tokenizer.vocab_size, bool)
+        ordinary[list(tokenizer.special_ids.values())] = False
+        pool = ordinary if config.random_tokens == "ordinary" else np.ones_like(ordinary)
+        return cls(
+            rate=config.rate,
+            max_predictions=max_predictions,
+            whole_word=config.whole_word,
+            mask_id=tokenizer.special_ids[MASK],
+            ordinary=ordinary,
+            replacements=np.flatnonzero(pool).astype(np.int32),
+            continues_word=tokenizer.continues_word(),
+        )
+
+    def __call__(self, input_ids, lengths, seed, step, first_row):
+        """[B, S] ids and [B] lengths (special tokens counted) -> masked ids, positions, ids and weights [B, K].
+
+        `seed`, `step` and `first_row` (place of the first row in the global batch) are integer scalars. Positions are
+        ascending; unused ones are 0 with weight 0.
+        """
+        length = input_ids.shape[1]
+        candidates = tf.gather(self.ordinary, input_ids)
+        uniform = _Uniform(seed, step, first_row, tf.shape(input_ids)[0])
+        wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float32)), tf.int32)
+        wanted = tf.minimum(self.max_predictions, tf.maximum(1, wanted))
+        scores = uniform(length)
+        chosen = self._whole_words(input_ids, candidates, scores, wanted) if self.whole_word else None
+        if chosen is None:
+            top, positions = tf.math.top_k(tf.where(candidates, scores, -1.0), self.max_predictions)
+            used = (tf.range(self.max_predictions) < wanted[:, None]) & (top >= 0)
+        else:
+            top, positions = tf.math.top_k(tf.cast(chosen, tf.int32), self.max_predictions)
+            used = top > 0
+        # Ascending, unused last.
+        positions = tf.sort(tf.where(used, positions, length), axis=1)
+        used = positions < length
+        positions = tf.where(used, positions, 0)
+        ids = tf.gather(input_ids, positions, batch_dims=1)
+        masked = self._hide(input_ids, positions, ids, used, uniform)
+        return masked, positions, tf.where(used, ids, 0), tf.cast(used, tf.float32)
+
+    def _hide(self, input_ids, positions, ids, used, uniform):
+        """Replaces the ids at the used positions: 80 % [MASK], 10 % random, 10 % unchanged."""
+        kind = uniform(self.max_predictions)
+        pick = uniform(self.max_predictions) * len(self.replacements)
+        random_ids = tf.gather(self.replacements, tf.cast(pick, tf.int32))
+        new = tf.where(kind < MASKED, self.mask_id, tf.where(kind < MASKED + RANDOM, random_ids, ids))
+        # Unused positions add nothing; used ones are unique in their row.
+        rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))
+        change = tf.where(used, new - ids, 0)
+        return tf.tensor_scatter_nd_add(input_ids, tf.stack([rows, positions], -1), change)
+
+    def _whole_words(self, input_ids, candidates, scores, wanted):
+        """[B, S] bool: whole words in random order, each taken if it still fits, as the original does."""
+        length = input_ids.shape[1]
+        # A word starts at a candidate that doesn't continue one, or that follows a token that is none.
+        follows = tf.pad(candidates[:, :-1], [[0, 0], [1, 0]])
+        starts = candidates & ~(tf.gather(self.continues_word, input_ids) & follows)
+        word = tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1  # [B, S] number of the word in its row
+        member = tf.one_hot(tf.where(candidates, word, -1), length, dtype=tf.int32)  # [B, S, words]
+        sizes = tf.reduce_sum(member, 1)  # [B, words]
+        order = tf.argsort(tf.where(sizes > 0, scores, 2.0), axis=1)
+        sizes = tf.transpose(tf.gather(sizes, order, batch_dims=1))  # [words, B], in the order of choice
+
+        def take(room, size):
+            fits = (size > 0) & (size <= room[0])
+            return room[0] - tf.where(fits, size, 0), fits
+
+        _, taken = tf.scan(take, sizes, (wanted, tf.zeros_like(wanted, tf.bool)))
+        inverse = tf.argsort(order, axis=1)
+        taken = tf.gather(tf.transpose(taken), inverse, batch_dims=1)  # [B, words] in their places
+        return candidates & tf.gather(taken, tf.maximum(word, 0), batch_dims=1)
+
+
+class _Uniform:
+    """Uniform draws in [0, 1) for some rows of the global batch; each call is a stream of its own."""
+
+    def __init__(self, seed, step, first_row, rows):
+        self._key = tf.cast(seed, tf.uint64)[None]
+        self._step = tf.cast(step, tf.uint64)
+        self._first_row = tf.cast(first_row, tf.uint64)
+        self._rows = rows
+        self._stream = 0
+
+    def __call__(self, width: int):
+        # Philox makes four numbers for each value of its counter, so a row starts at a multiple of four. The counter's
+        # upper half is the step and the stream: no two draws of a run share a value.
+        padded = -(-width // 4) * 4
+        counter = [self._first_row * (padded // 4), self._step * 4 + self._stream]
+        self._stream += 1
+        draws = tf.raw_ops.StatelessRandomUniformV2(
+            shape=[self._rows, padded], key=self._key, counter=tf.stack(counter), alg=PHILOX, dtype=tf.float32
+        )
+        return draws[:, :width]

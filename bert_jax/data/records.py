@@ -1,0 +1,150 @@
+"""Examples on disk: a folder of ArrayRecord shards of fixed-length records, with a manifest that makes them valid.
+
+manifest.json            counts, checksums, the settings that made them
+tokenizer.json           the tokenizer, whole
+128/train/00000.array_record ...
+128/held_out/00000.array_record ...
+"""
+
+import bisect
+import json
+import zlib
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from bert_jax.config import InputError
+from bert_jax.data import tokenizers
+from bert_jax.data.examples import HEADER, record_type
+
+SPLITS = ("train", "held_out")
+FORMAT = 1
+
+
+def write_shard(path: Path, records: Iterable[bytes]) -> dict | None:
+    """Writes the records; returns the shard's entry for the manifest, or None (and no file) where there are none."""
+    records = list(records)
+    if not records:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One record a group, not compressed: each is read at random by itself.
+    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+    for record in records:
+        writer.write(record)
+    writer.close()
+    return {"name": path.name, "examples": len(records), "bytes": path.stat().st_size, "crc32": checksum(path)}
+
+
+def checksum(path: Path) -> int:
+    crc = 0
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
+class Examples:
+    """The examples in a folder. Raises `InputError` naming the file where it isn't whole or has changed."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        try:
+            self.manifest = json.loads((self.folder / "manifest.json").read_text())
+        except FileNotFoundError:
+            hint = "make them with bert-jax prepare" if self.folder.is_dir() else "no such folder"
+            raise InputError(f"{self.folder}: holds no examples (no manifest.json); {hint}") from None
+        except (json.JSONDecodeError, NotADirectoryError):
+            raise InputError(f"{self.folder / 'manifest.json'}: damaged; prepare the examples again") from None
+        if self.manifest.get("format") != FORMAT:
+            found = self.manifest.get("format")
+            raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; prepare the examples again")
+        if tokenizers.fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
+            file = self.folder / "tokenizer.json"
+            raise InputError(f"{file}: not the tokenizer that the examples were made with; prepare them again")
+
+    @cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        file = self.folder / "tokenizer.json"
+        try:
+            return tokenizers.from_dict(json.loads(file.read_text()))
+        except (OSError, json.JSONDecodeError, KeyError):
+            raise InputError(f"{file}: missing or damaged; prepare the examples again") from None
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal only for the same tokenizer and the same records in the same order."""
+        return f"{zlib.crc32(json.dumps([self.manifest[k] for k in ('tokenizer', 'lengths')]).encode()):08x}"
+
+    def check_files(self) -> None:
+        """Holds every shard's size and checksum against the manifest: ArrayRecord reads a truncated file as an empty one."""
+        for length, splits in self.manifest["lengths"].items():
+            for split, shards in splits.items():
+                for shard in shards:
+                    file = self.folder / length / split / shard["name"]
+                    self._check_file(file, shard)
+
+    def _check_file(self, file: Path, shard: dict) -> None:
+        if not file.is_file():
+            raise InputError(f"{file}: missing; prepare the examples again")
+        size = file.stat().st_size
+        if size != shard["bytes"]:
+            raise InputError(
+                f"{file}: {size:,} bytes, the manifest says {shard['bytes']:,}; prepare the examples again"
+            )
+        if checksum(file) != shard["crc32"]:
+            raise InputError(f"{file}: damaged (its checksum isn't the manifest's); prepare the examples again")
+
+    def split(self, split: str, length: int) -> "ExampleReader":
+        """The examples of a split ("train" or "held_out") at a sequence length."""
+        lengths = self.manifest["lengths"]
+        if str(length) not in lengths:
+            there = ", ".join(lengths)
+            raise InputError(
+                f"{self.folder}: no examples of length {length}, only {there}; prepare them with this config"
+            )
+        folder = self.folder / str(length) / split
+        shards = lengths[str(length)][split]
+        return ExampleReader([folder / s["name"] for s in shards], [s["examples"] for s in shards], length, self.dtype)
+
+    @property
+    def dtype(self) -> str:
+        return record_type(self.tokenizer.vocab_size)
+
+    def unigram_counts(self) -> np.ndarray:
+        """[vocabulary] how often each id occurs in the training documents."""
+        return np.array(self.manifest["unigram_counts"])
+
+
+class ExampleReader:
+    """Random access to the records of several shards, as one."""
+
+    def __init__(self, files: list[Path], counts: list[int], length: int, dtype: str):
+        self.length = length
+        self.dtype = dtype
+        self._files = files
+        self._starts = np.cumsum([0, *counts]).tolist()
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @cached_property
+    def _readers(self) -> list[ArrayRecordReader]:
+        return [ArrayRecordReader(str(file), "readahead_buffer_size:0") for file in self._files]
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """[n] indices -> [n, HEADER + length] int32 records, in the same order."""
+        order = np.argsort(indices, kind="stable")
+        ordered = np.asarray(indices)[order].tolist()
+        rows: list[bytes] = []
+        first = 0
+        while first < len(ordered):
+            shard = bisect.bisect_right(self._starts, ordered[first]) - 1
+            last = bisect.bisect_left(ordered, self._starts[shard + 1], first)
+            rows += self._readers[shard].read([i - self._starts[shard] for i in ordered[first:last]])
+            first = last
+        records = np.empty((len(rows), HEADER + self.length), np.int32)
+        records[order] = np.frombuffer(b"".join(rows), self.dtype).reshape(records.shape)
+        return records

@@ -1,0 +1,248 @@
+"""One protocol for WordPiece (through the `tokenizers` library) and SentencePiece."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from bert_jax.config import InputError, TokenizerConfig
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+# Words that a WordPiece tokenizer remembers, and the longest that is worth remembering.
+CACHED_WORDS = 1 << 16
+CACHED_LENGTH = 40
+# Characters that a trained WordPiece vocabulary has; rarer ones become [UNK].
+ALPHABET = 1000
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. `special_ids` are [PAD], [UNK], [CLS], [SEP], [MASK] in this order, by `SPECIAL`."""
+
+    kind: str
+    vocab_size: int
+    special_ids: dict[str, int]
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Ids of each text, without [CLS] and [SEP]. A literal "[MASK]" in running text is split like any other."""
+
+    def decode(self, ids: list[int]) -> str: ...
+
+    def pieces(self) -> list[str]:
+        """The vocabulary in the order of its ids."""
+
+    def continues_word(self) -> np.ndarray:
+        """[vocab_size] bool: the piece goes on with the word of the piece before it."""
+
+    def to_dict(self) -> dict:
+        """All that is needed to build it again (`from_dict`), as JSON values."""
+
+
+class WordPiece:
+    """BERT's tokenizer: the ids are those of the `tokenizers` library, remembered for each word."""
+
+    kind = "wordpiece"
+
+    def __init__(self, vocab: list[str], lowercase: bool):
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+        self._pieces = vocab
+        self._lowercase = lowercase
+        ids = {piece: i for i, piece in enumerate(vocab)}
+        missing = [piece for piece in SPECIAL if piece not in ids]
+        if missing:
+            raise InputError(f"the vocabulary lacks {', '.join(missing)}; a WordPiece vocab.txt has one piece a line")
+        if len(ids) < len(vocab):
+            twice = next(piece for i, piece in enumerate(vocab) if ids[piece] != i)
+            raise InputError(f"the vocabulary has {twice!r} twice; a WordPiece vocab.txt has each piece once")
+        self.vocab_size = len(vocab)
+        self.special_ids = {piece: ids[piece] for piece in SPECIAL}
+        self._backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
+        self._backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        self._backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._backend.decoder = decoders.WordPiece()
+        self._cache: dict[str, list[int]] = {}
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        # Between spaces, words are normalised and split independently of each other, so each is encoded once. (Not
+        # str.split(): BERT drops some of the characters that Python takes for white space, which joins what they part.)
+        words = [text.split(" ") for text in texts]
+        cache = self._cache
+        if len(cache) > CACHED_WORDS:
+            cache.clear()
+        new = list({word for word in chain.from_iterable(words) if word not in cache})
+        encoded = self._backend.encode_batch_fast(new, add_special_tokens=False)
+        fresh = {word: encoding.ids for word, encoding in zip(new, encoded, strict=True)}
+        cache.update(fresh)
+        ids = [list(chain.from_iterable(map(cache.__getitem__, line))) for line in words]
+        for word in fresh:
+            if len(word) > CACHED_LENGTH:
+                del cache[word]
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._backend.decode(ids)
+
+    def pieces(self) -> list[str]:
+        return self._pieces
+
+    def continues_word(self) -> np.ndarray:
+        return np.array([piece.startswith("##") for piece in self._pieces])
+
+    def to_dict(self) -> dict:
+        return {"kind": self.kind, "lowercase": self._lowercase, "vocab": self._pieces}
+
+
+class SentencePiece:
+    """A SentencePiece model. Special pieces it lacks ([PAD], [CLS], [SEP], [MASK]) take the ids after its own."""
+
+    kind = "sentencepiece"
+    # What models of other makers call the special pieces.
+    ALIASES = {PAD: "<pad>", UNK: "<unk>", CLS: "<s>", SEP: "</s>", MASK: "<mask>"}
+
+    def __init__(self, model: bytes):
+        import sentencepiece
+
+        self._model = model
+        try:
+            self._backend = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError:
+            raise InputError("this is not a SentencePiece model") from None
+        self._pieces = [self._backend.id_to_piece(i) for i in range(self._backend.vocab_size())]
+        self.special_ids = {UNK: self._backend.unk_id()}
+        ids = {piece: i for i, piece in enumerate(self._pieces)}
+        for piece in (PAD, CLS, SEP, MASK):
+            found = ids.get(piece, ids.get(self.ALIASES[piece]))
+            if found is None:
+                found = len(self._pieces)
+                self._pieces.append(piece)
+            self.special_ids[piece] = found
+        self.vocab_size = len(self._pieces)
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        return self._backend.encode(texts, num_threads=1)
+
+    def decode(self, ids: list[int]) -> str:
+        return self._backend.decode([i for i in ids if i < self._backend.vocab_size()])
+
+    def pieces(self) -> list[str]:
+        return self._pieces
+
+    def continues_word(self) -> np.ndarray:
+        return np.array([not piece.startswith("▁") for piece in self._pieces])
+
+    def to_dict(self) -> dict:
+        return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+
+
+def from_dict(values: dict) -> Tokenizer:
+    """The inverse of a tokenizer's `to_dict`."""
+    if values["kind"] == "wordpiece":
+        return WordPiece(values["vocab"], values["lowercase"])
+    return SentencePiece(base64.b64decode(values["model"]))
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Equal for two tokenizers only if they give equal ids."""
+    return hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load(path: str, config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece); raises `InputError` naming the file."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path}: no such tokenizer file")
+    try:
+        if config.kind == "sentencepiece":
+            return SentencePiece(file.read_bytes())
+        vocab = file.read_text(encoding="utf-8").split("\n")
+        return WordPiece([piece.rstrip("\r") for piece in (vocab[:-1] if vocab[-1] == "" else vocab)], config.lowercase)
+    except UnicodeDecodeError:
+        raise InputError(
+            f"{path}: not UTF-8; is it a SentencePiece model? then --tokenizer.kind sentencepiece"
+        ) from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """A tokenizer of `config.vocab_size` pieces from the first `config.training_characters` of the lines."""
+    lines = _first(lines, config.training_characters)
+    tokenizer = _train_wordpiece(lines, config) if config.kind == "wordpiece" else _train_sentencepiece(lines, config)
+    if tokenizer.vocab_size < config.vocab_size // 2:
+        size = f"the corpus gives {tokenizer.vocab_size} pieces, far from tokenizer.vocab_size {config.vocab_size}"
+        raise InputError(f"{size}; lower it, or bring more text")
+    return tokenizer
+
+
+def _first(lines: Iterable[str], characters: int) -> Iterable[str]:
+    for line in lines:
+        if characters <= 0:
+            return
+        characters -= len(line)
+        yield line
+
+
+def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece:
+    from tokenizers.trainers import WordPieceTrainer
+
+    lines = list(lines)
+    backend = WordPiece(list(SPECIAL), config.lowercase)._backend
+    first, inner = _alphabet(lines, backend)
+    # The trainer breaks ties by the pieces' ids, and numbers the single characters as it meets them in a hash map, in
+    # another order each time. Given as special tokens, they are numbered first, and the vocabulary is always the same.
+    trainer = WordPieceTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[*SPECIAL, *first, *(f"##{character}" for character in inner)],
+        initial_alphabet=first,
+        limit_alphabet=len(first),
+        show_progress=False,
+    )
+    backend.train_from_iterator(lines, trainer)
+    vocab = backend.get_vocab()
+    return WordPiece(sorted(vocab, key=vocab.get)[: config.vocab_size], config.lowercase)
+
+
+def _alphabet(lines: list[str], backend) -> tuple[list[str], list[str]]:
+    """The `ALPHABET` most frequent characters, sorted, and those of them that occur inside of words."""
+    words = Counter(chain.from_iterable(line.split(" ") for line in lines))
+    counts, inner = Counter(), set()
+    for word, n in words.items():
+        for piece, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(word)):
+            for character in piece:
+                counts[character] += n
+            inner.update(piece[1:])
+    kept = sorted(counts, key=lambda character: (-counts[character], character))[:ALPHABET]
+    return sorted(kept), sorted(inner.intersection(kept))
+
+
+def _train_sentencepiece(lines: Iterable[str], config: TokenizerConfig) -> SentencePiece:
+    import io
+
+    import sentencepiece
+
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=config.vocab_size,
+            hard_vocab_limit=False,
+            normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
+            # Control symbols never come out of text, so a literal "[MASK]" stays text.
+            pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+            pad_piece=PAD, unk_piece=UNK, bos_piece=CLS, eos_piece=SEP,
+            control_symbols=[MASK],
+            max_sentence_length=1 << 20,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise InputError(f"SentencePiece can't train on this corpus: {str(error).splitlines()[-1]}") from None
+    return SentencePiece(model.getvalue())

@@ -1,0 +1,6 @@
+"""The encoder and its heads: Flax Linen modules, pure functions of (params, arrays)."""
+
+from bert_jax.model.encoder import BertEncoder
+from bert_jax.model.heads import BertForPreTraining
+
+__all__ = ["BertEncoder", "BertForPreTraining"]

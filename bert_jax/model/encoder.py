@@ -1,0 +1,177 @@
+"""The BERT encoder (arXiv 1810.04805, section 3), with the parameter names of google-research/bert.
+
+Shapes in comments: B batch, S sequence, H hidden, N heads, D = H / N, I intermediate, L layers. The parameters of the
+L layers are stacked on a leading axis and the layers run under one scan, so compile time doesn't grow with depth.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import ModelConfig
+
+# Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
+MASK_ADDER = -10_000.0
+
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+
+def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
+    """A product with bias in the config's compute type, weights from a truncated normal."""
+    return nn.Dense(features, dtype=config.dtype, kernel_init=initializer(config), name=name)
+
+
+def initializer(config: ModelConfig):
+    """Truncated normal, cut at two deviations and not rescaled, as the original's."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return config.initializer_range * jax.random.truncated_normal(key, -2, 2, shape, dtype)
+
+    return init
+
+
+def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
+    """LayerNorm with statistics in float32 by the two-pass formula: the fast one loses digits where the mean is large."""
+    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, use_fast_variance=False, name=name)
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and segment embeddings, normalised."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+
+        def table(rows):
+            return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=initializer(c))
+
+        self.word_embeddings = table(c.vocab_size)
+        self.position_embeddings = table(c.max_position_embeddings)
+        self.token_type_embeddings = table(c.type_vocab_size)
+        self.LayerNorm = layer_norm(c, name=None)
+        self.dropout = nn.Dropout(c.hidden_dropout_prob)
+
+    def __call__(self, input_ids, token_type_ids, deterministic: bool):
+        positions = jnp.arange(input_ids.shape[-1])
+        # [B, S] -> [B, S, H]; positions are the same for every row.
+        x = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        x = self.LayerNorm(x + self.position_embeddings(positions))
+        return self.dropout(x, deterministic=deterministic)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of every token to every other (arXiv 1706.03762, section 3.2)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, mask_adder, deterministic: bool):
+        c = self.config
+        batch, length, hidden = x.shape
+        heads = (batch, length, c.num_attention_heads, hidden // c.num_attention_heads)
+        query, key, value = (
+            # [B, S, H] -> [B, S, N, D]
+            dense(c, hidden, name)(x).reshape(heads)
+            for name in ("query", "key", "value")
+        )
+        # [B, S, N, D] x [B, S, N, D] -> [B, N, S, S]
+        scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
+        probabilities = jax.nn.softmax(scores / math.sqrt(heads[-1]) + mask_adder)
+        probabilities = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic=deterministic)
+        # [B, N, S, S] x [B, S, N, D] -> [B, S, N, D] -> [B, S, H]
+        context = jnp.einsum("bnqk,bknd->bqnd", probabilities.astype(value.dtype), value)
+        return context.reshape(x.shape)
+
+
+class ResidualOutput(nn.Module):
+    """Projects back to the hidden size, drops out, adds the residual and normalises (post-LayerNorm)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, residual, deterministic: bool):
+        c = self.config
+        x = dense(c, c.hidden_size, "dense")(x)
+        x = nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
+        return layer_norm(c)(x + residual)
+
+
+class Attention(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, mask_adder, deterministic: bool):
+        context = SelfAttention(self.config, name="self")(x, mask_adder, deterministic)
+        return ResidualOutput(self.config, name="output")(context, x, deterministic)
+
+
+class Intermediate(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x):
+        # [B, S, H] -> [B, S, I]
+        return ACTIVATIONS[self.config.hidden_act](dense(self.config, self.config.intermediate_size, "dense")(x))
+
+
+class Layer(nn.Module):
+    """One transformer layer, in the (carry, inputs) -> (carry, outputs) form that a scan takes."""
+
+    config: ModelConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x, mask_adder):
+        x = Attention(self.config, name="attention")(x, mask_adder, self.deterministic)
+        intermediate = Intermediate(self.config, name="intermediate")(x)
+        return ResidualOutput(self.config, name="output")(intermediate, x, self.deterministic), None
+
+
+class Layers(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, mask_adder, deterministic: bool):
+        scanned = nn.scan(
+            Layer,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=nn.broadcast,
+            length=self.config.num_hidden_layers,
+            unroll=self.config.scan_unroll,
+        )
+        x, _ = scanned(self.config, deterministic, name="layer")(x, mask_adder)
+        return x
+
+
+class BertEncoder(nn.Module):
+    """Embeddings and layers: token ids to one vector for each token, and the pooled vector of [CLS].
+
+    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding).
+    Returns `(hidden, pooled)`, [batch, sequence, hidden] and [batch, hidden] in the compute type; `pooled` is None
+    where `pooler` is False. Every id must be below its table's size: JAX clamps those that aren't, silently.
+    """
+
+    config: ModelConfig
+    pooler: bool = True
+
+    def setup(self):
+        self.embeddings = Embeddings(self.config)
+        self.encoder = Layers(self.config)
+        if self.pooler:
+            self.pooler_dense = dense(self.config, self.config.hidden_size, "pooler")
+
+    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+        # [B, S] -> [B, 1, 1, S]: the same for every head and query.
+        mask_adder = (1.0 - attention_mask[:, None, None, :]) * MASK_ADDER
+        hidden = self.embeddings(input_ids, token_type_ids, deterministic)
+        hidden = self.encoder(hidden, mask_adder, deterministic)
+        pooled = jnp.tanh(self.pooler_dense(hidden[:, 0])) if self.pooler else None
+        return hidden, pooled

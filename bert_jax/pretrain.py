@@ -1,0 +1,137 @@
+"""Pretraining as a person asks for it: check, prepare what is missing, train, and say what came of it."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from bert_jax import inference
+from bert_jax.config import InputError, PretrainConfig, differences, to_dict
+from bert_jax.data import tokenizers
+from bert_jax.data.prepare import prepare
+from bert_jax.data.records import Examples
+from bert_jax.training import loop, sharding
+from bert_jax.training.plot import plot_metrics
+
+# Completed at the end of a run on the embedded corpus, to show what was learned.
+SENTENCES = (
+    "Return the number of [MASK] in the list.",
+    "If the file does not exist, an error is [MASK].",
+    "The first [MASK] is the name of the module.",
+)
+
+
+def pretrain(
+    config: PretrainConfig,
+    workdir: str | Path,
+    examples: str | Path | None = None,
+    init: str | Path | None = None,
+    profile: bool = False,
+) -> loop.Result:
+    """Trains a model in `workdir`, or goes on where it was.
+
+    Args:
+      config: the run.
+      workdir: holds the run's checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/.
+      examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
+        `tokenizer.path`, which must be the one that made them.
+      init: a model to take the first parameters from.
+      profile: writes a trace of a few steps into the workdir.
+
+    Raises `InputError`, with nothing written, where the config doesn't fit the devices, the examples or the run to resume.
+    """
+    config.validate()
+    workdir = Path(workdir)
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
+    start = _initial_params(init, config) if init else None
+    data = _examples(config, workdir, examples)
+    config = _with_vocabulary(config, data)
+    workdir.mkdir(parents=True, exist_ok=True)
+    result = loop.train(config, workdir, _loop_data(data, config), start, profile)
+    plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
+    _report(config, workdir, result)
+    return result
+
+
+def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
+    """The examples in `folder`, or those of the workdir, made where there are none yet; whole, and fit for the config."""
+    own = workdir / "examples"
+    if folder is None and not own.exists():
+        data = prepare(config, own)
+    else:
+        data = Examples(folder or own)
+    data.check_files()
+    for name, there, here in differences(data.manifest["config"], to_dict(config)):
+        section = name.split(".")[0]
+        if section == "examples" or (folder is None and section in ("corpus", "tokenizer", "seed")):
+            what = f"{name} was {there!r} when they were prepared, is {here!r} now"
+            raise InputError(f"{data.folder}: {what}; give it back, or prepare others in another folder")
+    if folder is not None and config.tokenizer.path:
+        given = tokenizers.load(config.tokenizer.path, config.tokenizer)
+        if tokenizers.fingerprint(given) != data.manifest["tokenizer"]:
+            raise InputError(
+                f"{config.tokenizer.path}: not the tokenizer that made {data.folder}; leave it out, or prepare again"
+            )
+    for phase in config.phases:
+        if not len(data.split("train", phase.sequence_length)):
+            raise InputError(f"{data.folder}: no training example of length {phase.sequence_length}")
+    return data
+
+
+def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
+    """The config with the tokenizer's vocabulary size; JAX would clamp ids beyond the model's silently."""
+    size = data.tokenizer.vocab_size
+    if config.model.vocab_size is None:
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+    if config.model.vocab_size < size:
+        what = f"is {config.model.vocab_size}, the tokenizer of {data.folder} has {size}"
+        raise InputError(f"model.vocab_size: {what}; leave it out to take the tokenizer's")
+    return config
+
+
+def _loop_data(data: Examples, config: PretrainConfig) -> loop.Data:
+    # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
+    import jax
+
+    from bert_jax.data import pipeline
+
+    process = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    unigram_counts = data.unigram_counts()
+    unigram_counts.resize(config.model.vocab_size)  # A larger model's further ids never occur.
+    return loop.Data(
+        train=functools.partial(pipeline.batches, data, config, **process),
+        held_out=functools.partial(pipeline.held_out_batches, data, config, **process),
+        unigram_counts=unigram_counts,
+        fingerprint=data.fingerprint,
+        tokenizer=data.tokenizer.to_dict(),
+    )
+
+
+def _initial_params(model: str | Path, config: PretrainConfig):
+    """Reads the parameters of another run, once the loop says which it wants and where they belong."""
+    checkpoints, step = inference.find_checkpoint(model)
+    return lambda shapes: checkpoints.restore(step, {"params": shapes})["params"]
+
+
+def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
+    if result.signal:
+        print(
+            f"stopped after step {result.step:,} of {config.total_steps:,} and saved; the same command goes on from there"
+        )
+        return
+    held_out = result.held_out
+    print(f"\ndone: {result.step:,} steps")
+    if held_out:
+        loss, unigram = held_out["held_out_mlm_loss"], held_out["held_out_unigram_loss"]
+        print(f"held-out masked-LM loss  {loss:.3f} nats, accuracy {held_out['held_out_mlm_accuracy']:.1%}")
+        print(f"unigram's loss on these  {unigram:.3f} nats: the model is {unigram - loss:.3f} better")
+    if "held_out_nsp_accuracy" in held_out:
+        print(f"next-sentence accuracy   {held_out['held_out_nsp_accuracy']:.1%}")
+    if config.corpus.source == "python-docs":
+        bert = inference.load(workdir)
+        for sentence in SENTENCES:
+            guesses = ", ".join(f"{guess.token} {guess.probability:.0%}" for guess in bert.fill_mask(sentence, 3)[0])
+            print(f"  {sentence}  {guesses}")
+    print(f"workdir      {workdir}")
+    print(f"TensorBoard  tensorboard --logdir {workdir / 'tensorboard'}")
+    print(f"plot         {workdir / 'loss.png'}")

@@ -1,0 +1,1 @@
+"""Mesh, optimizer, losses, steps, checkpoints, metrics and the loop."""

@@ -1,0 +1,115 @@
+"""Checkpoints through Orbax: asynchronous, atomic, and complete (state, config, tokenizer). The only file with Orbax."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from bert_jax.config import InputError, RunConfig, differences
+from bert_jax.training.sharding import path_name
+
+# Settings that may change when a run is resumed. Those of corpus and tokenizer stand in the examples' fingerprint.
+MAY_CHANGE = ("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll")
+BEST_BY = "held_out_mlm_loss"
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+policies = ocp.checkpoint_managers.preservation_policy
+
+
+class Checkpoints:
+    """The checkpoints in a folder, each holding `state` (arrays), `about` and `tokenizer` (JSON).
+
+    `about` is what says whether a run goes on with it: `config` (as a dict) and `examples` (their fingerprint).
+    The last `keep_last` are kept and the `keep_best` with the lowest held-out loss.
+    """
+
+    def __init__(self, folder: str | Path, run: RunConfig = RunConfig()):
+        self.folder = Path(folder).absolute()
+        metric = dict(n=run.keep_best, keep_checkpoints_without_metrics=False)
+        keep = [
+            policies.LatestN(run.keep_last),
+            policies.BestN(get_metric_fn=lambda metrics: metrics[BEST_BY], reverse=True, **metric),
+        ]
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+            # Orbax writes the metrics down, and so knows them after a restart, only where it has a best_fn too.
+            best_fn=lambda metrics: metrics[BEST_BY],
+            best_mode="min",
+            create=False,
+        )
+        self._manager = ocp.CheckpointManager(self.folder, options=options) if self.folder.is_dir() else None
+        self._options = options
+
+    def save(self, step: int, state: Any, about: dict, tokenizer: dict, metrics: dict | None) -> None:
+        """Starts to write; returns once the arrays are copied. Metrics with the held-out loss make it a candidate for best."""
+        if self._manager is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
+        )
+        self._manager.save(step, args=items, metrics=metrics if metrics and BEST_BY in metrics else None)
+
+    def wait(self) -> None:
+        """Until what was saved is on disk."""
+        if self._manager:
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        if self._manager:
+            self._manager.close()
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps()) if self._manager else []
+
+    @property
+    def latest(self) -> int | None:
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def best(self) -> int | None:
+        """The step with the lowest held-out loss among those kept, or the last where none was measured."""
+        return self._manager.best_step() if self.steps else None
+
+    def about(self, step: int) -> dict:
+        return self._json(step, "about")
+
+    def tokenizer(self, step: int) -> dict:
+        return self._json(step, "tokenizer")
+
+    def _json(self, step: int, item: str) -> dict:
+        return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The part of the state that `like` has, a tree of `jax.ShapeDtypeStruct` with shardings, laid out so on any mesh.
+
+        Raises `InputError` naming the first array that is missing, or of another shape or type: Orbax would cast silently.
+        """
+        folder = self.folder / str(step) / "state"
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            there = _arrays(checkpointer.metadata(folder).item_metadata.tree)
+            for name, here in _arrays(like).items():
+                if there.get(name) != here:
+                    has = there.get(name, "no such array")
+                    raise InputError(f"{folder}: {name} is {has}, expected {here}; was it saved by another version?")
+            arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape), like)
+            restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
+            return checkpointer.restore(folder, args=restore)
+
+
+def _arrays(tree) -> dict[str, str]:
+    """Each array's path, with its type and shape."""
+    return {path_name(p): f"{x.dtype}{list(x.shape)}" for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
+    """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
+    for name, there, here in differences(saved["config"], current["config"]):
+        if not name.startswith(MAY_CHANGE):
+            rest = "give it back, or choose another --workdir"
+            raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")
+    if saved["examples"] != current["examples"]:
+        raise InputError(f"{workdir}: the examples aren't those of the run to resume; choose another --workdir")

@@ -1,0 +1,261 @@
+"""The training loop, from the mesh to the last checkpoint."""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from bert_jax.config import InputError, Phase, PretrainConfig, to_dict
+from bert_jax.training import losses, steps
+from bert_jax.training.checkpoints import Checkpoints, check_same_run
+from bert_jax.training.metrics import Metrics, peak_flops
+from bert_jax.training.optimizer import make_optimizer, schedule
+from bert_jax.training.sharding import batch_sharding, check_batch, make_mesh, state_shardings
+
+Batch = dict[str, np.ndarray]
+
+# Batches put on the device ahead of the step that takes them, and steps sent off before the first one's end is awaited.
+AHEAD = 2
+# A trace shows these steps after the start: the first ones compile.
+PROFILED = range(5, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What the loop asks of the data: batches as numpy arrays, of this process's rows."""
+
+    train: Callable[[int], Iterator[Batch]]
+    """From a step (0 is the first) to the last."""
+    held_out: Callable[[Phase], Iterator[Batch]]
+    """The whole held-out split once, in the phase's shape."""
+    unigram_counts: np.ndarray
+    """[vocabulary] of the training split."""
+    fingerprint: str
+    tokenizer: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How the loop ended."""
+
+    step: int
+    held_out: dict[str, float]
+    """Means over the held-out split after the last step; empty where nothing is held out or the run was stopped."""
+    signal: int | None = None
+    """The signal that stopped it early."""
+
+
+def train(
+    config: PretrainConfig, workdir: Path, data: Data, init: Callable | None = None, profile: bool = False
+) -> Result:
+    """Trains to the config's last step, resuming from the workdir's last checkpoint where there is one.
+
+    `init` gives the parameters to start from, laid out as the tree of shapes that it is called with. Raises `InputError`
+    where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM save first.
+    """
+    # ---- Mesh, model, optimizer; the state's shapes and where each part of it lies --------------------------------
+    mesh = make_mesh(config.mesh)
+    check_batch(config.phases, mesh, config.run.accumulate_steps)
+    model = steps.make_model(config)
+    optimizer = make_optimizer(config.optimizer, config.total_steps)
+
+    def fresh_state():
+        return steps.init_state(model, optimizer, config.seed)
+
+    shapes = jax.eval_shape(fresh_state)
+    shardings = state_shardings(mesh, shapes)
+    shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+
+    # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
+    about = {"config": to_dict(config), "examples": data.fingerprint}
+    checkpoints = Checkpoints(workdir / "checkpoints", config.run)
+    if checkpoints.latest is not None:
+        check_same_run(checkpoints.about(checkpoints.latest), about, workdir)
+        state = checkpoints.restore(checkpoints.latest, shapes)
+    else:
+        state = jax.jit(fresh_state, out_shardings=shardings)()
+        if init is not None:
+            state["params"] = init(shapes["params"])
+    step = int(state["step"])
+
+    # ---- The jitted steps -----------------------------------------------------------------------------------------
+    rows = batch_sharding(mesh)
+    train_step = jax.jit(
+        steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
+        donate_argnums=0,
+        in_shardings=(shardings, rows),
+        out_shardings=(shardings, None),
+    )
+    unigram = np.log((data.unigram_counts + 1) / (data.unigram_counts + 1).sum()).astype(np.float32)
+    evaluation_step = jax.jit(steps.make_evaluation_step(model, unigram), in_shardings=(shardings["params"], rows))
+
+    def evaluate(phase: Phase) -> dict[str, float]:
+        sums = [evaluation_step(state["params"], batch) for batch in _on_device(data.held_out(phase), rows)]
+        return _held_out_means(_add_up(sums)) if sums else {}
+
+    # ---- The loop -------------------------------------------------------------------------------------------------
+    run, total, started = config.run, config.total_steps, step
+    learning_rate = schedule(config.optimizer, total)
+    metrics = Metrics(workdir, step)
+    held_out: dict[str, float] = {}
+    with (
+        jax.set_mesh(mesh),
+        _Interrupt() as interrupt,
+        contextlib.closing(checkpoints),
+        contextlib.closing(metrics),
+        tqdm(total=total, initial=step, desc="pretrain", unit=" steps", dynamic_ncols=True) as bar,
+    ):
+        pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
+        clock, compiled = _Clock(), None
+        for batch in _on_device(data.train(step), rows):
+            phase = _phase_of(config, step)
+            state, values = train_step(state, batch)
+            pending.append(values)
+            clock.tokens += phase.batch_size * phase.sequence_length
+            if phase is not compiled:  # The first step of a shape compiles: not the speed of training.
+                jax.block_until_ready(values)
+                clock.lap()
+                compiled = phase
+            if len(pending) > AHEAD:
+                jax.block_until_ready(pending[-1 - AHEAD])
+            step += 1
+            bar.update()
+            last = step == total
+            _profile(profile, step - started, workdir)
+
+            evaluated = step % run.evaluate_every == 0 or last
+            if evaluated or step % run.log_every == 0 or interrupt.signal:
+                row = _row(config, phase, pending, clock, float(learning_rate(step - 1)))
+                if row["skipped_in_a_row"] >= run.max_skipped_updates:
+                    raise InputError(_diverged(step, row))
+                with clock.paused():
+                    held_out = evaluate(phase) if evaluated else {}
+                metrics.write(step, {**row, **held_out})
+                bar.set_postfix_str(_postfix(row))
+                pending = []
+            if step % run.checkpoint_every == 0 or last or interrupt.signal:
+                with clock.paused():
+                    checkpoints.save(step, state, about, data.tokenizer, held_out if evaluated else None)
+            if interrupt.signal and not last:
+                break
+        if step == started and step == total:  # The run was done already.
+            held_out = evaluate(config.phases[-1])
+    return Result(step, held_out, interrupt.signal if step < total else None)
+
+
+def _on_device(batches: Iterator[Batch], sharding) -> Iterator[dict[str, jax.Array]]:
+    """The batches as global arrays, `AHEAD` of them on their way while one is worked on."""
+    waiting: deque = deque()
+    for batch in batches:
+        waiting.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _phase_of(config: PretrainConfig, step: int) -> Phase:
+    """The phase that the step (0 is the first) belongs to."""
+    for phase in config.phases:
+        if step < phase.steps:
+            return phase
+        step -= phase.steps
+    raise ValueError("the step is past the last phase")
+
+
+def _add_up(sums: list[dict]) -> dict[str, float]:
+    values = jax.device_get(sums)
+    return {name: float(np.sum([v[name] for v in values], dtype=np.float64)) for name in values[0]}
+
+
+def _held_out_means(sums: dict[str, float]) -> dict[str, float]:
+    means = {**losses.means(sums), "unigram_loss": sums["unigram_loss"] / (sums["mlm_count"] + losses.EPSILON)}
+    return {f"held_out_{name}": value for name, value in means.items()}
+
+
+def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clock", learning_rate: float) -> dict:
+    """The means over the steps since the last row, and the last step's gradient norm and learning rate."""
+    sums = _add_up(pending)
+    last = jax.device_get(pending[-1])
+    speed = clock.lap()
+    row = losses.means(sums) | {
+        "gradient_norm": float(last["gradient_norm"]),
+        "learning_rate": learning_rate,
+        "tokens_per_second": speed,
+        "skipped_in_a_row": int(last["skipped_in_a_row"]),
+        "skipped_updates": int(last["skipped_updates"]),
+    }
+    if peak := peak_flops():
+        flops = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
+        row["model_flops_utilisation"] = flops * speed / peak
+    return row
+
+
+def _postfix(row: dict) -> str:
+    parts = [f"loss {row['loss']:.3f}", f"MLM {row['mlm_accuracy']:.1%}", f"{row['tokens_per_second']:,.0f} tokens/s"]
+    return ", ".join([*parts, f"lr {row['learning_rate']:.1e}"])
+
+
+def _diverged(step: int, row: dict) -> str:
+    skipped, norm = row["skipped_in_a_row"], row["gradient_norm"]
+    what = f"step {step}: {skipped} updates in a row weren't finite (gradient norm {norm}) and were skipped"
+    return f"{what}; go on from the last checkpoint in another --workdir with a lower optimizer.learning_rate"
+
+
+def _profile(wanted: bool, done: int, workdir: Path) -> None:
+    """Starts and stops the trace of the steps `PROFILED`, to be opened with TensorBoard or Perfetto."""
+    if wanted and done == PROFILED.start:
+        jax.profiler.start_trace(str(workdir / "profile"))
+    if wanted and done == PROFILED.stop:
+        jax.profiler.stop_trace()
+
+
+class _Clock:
+    """Tokens a second of training alone."""
+
+    def __init__(self):
+        self.tokens = 0
+        self._start = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        speed = self.tokens / (now - self._start)
+        self.tokens, self._start = 0, now
+        return speed
+
+    @contextlib.contextmanager
+    def paused(self):
+        begin = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - begin
+
+
+class _Interrupt:
+    """Turns the first SIGINT or SIGTERM into a wish to stop after the step; a second one acts as ever."""
+
+    def __init__(self):
+        self.signal: int | None = None
+
+    def __enter__(self):
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else.
+            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, _):
+        self.signal = number
+        self._restore()
+
+    def __exit__(self, *_):
+        self._restore()
+
+    def _restore(self):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

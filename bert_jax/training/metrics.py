@@ -1,0 +1,60 @@
+"""Metrics of a run: one JSON line for each logged step, and the same for TensorBoard."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+from tensorboardX import SummaryWriter
+
+# Peak of bf16 products, FLOP/s for one device, by the kind that JAX reports (makers' data sheets, dense).
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def peak_flops() -> float | None:
+    """Of all devices together, or None where the kind isn't known."""
+    peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
+    return peak and peak * jax.device_count()
+
+
+class Metrics:
+    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once.
+
+    Lines after `step`, where the run goes on, are of work that was lost, and are dropped.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        self.file = workdir / "metrics.jsonl"
+        kept = [row for row in read(self.file) if row["step"] <= step]
+        aside = self.file.with_suffix(".partial")
+        aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(aside, self.file)
+        self._stream = open(self.file, "a", buffering=1)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._stream.close()
+        self._board.close()
+
+
+def read(file: Path) -> list[dict]:
+    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,84 @@
+"""BERT's optimizer: AdamW with and without bias correction, LAMB, and the original's schedule (paper, appendix A.2)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import OptimizerConfig
+from bert_jax.training.sharding import path_name
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Clip, moments, decay, (LAMB's trust ratio,) learning rate. An update that isn't finite is skipped and counted."""
+    adam = (
+        optax.scale_by_adam(config.b1, config.b2, config.eps) if config.bias_correction else _uncorrected_adam(config)
+    )
+    chain = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        adam,
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        _trust_ratio() if config.name == "lamb" else optax.identity(),
+        optax.scale_by_learning_rate(schedule(config, total_steps)),
+    )
+    # The loop stops long before so many errors in a row.
+    return optax.apply_if_finite(chain, max_consecutive_errors=1 << 30)
+
+
+def schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Learning rate at step t (0 is the first): linear from 0 over the warm-up W, then linear to 0 at N = total_steps."""
+    warmup = config.warmup_steps
+    decay_steps = total_steps if config.decay == "from_zero" else total_steps - warmup
+
+    def learning_rate(step):
+        rising = step / max(warmup, 1)
+        falling = (total_steps - step) / decay_steps
+        return config.learning_rate * jnp.where(step < warmup, rising, falling)
+
+    return learning_rate
+
+
+def decayed(params):
+    """True for each parameter with weight decay: all but LayerNorm and biases, as in the original."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not ("LayerNorm" in path_name(path) or path_name(path).endswith("bias")), params
+    )
+
+
+class _Moments(NamedTuple):
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+def _uncorrected_adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adam's m / (sqrt(v) + eps) as google-research/bert has it: the moments' bias towards 0 isn't corrected."""
+
+    def init(params):
+        return _Moments(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
+
+    def update(grads, state, params=None):
+        mu = optax.tree.update_moment(grads, state.mu, config.b1, 1)
+        nu = optax.tree.update_moment(grads, state.nu, config.b2, 2)
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + config.eps), mu, nu), _Moments(mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _trust_ratio() -> optax.GradientTransformation:
+    """LAMB's layer-wise scale |parameter| / |update| (arXiv 1904.00962, algorithm 2), 1 where either is 0.
+
+    Stacked layers are layers each: optax's own would take the norm over all of them.
+    """
+
+    def scale(path, update, param):
+        axes = tuple(range(1 if "layer" in path_name(path).split("/") else 0, param.ndim))
+        norm = jnp.sqrt(jnp.sum(param**2, axes, keepdims=True))
+        update_norm = jnp.sqrt(jnp.sum(update**2, axes, keepdims=True))
+        ratio = jnp.where((norm > 0) & (update_norm > 0), norm / jnp.where(update_norm > 0, update_norm, 1.0), 1.0)
+        return update * ratio
+
+    def update(updates, state, params):
+        return jax.tree_util.tree_map_with_path(scale, updates, params), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,38 @@
+"""The curves of a run as a picture."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from bert_jax.training import metrics
+
+
+def plot_metrics(metrics_file: Path, png: Path) -> None:
+    """Draws loss and accuracy over the steps, trained and held out, beside the unigram's loss."""
+    rows = metrics.read(metrics_file)
+    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, name in ((loss, "mlm_loss"), (accuracy, "mlm_accuracy"), (accuracy, "nsp_accuracy")):
+        task, what = name.upper().split("_")
+        color = "C2" if task == "NSP" else "C0"
+        _curve(axes, rows, name, color=color, alpha=0.4, label=f"{task}, training")
+        _curve(axes, rows, f"held_out_{name}", color=color, marker="o", markersize=4, label=f"{task}, held out")
+        axes.set(xlabel="step", title={"LOSS": "masked-LM loss (nats)", "ACCURACY": "accuracy"}[what])
+    _curve(loss, rows, "held_out_unigram_loss", color="C3", linestyle="--", label="unigram, held out")
+    accuracy.set_ylim(0, 1)
+    for axes in (loss, accuracy):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_lines():
+            axes.legend(frameon=False)
+    figure.savefig(png, dpi=120)
+    plt.close(figure)
+
+
+def _curve(axes, rows: list[dict], name: str, **style) -> None:
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)

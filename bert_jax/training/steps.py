@@ -1,0 +1,104 @@
+"""The pure steps: one for training, one for evaluation, and the state they work on.
+
+A train state is a plain dict: `params`, `opt_state`, and `step`, the number of steps done.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bert_jax.config import ModelConfig, PretrainConfig
+from bert_jax.model import BertForPreTraining
+from bert_jax.training import losses
+
+MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")
+
+
+def make_model(config: PretrainConfig) -> BertForPreTraining:
+    return BertForPreTraining(config.model, next_sentence=config.examples.sentence_pairs)
+
+
+def init_params(model: BertForPreTraining, seed: int) -> dict:
+    """Fresh parameters, as nested dicts."""
+    ids = jnp.zeros((1, 8), jnp.int32)
+    return model.init(jax.random.key(seed), ids, ids, ids, ids[:, :1])["params"]
+
+
+def init_state(model: BertForPreTraining, optimizer: optax.GradientTransformation, seed: int) -> dict:
+    """A fresh state; to be jitted with output shardings, so that each device makes only what it holds."""
+    params = init_params(model, seed)
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+
+def loss_sums(model: BertForPreTraining, params, batch, dropout_key=None) -> dict:
+    """Sums and counts of a batch's losses; with dropout where a key is given."""
+    mlm_logits, nsp_logits = model.apply(
+        {"params": params},
+        *(batch[name] for name in MODEL_INPUTS),
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
+    sums = losses.masked_lm_sums(mlm_logits, batch)
+    return sums if nsp_logits is None else {**sums, **losses.next_sentence_sums(nsp_logits, batch)}
+
+
+def make_train_step(model: BertForPreTraining, optimizer: optax.GradientTransformation, seed: int, parts: int = 1):
+    """`train_step(state, batch) -> (state, metrics)`; metrics are float32 scalars, the sums among them undivided.
+
+    With `parts` above 1 the batch is computed in as many parts, one after the other, and updated once.
+    """
+
+    def train_step(state, batch):
+        params = state["params"]
+        dropout_key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        # The whole batch's counts divide every part's sums, so that the parts' gradients just add up.
+        mlm_count = jnp.sum(batch["masked_lm_weights"]) + losses.EPSILON
+        nsp_count = jnp.sum(batch["next_sentence_labels"] >= 0) + losses.EPSILON
+
+        def part_loss(params, part, key):
+            sums = loss_sums(model, params, part, key)
+            return sums["mlm_loss"] / mlm_count + sums.get("nsp_loss", 0.0) / nsp_count, sums
+
+        gradient = jax.grad(part_loss, has_aux=True)
+        if parts == 1:
+            grads, sums = gradient(params, batch, dropout_key)
+        else:
+            grads, sums = _accumulated(gradient, params, batch, dropout_key, parts)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
+        skipped = {"skipped_in_a_row": opt_state.notfinite_count, "skipped_updates": opt_state.total_notfinite}
+        state = {"params": optax.apply_updates(params, updates), "opt_state": opt_state, "step": state["step"] + 1}
+        return state, {**sums, "gradient_norm": optax.global_norm(grads), **skipped}
+
+    return train_step
+
+
+def _accumulated(gradient, params, batch, key, parts: int):
+    """The sum of the parts' gradients and sums."""
+
+    # Every parts-th row, so that each device's rows stay with it: [B, ...] -> [parts, B / parts, ...].
+    split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def add(total, numbered):
+        number, part = numbered
+        return jax.tree.map(jnp.add, total, gradient(params, part, jax.random.fold_in(key, number))), None
+
+    first = gradient(params, jax.tree.map(lambda x: x[0], split), jax.random.fold_in(key, 0))
+    rest = jax.tree.map(lambda x: x[1:], split)
+    return jax.lax.scan(add, first, (jnp.arange(1, parts), rest))[0]
+
+
+def make_evaluation_step(model: BertForPreTraining, unigram_log_probabilities):
+    """`evaluation_step(params, batch) -> sums`, with the cross-entropy of the same tokens under the unigram."""
+
+    def evaluation_step(params, batch):
+        unigram = -jnp.asarray(unigram_log_probabilities)[batch["masked_lm_ids"]]
+        return {**loss_sums(model, params, batch), "unigram_loss": jnp.sum(unigram * batch["masked_lm_weights"])}
+
+    return evaluation_step
+
+
+def model_flops_per_token(model: ModelConfig, length: int, predictions: int) -> float:
+    """Floating-point operations of the products, forward and backward, for one token (two for a multiply-add)."""
+    layers, hidden, inner = model.num_hidden_layers, model.hidden_size, model.intermediate_size
+    encoder = 6 * layers * (4 * hidden**2 + 2 * hidden * inner) + 12 * layers * hidden * length
+    return encoder + 6 * (hidden * model.vocab_size + hidden**2) * predictions / length

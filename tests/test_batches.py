@@ -1,0 +1,217 @@
+"""The pipeline: position as data; masks by statistics, exact repetition, and any number of processes."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase
+from bert_jax.data import pipeline, tokenizers
+from bert_jax.data.masking import Masker
+from bert_jax.data.prepare import prepare
+
+VOCABULARY = [*tokenizers.SPECIAL, *(f"w{i}" for i in range(60)), *(f"##p{i}" for i in range(35))]
+LENGTH, ROWS = 128, 1000
+
+
+def equal(a, b):
+    return all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def with_phases(config, *phases):
+    return dataclasses.replace(config, phases=phases)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_started_anywhere_the_batches_are_the_same(examples, config, processes):
+    whole = list(itertools.islice(pipeline.batches(examples, config), 12))
+    for start in (0, 5, 11):
+        parts = [pipeline.batches(examples, config, start, p, processes) for p in range(processes)]
+        for expected in whole[start:]:
+            rows = [next(part) for part in parts]
+            assert equal({name: np.concatenate([r[name] for r in rows]) for name in expected}, expected)
+
+
+def test_phases_follow_each_other(examples, config, tmp_path):
+    phases = (Phase(32, 8, 3, 5), Phase(16, 4, 2, 2))
+    config = with_phases(config, *phases)
+    examples = prepare(config, tmp_path / "two")
+    shapes = [batch["input_ids"].shape for batch in pipeline.batches(examples, config)]
+    assert shapes == [(8, 32)] * 3 + [(4, 16)] * 2
+    assert equal(list(pipeline.batches(examples, config, 4))[0], list(pipeline.batches(examples, config))[4])
+
+
+class Numbered:
+    """Records that hold their own index, to see the order in which they come."""
+
+    length = 8
+
+    def __init__(self, count):
+        self._count = count
+
+    def __len__(self):
+        return self._count
+
+    def read(self, indices):
+        rows = np.zeros((len(indices), 3 + self.length), np.int32)
+        rows[:, 0] = indices
+        return rows
+
+
+def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
+    """[epochs, count] the order in which each epoch visits the examples."""
+    config = dataclasses.replace(with_phases(config, Phase(8, 7, 10**6, 1)), seed=seed)
+    make = pipeline._train_batch(Numbered(count), examples, config, config.phases[0], 0, range(7))
+    batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(make).as_numpy_iterator()
+    flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
+    return flat[: epochs * count].reshape(epochs, count)
+
+
+def test_epochs_are_different_permutations(examples, config):
+    count = 1000
+    epochs = order(examples, config, count, 12)
+    assert (np.sort(epochs) == np.arange(count)).all()
+    correlations = np.corrcoef(np.vstack([epochs, np.arange(count)])) - np.eye(13)
+    assert np.abs(correlations).max() < 5 / np.sqrt(count)
+    assert not np.array_equal(epochs, order(examples, config, count, 12, seed=1))
+
+
+def test_held_out_split_is_visited_once_and_padded_with_nothing(examples, config):
+    reader = examples.split("held_out", 32)
+    batches = list(pipeline.held_out_batches(examples, config, config.phases[0]))
+    again = list(pipeline.held_out_batches(examples, config, config.phases[0]))
+    assert all(map(equal, batches, again))
+    labels = np.concatenate([batch["next_sentence_labels"] for batch in batches])
+    assert np.array_equal(labels[: len(reader)], reader.read(np.arange(len(reader)))[:, 0])
+    assert (labels[len(reader) :] == pipeline.NO_LABEL).all()
+    weights = np.concatenate([batch["masked_lm_weights"] for batch in batches]).sum(1)
+    assert (weights[: len(reader)] > 0).all() and not weights[len(reader) :].any()
+
+
+def test_rows_that_processes_cannot_share(examples, config):
+    with pytest.raises(InputError, match="isn't divisible by the 3 processes"):
+        next(pipeline.batches(examples, config, 0, 0, 3))
+
+
+def test_a_batch_is_the_example_but_for_the_masks(examples, config):
+    batch = next(pipeline.batches(examples, config))
+    restored = batch["input_ids"].copy()
+    rows, columns = np.nonzero(batch["masked_lm_weights"])
+    restored[rows, batch["masked_lm_positions"][rows, columns]] = batch["masked_lm_ids"][rows, columns]
+    reader = examples.split("train", 32)
+    records = {tuple(r[3:]): r for r in reader.read(np.arange(len(reader)))}
+    for i, row in enumerate(restored):
+        label, second, length = records[tuple(row)][:3]
+        assert batch["next_sentence_labels"][i] == label
+        assert batch["attention_mask"][i].tolist() == [1] * length + [0] * (32 - length)
+        expected = [0] * second + [1] * (length - second) + [0] * (32 - length)
+        assert batch["token_type_ids"][i].tolist() == expected
+
+
+# ---- Masks ---------------------------------------------------------------------------------------------------------
+
+
+def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, **changes):
+    """Random rows of words and their continuations, padded, with what the masker makes of them."""
+    tokenizer = tokenizers.WordPiece(VOCABULARY, True)
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(20, LENGTH + 1, ROWS).astype(np.int32)
+    ids = rng.integers(5, len(VOCABULARY), (ROWS, LENGTH)).astype(np.int32)
+    ids[rng.random(ids.shape) < 0.02] = tokenizer.special_ids["[UNK]"]
+    ids[:, 0] = tokenizer.special_ids["[CLS]"]
+    ids[np.arange(ROWS), lengths - 1] = tokenizer.special_ids["[SEP]"]
+    ids[:, 9] = tokenizer.special_ids["[SEP]"]
+    ids[np.arange(LENGTH) >= lengths[:, None]] = tokenizer.special_ids["[PAD]"]
+    masker = Masker.of(MaskingConfig(**changes), max_predictions, tokenizer)
+    take = slice(first_row, first_row + rows)
+    out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), seed, step, first_row)
+    return tokenizer, ids[take], lengths[take], *(x.numpy() for x in out)
+
+
+@pytest.mark.parametrize("whole_word", [False, True])
+def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word):
+    tokenizer, ids, lengths, new, positions, targets, weights = masked(whole_word=whole_word)
+    assert ids.size > 1e5
+    wanted = np.minimum(30, np.maximum(1, np.round(0.15 * lengths))).astype(int)
+    counts = weights.sum(1).astype(int)
+    assert (counts <= wanted).all() if whole_word else (counts == wanted).all()
+    assert (counts > 0.8 * wanted).mean() > 0.95
+    special = list(tokenizer.special_ids.values())
+    for row in range(ROWS):
+        chosen = positions[row, : counts[row]]
+        assert len(set(chosen)) == counts[row] and (np.diff(chosen) > 0).all()
+        assert not np.isin(ids[row, chosen], special).any()
+        assert np.array_equal(targets[row, : counts[row]], ids[row, chosen])
+        untouched = np.setdiff1d(np.arange(LENGTH), chosen)
+        assert np.array_equal(new[row, untouched], ids[row, untouched])
+        assert not weights[row, counts[row] :].any()
+
+
+@pytest.mark.parametrize("random_tokens", ["ordinary", "all"])
+def test_shares_of_mask_random_and_kept(random_tokens):
+    tokenizer, ids, _, new, positions, _, weights = masked(random_tokens=random_tokens)
+    rows, columns = np.nonzero(weights)
+    old, new = ids[rows, positions[rows, columns]], new[rows, positions[rows, columns]]
+    n = len(old)
+    mask = tokenizer.special_ids["[MASK]"]
+    assert abs((new == mask).mean() - 0.8) < 4 * np.sqrt(0.16 / n) + (random_tokens == "all") * 0.001
+    assert abs((new == old).mean() - 0.1) < 4 * np.sqrt(0.09 / n) + 0.1 / 95
+    replaced = new[(new != mask) & (new != old)]
+    specials = np.isin(replaced, list(tokenizer.special_ids.values()))
+    assert specials.any() == (random_tokens == "all")
+    # Random tokens are spread evenly over the vocabulary.
+    counts = np.bincount(replaced[~specials], minlength=len(VOCABULARY))[5:]
+    assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
+
+
+def test_every_ordinary_place_is_as_likely():
+    _, _, lengths, _, positions, _, weights = masked()
+    full = lengths > 100
+    hits = np.bincount(positions[full][weights[full] > 0], minlength=LENGTH)
+    assert hits[0] == hits[9] == 0
+    hits = np.delete(hits[:100], [0, 9])
+    assert np.abs(hits - hits.mean()).max() < 5 * np.sqrt(hits.mean())
+
+
+def test_masks_repeat_for_one_seed_and_step_only():
+    first = masked(seed=1, step=7)
+    assert all(np.array_equal(a, b) for a, b in zip(first[3:], masked(seed=1, step=7)[3:], strict=True))
+    for other in (masked(seed=2, step=7), masked(seed=1, step=8)):
+        assert (first[4] != other[4]).any(1).mean() > 0.99
+
+
+def test_masks_of_some_rows_are_those_rows_of_the_whole():
+    whole, part = masked(), masked(first_row=300, rows=10)
+    assert all(np.array_equal(a[300:310], b) for a, b in zip(whole[3:], part[3:], strict=True))
+
+
+def test_whole_words_are_masked_whole():
+    tokenizer, ids, lengths, _, positions, _, weights = masked(whole_word=True)
+    continues = tokenizer.continues_word()
+    special = list(tokenizer.special_ids.values())
+    cut = 0
+    for row in range(ROWS):
+        chosen = set(positions[row, weights[row] > 0])
+        for p in range(1, lengths[row] - 1):
+            joined = continues[ids[row, p]] and not np.isin(ids[row, [p, p - 1]], special).any()
+            cut += joined and ((p in chosen) != (p - 1 in chosen))
+    assert cut == 0
+
+
+def test_whole_word_masking_takes_each_word_that_fits():
+    """A row of one word of nine pieces and single pieces: three are wanted, so the long word never is."""
+    tokenizer = tokenizers.WordPiece(VOCABULARY, True)
+    row = [2, 10, *([70] * 8), *range(20, 29), 3]
+    masker = Masker.of(MaskingConfig(whole_word=True), 20, tokenizer)
+    ids = tf.constant([row] * 200, tf.int32)
+    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), 0, 0, 0)
+    assert (weights.numpy().sum(1) == 3).all()
+    assert positions.numpy()[weights.numpy() > 0].min() == 10
+
+
+def test_a_config_without_sentence_pairs(config, tmp_path):
+    config = dataclasses.replace(config, examples=ExamplesConfig(sentence_pairs=False))
+    batch = next(pipeline.batches(prepare(config, tmp_path / "packed"), config))
+    assert not batch["token_type_ids"].any()

@@ -1,0 +1,135 @@
+"""Documents of the embedded corpus, of text files, and of TFDS data sets."""
+
+import gzip
+import lzma
+
+import numpy as np
+import pytest
+
+from bert_jax.config import CorpusConfig, InputError
+from bert_jax.data import corpora
+from bert_jax.data.examples import split_sentences
+
+TEXT = "One paragraph.\nAnother.\n\n\n  \nSecond document, с русским.\r\n\n"
+DOCUMENTS = [["One paragraph.", "Another."], ["Second document, с русским."]]
+
+
+def test_text_files_plain_and_packed(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    with gzip.open(tmp_path / "b.txt.gz", "wt", newline="") as file:
+        file.write(TEXT)
+    with lzma.open(tmp_path / "c.txt.xz", "wt", newline="") as file:
+        file.write(TEXT)
+    assert list(corpora.text_files([str(tmp_path / "*.txt*")])) == DOCUMENTS * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("latin.txt", "fine\nna\xefve\n".encode("latin-1"), "line 2: not UTF-8"),
+        ("cut.gz", gzip.compress(TEXT.encode() * 1000)[:100], "damaged .gz"),
+        ("rubbish.xz", b"rubbish", "damaged .xz"),
+    ],
+)
+def test_unreadable_files_are_named_with_the_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        list(corpora.text_files([str(tmp_path / name)]))
+    assert str(tmp_path / name) in str(error.value)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        list(corpora.text_files([str(tmp_path / "none-*.txt")]))
+    with pytest.raises(InputError, match="is a folder"):
+        list(corpora.text_files([str(tmp_path)]))
+
+
+def test_python_docs_are_megabytes_of_prose_and_always_the_same():
+    first, second = list(corpora.python_docs()), list(corpora.python_docs())
+    assert first == second
+    assert len(first) > 400
+    assert sum(len(line) for document in first for line in document) > 1_000_000
+    assert not any(">>>" in line for document in first for line in document)
+
+
+def test_a_corpus_without_blank_lines_is_parted(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora, "LONGEST_DOCUMENT", 100)
+    (tmp_path / "a.txt").write_text("twenty characters ok\n" * 100)
+    documents = list(corpora.text_files([str(tmp_path / "a.txt")]))
+    assert sum(map(len, documents)) == 100
+    assert max(map(len, documents)) <= 6
+
+
+def test_held_out_is_a_share_by_content():
+    documents = [[f"document {i}"] for i in range(5000)]
+    held_out = [corpora.is_held_out(d, 0.1) for d in documents]
+    assert held_out == [corpora.is_held_out(d, 0.1) for d in documents]
+    assert 420 < sum(held_out) < 580
+
+
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        (
+            'Mr. Smith met J. Doe (e.g. at home). He left! "Why?" It cost 3.5 dollars.',
+            ["Mr. Smith met J. Doe (e.g. at home).", "He left!", '"Why?"', "It cost 3.5 dollars."],
+        ),
+        ("你好。他说：“走吧！”然后走了。", ["你好。", "他说：“走吧！”", "然后走了。"]),
+        ("No end", ["No end"]),
+        ("Wait... What? — Éric came.", ["Wait...", "What? — Éric came."]),
+        ("", []),
+    ],
+)
+def test_sentences(line, sentences):
+    assert split_sentences(line) == sentences
+
+
+@pytest.mark.parametrize("name", ["wikipedia/20230601.en", "c4/en", "lm1b"])
+def test_tfds_text_data_sets(name):
+    import tensorflow_datasets as tfds
+
+    with tfds.testing.mock_data(num_examples=5):
+        documents = list(corpora.documents(CorpusConfig(source="tfds", dataset=name)))
+    assert len(documents) == 5
+    assert all(isinstance(line, str) and line for document in documents for line in document)
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    """A real TFDS data set, built to disk from text."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    records = {"text": [f"Größe {i}.\n\nZweiter Absatz." for i in range(7)], "n": np.arange(7)}
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="my_text",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "n": tfds.features.Scalar(np.int64)}),
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices(records)},
+        data_dir=folder,
+    )
+    return folder
+
+
+def test_tfds_data_set_of_ones_own(tfds_folder):
+    config = CorpusConfig(source="tfds", dataset="my_text", data_dir=tfds_folder)
+    documents = list(corpora.documents(config))
+    assert sorted(documents) == [[f"Größe {i}.", "Zweiter Absatz."] for i in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(dataset="no_such_set"), "no_such_set"),
+        (dict(text_field="body"), "'body'; .*is one of text"),
+        (dict(text_field="n"), "'n'"),
+        (dict(split="tests"), "'tests'"),
+    ],
+)
+def test_tfds_errors_name_the_setting(tfds_folder, changes, message):
+    config = dict(source="tfds", dataset="my_text", data_dir=tfds_folder) | changes
+    with pytest.raises(InputError, match=message) as error:
+        list(corpora.documents(CorpusConfig(**config)))
+    assert "\n" not in str(error.value)

@@ -1,0 +1,175 @@
+"""Documents to examples on disk: sentence pairs, whole or nothing, the same for any number of workers."""
+
+import dataclasses
+import filecmp
+import json
+import random
+
+import numpy as np
+import pytest
+from conftest import small_config, write_corpus
+
+from bert_jax.config import ExamplesConfig, InputError, TokenizerConfig
+from bert_jax.data import examples as building
+from bert_jax.data import prepare as preparing
+from bert_jax.data.prepare import DuplicateLines, prepare
+from bert_jax.data.records import Examples
+
+
+def numbered_documents(rng: random.Random) -> list[list[list[int]]]:
+    """Every token is unique, so a segment tells where it comes from."""
+    token = iter(range(1, 10**6))
+    return [[[next(token) for _ in range(rng.randint(1, 20))] for _ in range(rng.randint(1, 30))] for _ in range(40)]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    rng = random.Random(1)
+    documents = numbered_documents(rng)
+    config = ExamplesConfig(short_sequence_probability=0.1)
+    return documents, [list(building.build(documents, 64, config, rng)) for _ in range(20)]
+
+
+def test_pairs_fit_and_are_contiguous(pairs):
+    _, runs = pairs
+    for label, a, b in (example for run in runs for example in run):
+        assert 0 < len(a) and 0 < len(b) and len(a) + len(b) <= 61
+        assert a == list(range(a[0], a[0] + len(a))) and b == list(range(b[0], b[0] + len(b)))
+        if label == 0 and len(a) + len(b) < 61:
+            assert b[0] == a[-1] + 1
+
+
+def test_random_segments_come_from_other_documents_about_half_of_the_time(pairs):
+    documents, runs = pairs
+    home = {token: i for i, document in enumerate(documents) for sentence in document for token in sentence}
+    labelled = [(label, home[a[0]] == home[b[0]]) for run in runs for label, a, b in run]
+    assert all(same for label, same in labelled if label == 0)
+    assert not any(same for label, same in labelled if label == 1)
+    share = np.mean([label for label, _ in labelled])
+    assert 0.45 < share < 0.75  # Above a half: a chunk of one sentence always gets a random one.
+
+
+def test_every_sentence_begins_in_some_segment(pairs):
+    documents, runs = pairs
+    starts = {sentence[0] for document in documents for sentence in document}
+    used = {token for run in runs for _, a, b in run for token in (*a, *b)}
+    assert len(starts - used) < 0.1 * len(starts)  # Truncation drops a few.
+
+
+def test_cut_tokens_are_shared_between_front_and_back():
+    rng = random.Random(0)
+    a, b = list(range(100)), list(range(200, 240))
+    cut = [building._truncate(a, b, 61, rng) for _ in range(2000)]
+    assert {(len(x), len(y)) for x, y in cut} == {(31, 30)}
+    assert abs(np.mean([x[0] for x, _ in cut]) - 69 / 2) < 1
+    assert abs(np.mean([y[0] - 200 for _, y in cut]) - 10 / 2) < 0.3
+
+
+def test_packed_examples_hold_every_token_once():
+    documents = numbered_documents(random.Random(2))
+    packed = list(building.build(documents, 32, ExamplesConfig(sentence_pairs=False), random.Random(0)))
+    flat = [token for document in documents for sentence in document for token in sentence]
+    assert [token for _, a, b in packed for token in a + b] == flat
+    assert max(len(a) for _, a, _ in packed) == 30
+
+
+def test_record_layout():
+    special = {"[CLS]": 101, "[SEP]": 102, "[PAD]": 7}
+    record = np.frombuffer(building.to_record((1, [5, 6], [8]), 8, special, "uint16"), "uint16")
+    assert record.tolist() == [1, 4, 6, 101, 5, 6, 102, 8, 102, 7, 7]
+    record = np.frombuffer(building.to_record((0, [5, 6], []), 6, special, "int32"), "int32")
+    assert record.tolist() == [0, 4, 4, 101, 5, 6, 102, 7, 7]
+
+
+def test_manifest_counts_what_is_there(examples, config):
+    manifest = examples.manifest
+    train, held_out = (manifest["splits"][split] for split in ("train", "held_out"))
+    assert train["documents"] + held_out["documents"] == 60
+    assert 1 <= held_out["documents"] <= 15
+    assert manifest["unknown_rate"] == 0
+    reader = examples.split("train", 32)
+    records = reader.read(np.arange(len(reader)))
+    assert len(records) == sum(shard["examples"] for shard in manifest["lengths"]["32"]["train"])
+    assert set(records[:, 0]) == {0, 1}
+    assert (records[:, 3] == examples.tokenizer.special_ids["[CLS]"]).all()
+    assert np.array_equal(reader.read(np.array([5, 0, 5])), records[[5, 0, 5]])
+    assert sum(examples.unigram_counts()) == train["tokens"]
+
+
+def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "CHUNK_CHARACTERS", 2000)
+    made = []
+    for workers in (1, 3):
+        run = dataclasses.replace(config.run, workers=workers)
+        made.append(prepare(dataclasses.replace(config, run=run), tmp_path / str(workers)).folder)
+    files = sorted(p.relative_to(made[0]) for p in made[0].rglob("*.array_record"))
+    assert len(files) > 4
+    assert all(filecmp.cmp(made[0] / file, made[1] / file, shallow=False) for file in files)
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in made]
+    assert manifests[0]["lengths"] == manifests[1]["lengths"]
+
+
+def test_duplicate_lines_are_counted_and_warned_about(tmp_path, capsys):
+    corpus = write_corpus(tmp_path / "a.txt")
+    corpus.write_text(corpus.read_text() * 2)
+    examples = prepare(small_config(corpus), tmp_path / "examples")
+    assert 0.45 < examples.manifest["duplicate_lines"] < 0.6
+    assert "warning: many lines occur more than once" in capsys.readouterr().out
+
+
+def test_share_of_duplicates_stays_right_when_sampled():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**63, 20_000).astype(np.uint64)
+    counted = DuplicateLines(most=1000)
+    for block in np.split(np.concatenate([hashes, hashes[:10_000]]), 30):
+        counted.add(block)
+    assert len(counted._counts) <= 1000
+    assert abs(counted.share() - 1 / 3) < 0.03
+
+
+def test_nothing_is_left_where_the_corpus_is_bad(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n\n")
+    (tmp_path / "latin.txt").write_bytes(b"fine\n" * 50 + b"na\xefve\n")
+    before = sorted(tmp_path.iterdir())
+    for name in ("empty.txt", "latin.txt", "none.txt"):
+        for path in (None, "vocab.txt"):
+            tokenizer = TokenizerConfig(vocab_size=20, path=path and str(tmp_path / path))
+            with pytest.raises(InputError):
+                prepare(small_config(tmp_path / name, tokenizer=tokenizer), tmp_path / "a/b/examples")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_is_not_overwritten_unless_asked(examples, config):
+    with pytest.raises(InputError, match="--overwrite"):
+        prepare(config, examples.folder)
+    fingerprint = examples.fingerprint
+    assert prepare(config, examples.folder, overwrite=True).fingerprint == fingerprint
+
+
+def damaged(shard):
+    shard.write_bytes(shard.read_bytes()[:-10] + b"0123456789")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda shard: shard.write_bytes(shard.read_bytes()[:-100]), "bytes, the manifest says"),
+        (damaged, "damaged"),
+        (lambda shard: shard.unlink(), "missing"),
+    ],
+)
+def test_damaged_shards_are_named(config, tmp_path, damage, message):
+    folder = prepare(config, tmp_path / "examples").folder
+    shard = folder / "32/train/00000.array_record"
+    damage(shard)
+    with pytest.raises(InputError, match=message) as error:
+        Examples(folder).check_files()
+    assert str(shard) in str(error.value)
+
+
+def test_a_foreign_tokenizer_is_noticed(config, tmp_path):
+    folder = prepare(config, tmp_path / "examples").folder
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lowercase": False}))
+    with pytest.raises(InputError, match="not the tokenizer that the examples were made with"):
+        Examples(folder)

@@ -1,0 +1,68 @@
+"""The walls between the folders: which may import what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "bert_jax"
+ANY = {"anything"}
+# The first entry that a file's path starts with counts.
+MAY_IMPORT = {
+    "config.py": set(),
+    "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
+    "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
+    "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
+    "data/tfds_corpus.py": {"bert_jax.config", "tensorflow_datasets"},
+    "data/": {"bert_jax.config", "bert_jax.data", "array_record", "sentencepiece", "tokenizers", "tqdm"},
+    "training/checkpoints.py": {"bert_jax.config", "bert_jax.training", "jax", "orbax"},
+    "training/": {
+        *("bert_jax.config", "bert_jax.model", "bert_jax.training"),
+        *("jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
+    },
+    "": ANY,
+}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules a file imports anywhere: ours to the second level, others to the first, without the standard library."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file}: relative import"
+            found = {f"bert_jax.{alias.name}" for alias in node.names} if node.module == "bert_jax" else {node.module}
+            names |= found
+    levels = (".".join(name.split(".")[: 2 if name.startswith("bert_jax") else 1]) for name in names)
+    return {name for name in levels if name not in sys.stdlib_module_names and name != "numpy"}
+
+
+def test_every_file_imports_only_what_stands_before_it():
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 15
+    for file in files:
+        path = file.relative_to(PACKAGE).as_posix()
+        allowed = next(modules for prefix, modules in MAY_IMPORT.items() if path.startswith(prefix))
+        if allowed is not ANY:
+            assert imports(file) <= allowed, path
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_bert_jax_is_light():
+    heavy = run("import sys, bert_jax; print({'tensorflow', 'orbax', 'jax'} & set(sys.modules))")
+    assert heavy.strip() == "set()"
+
+
+def test_workers_of_prepare_never_import_tensorflow_or_jax():
+    heavy = run("import sys, bert_jax.data.prepare; print({'tensorflow', 'jax'} & set(sys.modules))")
+    assert heavy.strip() == "set()"
+
+
+def test_help_comes_at_once():
+    times = "import time, subprocess, sys; t = time.time(); subprocess.run([sys.executable, '-m', 'bert_jax', '--help'], "
+    times += "stdout=subprocess.DEVNULL); print(time.time() - t)"
+    assert min(float(run(times)) for _ in range(3)) < 0.5
