@@ -1,0 +1,188 @@
+"""The model against transformers' torch BERT with the same weights; parameter counts of every size."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from torch_bert import in_our_names, inputs, reference
+
+from bert_jax.config import ModelConfig, OptimizerConfig, PretrainConfig, model_preset
+from bert_jax.data import pipeline
+from bert_jax.model import BertForPreTraining
+from bert_jax.training import losses, steps
+from bert_jax.training.optimizer import decayed, make_optimizer, schedule
+from bert_jax.training.sharding import path_name
+
+MODEL = ModelConfig(
+    hidden_size=64,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=96,
+    max_position_embeddings=48,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def batches(examples, config):
+    """50 batches of real examples, padding and short rows among them."""
+    found = [batch for _, batch in zip(range(50), pipeline.batches(examples, config_of(config, 50)), strict=False)]
+    assert any((batch["attention_mask"] == 0).any() for batch in found)
+    return found
+
+
+def config_of(config: PretrainConfig, count: int) -> PretrainConfig:
+    return dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], steps=count),))
+
+
+@pytest.fixture(scope="module", params=["gelu", "gelu_tanh"])
+def pair(request, examples):
+    """Our model with its parameters, and torch's with the same."""
+    model = dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size, hidden_act=request.param)
+    theirs = reference(model)
+    state = {name: parameter.clone() for name, parameter in theirs.state_dict().items()}
+    return BertForPreTraining(model), in_our_names(state, model.num_hidden_layers), theirs
+
+
+def loss(model, params, batch):
+    return losses.means(steps.loss_sums(model, params, batch))["loss"]
+
+
+def test_logits(pair, batches):
+    ours, params, theirs = pair
+    batch = batches[0]
+    mlm, nsp = jax.jit(ours.apply)({"params": params}, *(batch[name] for name in steps.MODEL_INPUTS))
+    with torch.no_grad():
+        expected = theirs(**inputs(batch))
+    at = torch.tensor(batch["masked_lm_positions"], dtype=torch.long)
+    logits = expected.prediction_logits[torch.arange(len(at))[:, None], at]
+    assert np.abs(mlm - logits.numpy()).max() < 1e-4
+    assert np.abs(nsp - expected.seq_relationship_logits.numpy()).max() < 1e-4
+
+
+def test_loss_and_gradients(pair, batches):
+    ours, params, theirs = pair
+    value, grads = jax.jit(jax.value_and_grad(lambda p: loss(ours, p, batches[0])))(params)
+    theirs.zero_grad()
+    expected = theirs(**inputs(batches[0])).loss
+    expected.backward()
+    assert abs(float(value) - expected.item()) < 1e-5
+    theirs_grads = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    expected_grads = in_our_names(theirs_grads, ours.config.num_hidden_layers)
+    global_norm = float(optax.global_norm(grads))
+
+    def compare(path, ours, theirs):
+        if path_name(path).endswith("key/bias"):  # Adds the same to every score of a query: the true gradient is 0.
+            assert np.linalg.norm(ours) < 1e-6 * global_norm
+        else:
+            assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(theirs), path_name(path)
+
+    jax.tree_util.tree_map_with_path(compare, grads, expected_grads)
+
+
+@pytest.mark.parametrize("decay", ["from_zero", "from_warmup"])
+def test_fifty_steps_of_adamw(pair, batches, decay):
+    ours, params, theirs = pair
+    start = {name: value.clone() for name, value in theirs.state_dict().items()}
+    config = OptimizerConfig(learning_rate=1e-3, warmup_steps=10, decay=decay)
+    optimizer = make_optimizer(config, 60)
+    state = {"params": jax.tree.map(jnp.array, params), "step": jnp.zeros((), jnp.int32)}
+    state["opt_state"] = optimizer.init(state["params"])
+    train_step = jax.jit(steps.make_train_step(ours, optimizer, seed=0))
+
+    named = list(theirs.named_parameters())
+    plain = [p for name, p in named if name.endswith("bias") or "LayerNorm" in name]
+    weights = [p for name, p in named if not (name.endswith("bias") or "LayerNorm" in name)]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=1.0, betas=(config.b1, config.b2), eps=config.eps)
+    rate = schedule(config, 60)
+    for step, batch in enumerate(batches):
+        state, sums = train_step(state, batch)
+        expected = theirs(**inputs(batch)).loss
+        assert abs(float(losses.means(sums)["loss"]) - expected.item()) < 1e-3
+        adamw.zero_grad()
+        expected.backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), config.clip_norm)
+        for group in adamw.param_groups:
+            group["lr"] = float(rate(step))
+        adamw.step()
+    theirs.load_state_dict(start)
+
+
+def abstract_params(model: ModelConfig, next_sentence: bool = True):
+    return jax.eval_shape(lambda: steps.init_params(BertForPreTraining(model, next_sentence), 0))
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("size", "encoder"),
+    [
+        # Counted by transformers' BertModel, and Base's published.
+        ("tiny", 4_385_920),
+        ("mini", 11_170_560),
+        ("small", 28_763_648),
+        ("medium", 41_373_184),
+        ("base", 109_482_240),
+        ("large", 335_141_888),
+    ],
+)
+def test_parameter_counts(size, encoder):
+    assert count(abstract_params(model_preset(size, vocab_size=30_522))["bert"]) == encoder
+
+
+def test_base_with_heads_and_without_next_sentence():
+    base = model_preset("base", vocab_size=30_522)
+    assert count(abstract_params(base)) == 110_106_428
+    without = abstract_params(base, next_sentence=False)
+    assert count(without) == 110_106_428 - (768 * 768 + 768) - (768 * 2 + 2)
+
+
+def test_bfloat16_keeps_parameters_and_logits_in_float32(pair, batches):
+    ours, params, _ = pair
+    model = BertForPreTraining(dataclasses.replace(ours.config, dtype="bfloat16"))
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract_params(model.config))} == {jnp.dtype("float32")}
+    arguments = [batches[0][name] for name in steps.MODEL_INPUTS]
+    mlm, nsp = jax.jit(model.apply)({"params": params}, *arguments)
+    exact, _ = jax.jit(ours.apply)({"params": params}, *arguments)
+    assert mlm.dtype == nsp.dtype == jnp.float32
+    error = np.abs(mlm - exact).max()
+    assert 0 < error < 0.05 * np.abs(exact).max()
+
+
+def test_dropout_is_drawn_from_the_key_alone(pair, batches):
+    ours, params, _ = pair
+    model = BertForPreTraining(dataclasses.replace(ours.config, hidden_dropout_prob=0.1))
+    sums = jax.jit(lambda key: steps.loss_sums(model, params, batches[0], key)["mlm_loss"])
+    first, again, other = (float(sums(jax.random.key(seed))) for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_padding_changes_nothing(pair, batches):
+    ours, params, _ = pair
+    batch = batches[0]
+    padded = dict(batch)
+    for name in ("input_ids", "token_type_ids", "attention_mask"):
+        padded[name] = np.pad(batch[name], [(0, 0), (0, 16)])
+    assert abs(float(loss(ours, params, batch)) - float(loss(ours, params, padded))) < 1e-5
+
+
+def test_the_sizes_of_presets_are_heads_of_64():
+    for size in ("tiny", "base", "large"):
+        model = model_preset(size)
+        assert model.hidden_size // model.num_attention_heads == 64
+        assert model.intermediate_size == 4 * model.hidden_size
+
+
+def test_decay_spares_layer_norm_and_biases():
+    mask = jax.tree_util.tree_flatten_with_path(decayed(abstract_params(model_preset("tiny", vocab_size=100))))[0]
+    spared = {path_name(path).split("/")[-1] for path, value in mask if not value}
+    assert spared == {"bias", "scale", "output_bias"}
+    assert sum(value for _, value in mask) == 3 + 6 + 3  # Embeddings, a layer's products, pooler and heads.

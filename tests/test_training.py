@@ -1,0 +1,266 @@
+"""The loop: resuming bit for bit, any number of devices, what is kept, and whether it learns what there is to learn."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_config, write_corpus
+
+from bert_jax.config import InputError, MeshConfig, Phase, RunConfig, TokenizerConfig
+from bert_jax.data import pipeline
+from bert_jax.data.prepare import prepare
+from bert_jax.pretrain import pretrain
+from bert_jax.training import losses, metrics, steps
+from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.optimizer import make_optimizer
+
+
+def rows(workdir) -> list[dict]:
+    return metrics.read(workdir / "metrics.jsonl")
+
+
+def saved_state(workdir, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by its path."""
+    import orbax.checkpoint as ocp
+
+    tree = ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def assert_same_state(a: dict, b: dict) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert np.array_equal(a[name], b[name]), name
+
+
+def with_run(config, **changes):
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
+
+
+@pytest.fixture(scope="module")
+def finished(config, examples, tmp_path_factory):
+    """A run from start to end: its workdir and result."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return workdir, pretrain(config, workdir, examples.folder)
+
+
+def test_a_run_leaves_what_it_says(finished, config):
+    workdir, result = finished
+    assert result.step == 30 and result.signal is None
+    steps_logged = [row["step"] for row in rows(workdir)]
+    assert steps_logged == list(range(1, 31))
+    row = rows(workdir)[-1]
+    for name in ("loss", "mlm_loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm", "learning_rate", "tokens_per_second"):
+        assert np.isfinite(row[name]) and np.isfinite(row["held_out_mlm_loss"])
+    assert [r["step"] for r in rows(workdir) if "held_out_mlm_loss" in r] == [10, 20, 30]
+    assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+    assert row["loss"] < rows(workdir)[0]["loss"] - 0.1
+
+
+def test_a_finished_run_started_again_does_nothing_but_report(finished, config, examples):
+    workdir, result = finished
+    before = (workdir / "metrics.jsonl").read_text()
+    again = pretrain(config, workdir, examples.folder)
+    assert again.held_out == pytest.approx(result.held_out, rel=1e-6)
+    assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def command(config_file, examples, workdir, *flags) -> list[str]:
+    command = [sys.executable, "-m", "bert_jax", "pretrain", "--config", str(config_file)]
+    return [*command, "--workdir", str(workdir), "--examples", str(examples.folder), *flags]
+
+
+@pytest.fixture
+def config_file(config, tmp_path):
+    """The small config as a file that a command can name."""
+    file = tmp_path / "small.py"
+    text = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {config!r}\n"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stopped_anywhere_and_started_again_ends_bit_for_bit_the_same(finished, config_file, examples, tmp_path, number):
+    workdir = tmp_path / "killed"
+    stop_at = random.randint(11, 27)
+    process = subprocess.Popen(
+        command(config_file, examples, workdir), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    deadline = time.time() + 120
+    while len(rows(workdir)) < stop_at and process.poll() is None and time.time() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -9
+    else:
+        assert process.returncode == 128 + number
+        assert "the same command goes on from there" in output
+    subprocess.run(command(config_file, examples, workdir), check=True, capture_output=True)
+    assert_same_state(saved_state(workdir, 30), saved_state(finished[0], 30))
+    assert [row["step"] for row in rows(workdir)] == list(range(1, 31))
+    same = ("loss", "gradient_norm", "learning_rate")
+    for ours, theirs in zip(rows(workdir), rows(finished[0]), strict=True):
+        assert [ours[name] for name in same] == [theirs[name] for name in same]
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda c: dataclasses.replace(c, seed=1), "seed"),
+        (lambda c: dataclasses.replace(c, optimizer=dataclasses.replace(c.optimizer, b2=0.98)), r"optimizer\.b2"),
+        (lambda c: dataclasses.replace(c, masking=dataclasses.replace(c.masking, rate=0.3)), r"masking\.rate"),
+        (lambda c: dataclasses.replace(c, phases=(Phase(32, 16, 30, 5),)), r"phases\.0\.batch_size was 8 .* is 16"),
+        (lambda c: dataclasses.replace(c, model=dataclasses.replace(c.model, hidden_size=64)), r"model\.hidden_size"),
+    ],
+)
+def test_another_run_is_refused_by_the_name_of_what_differs(finished, config, examples, change, name):
+    with pytest.raises(InputError, match=name):
+        pretrain(change(config), finished[0], examples.folder)
+
+
+def test_other_examples_are_refused(finished, config, tmp_path):
+    other = prepare(small_config(write_corpus(tmp_path / "other.txt", seed=9)), tmp_path / "other")
+    with pytest.raises(InputError, match="the examples aren't those of the run"):
+        pretrain(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)), finished[0], other.folder)
+
+
+def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
+    state = {"params": np.ones(3, np.float32)}
+    for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0)):
+        checkpoints.save(step, state, {}, {}, loss and {"held_out_mlm_loss": loss})
+    checkpoints.close()
+    again = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
+    assert again.steps == [2, 5]
+    again.save(6, state, {}, {}, {"held_out_mlm_loss": 3.5})
+    again.wait()
+    assert (again.steps, again.latest, again.best) == ([2, 6], 6, 2)
+    again.close()
+
+
+def test_a_checkpoint_of_another_shape_names_the_array(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"params": {"a": np.ones(3, np.float32)}}, {}, {}, None)
+    checkpoints.wait()
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    for like, message in (
+        (jax.ShapeDtypeStruct((4,), np.float32, sharding=sharding), r"params/a is float32\[3\], expected float32\[4\]"),
+        (jax.ShapeDtypeStruct((3,), np.float16, sharding=sharding), r"params/a is float32\[3\], expected float16\[3\]"),
+    ):
+        with pytest.raises(InputError, match=message):
+            checkpoints.restore(1, {"params": {"a": like}})
+    checkpoints.close()
+
+
+def test_one_device_and_eight_give_the_same_losses(config_file, examples, tmp_path):
+    runs = {}
+    for devices in (1, 8):
+        workdir = tmp_path / str(devices)
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        flags = ("--phases.0.steps", "10", "--model.hidden-dropout-prob", "0", "--model.attention-probs-dropout-prob", "0")
+        subprocess.run(command(config_file, examples, workdir, *flags), env=environment, check=True, capture_output=True)
+        runs[devices] = [row["loss"] for row in rows(workdir)]
+    assert len(runs[1]) == 10
+    np.testing.assert_allclose(runs[1], runs[8], rtol=0, atol=1e-5)
+
+
+def test_accumulated_parts_are_one_batch(config, examples):
+    model_config = dataclasses.replace(
+        config.model, vocab_size=examples.tokenizer.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    model = steps.make_model(dataclasses.replace(config, model=model_config))
+    optimizer = make_optimizer(config.optimizer, 30)
+    batch = next(pipeline.batches(examples, config))
+    state = steps.init_state(model, optimizer, 0)
+    results = [jax.jit(steps.make_train_step(model, optimizer, 0, parts))(state, batch) for parts in (1, 4)]
+    for name in ("mlm_loss", "nsp_loss", "mlm_count", "gradient_norm"):
+        assert float(results[0][1][name]) == pytest.approx(float(results[1][1][name]), rel=1e-5)
+
+
+def test_a_repeated_batch_is_learned_by_heart(config, examples):
+    model_config = dataclasses.replace(
+        config.model, vocab_size=examples.tokenizer.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+    )
+    model = steps.make_model(dataclasses.replace(config, model=model_config))
+    optimizer = make_optimizer(dataclasses.replace(config.optimizer, learning_rate=5e-3, warmup_steps=20), 400)
+    batch = next(pipeline.batches(examples, config))
+    state = steps.init_state(model, optimizer, 0)
+    train_step = jax.jit(steps.make_train_step(model, optimizer, 0), donate_argnums=0)
+    for _ in range(400):
+        state, sums = train_step(state, batch)
+    assert float(losses.means(sums)["loss"]) < 0.05
+
+
+def test_nothing_is_learned_from_a_scrambled_corpus(tmp_path):
+    """Words in random order hold nothing but their frequencies: to do better than the unigram would be a leak."""
+    rng = random.Random(0)
+    words = [f"w{i}" for i in range(50)]
+    weights = [1 / (i + 1) for i in range(50)]
+    documents = (". ".join(" ".join(rng.choices(words, weights, k=12)) for _ in range(12)) for _ in range(300))
+    (tmp_path / "scrambled.txt").write_text("\n\n".join(documents))
+    config = small_config(
+        tmp_path / "scrambled.txt",
+        tokenizer=TokenizerConfig(vocab_size=100),
+        phases=(Phase(sequence_length=32, batch_size=32, steps=300, max_predictions=5),),
+        run=RunConfig(log_every=100, evaluate_every=300, checkpoint_every=300, workers=1),
+    )
+    held_out = pretrain(config, tmp_path / "run").held_out
+    assert held_out["held_out_mlm_loss"] > held_out["held_out_unigram_loss"] - 0.05
+
+
+def test_a_run_that_diverges_stops_with_a_reason(config, examples, tmp_path):
+    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e30))
+    with pytest.raises(InputError, match=r"updates in a row weren't finite.*lower optimizer\.learning_rate"):
+        pretrain(with_run(config, max_skipped_updates=3), tmp_path / "run", examples.folder)
+
+
+def test_two_phases_resume_in_the_second(config, tmp_path):
+    config = dataclasses.replace(config, phases=(Phase(32, 8, 6, 5), Phase(48, 4, 6, 5)))
+    examples = prepare(config, tmp_path / "examples")
+    config = with_run(config, evaluate_every=3, checkpoint_every=3)
+    whole = pretrain(config, tmp_path / "whole", examples.folder)
+    assert whole.step == 12
+    # Lose the last checkpoint, as by a kill: the run goes on from step 9, in the second phase.
+    pretrain(config, tmp_path / "cut", examples.folder)
+    import shutil
+
+    shutil.rmtree(tmp_path / "cut/checkpoints/12")
+    assert pretrain(config, tmp_path / "cut", examples.folder).step == 12
+    assert_same_state(saved_state(tmp_path / "cut", 12), saved_state(tmp_path / "whole", 12))
+
+
+def test_weights_of_another_run_to_start_from(finished, config, examples, tmp_path):
+    config = dataclasses.replace(config, phases=(Phase(32, 8, 6, 5),), optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0))
+    result = pretrain(config, tmp_path / "continued", examples.folder, init=finished[0])
+    assert result.held_out["held_out_mlm_loss"] == pytest.approx(finished[1].held_out["held_out_mlm_loss"], rel=1e-6)
+
+
+def test_batches_that_the_mesh_cannot_share(config, examples, tmp_path):
+    config = with_run(config, accumulate_steps=4)
+    config = dataclasses.replace(config, mesh=MeshConfig(data=2))
+    with pytest.raises(InputError, match="mesh: 2 x 1 x 1 isn't the number of devices, 1"):
+        pretrain(config, tmp_path / "run", examples.folder)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_trace_is_written(config, examples, tmp_path):
+    config = dataclasses.replace(config, phases=(Phase(32, 8, 12, 5),))
+    pretrain(config, tmp_path / "run", examples.folder, profile=True)
+    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
+
+
+def test_metrics_of_lost_steps_are_dropped(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text("".join(json.dumps({"step": s}) + "\n" for s in (10, 20, 30)) + '{"step": 4')
+    metrics.Metrics(tmp_path, 20).close()
+    assert [row["step"] for row in metrics.read(file)] == [10, 20]
