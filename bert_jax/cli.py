@@ -21,6 +21,7 @@ commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
   predict   fill-mask: complete sentences with a trained model
+  bench     prepare: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
@@ -41,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         return COMMANDS[arguments[0]](arguments[1:]) or 0
     except InputError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # Whoever read our output, like head, has enough.
+        sys.stdout = None
+        return 141
     except OSError as error:
         # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR):
@@ -56,7 +60,7 @@ def _fail(message: str) -> int:
     return 2
 
 
-# The config's fields are options of the command itself: --optimizer.learning-rate, not --config.optimizer.learning-rate.
+# The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
 ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
 ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
 
@@ -133,4 +137,16 @@ def _predict(arguments: list[str]) -> None:
             print("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
-COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict}
+def _bench(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="bert-jax bench", description="Measures bert_jax beside a peer, in turns.")
+    parser.add_argument("what", choices=["prepare"])
+    parser.add_argument("--files", required=True, type=Path, help="a text file")
+    parser.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args(arguments)
+    from bert_jax.bench import bench_prepare
+
+    bench_prepare(options.files, options.vocab, options.rounds)
+
+
+COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "bench": _bench}

@@ -27,7 +27,7 @@ class CorpusConfig:
     source: Literal["python-docs", "text", "tfds"] = "python-docs"
     """python-docs: the documentation of the running Python. text: files. tfds: a TensorFlow Datasets text data set."""
     files: tuple[str, ...] = ()
-    """text: paths or globs of UTF-8 files (plain, .gz or .xz); one paragraph or sentence a line, blank line between documents."""
+    """text: UTF-8 files or globs, plain, .gz or .xz; a paragraph or sentence a line, a blank line between documents."""
     dataset: str = ""
     """tfds: the data set's name, for example wikipedia/20230601.en, c4/en or lm1b."""
     split: str = "train"
@@ -37,7 +37,7 @@ class CorpusConfig:
     data_dir: str | None = None
     """tfds: where the data sets lie (None: the library's own place)."""
     held_out: float = 0.02
-    """Share of documents, chosen by their content, that are never trained on and measure the loss. 0: none, no evaluation."""
+    """Share of documents, chosen by their content, that are not trained on but measure the loss. 0: no evaluation."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class MaskingConfig:
     """Which tokens are predicted: drawn afresh for every batch from (seed, step)."""
 
     rate: float = 0.15
-    """Share of an example's tokens (special ones counted, never chosen) to predict, up to the phase's max_predictions."""
+    """Share of an example's tokens (special ones count, but are never chosen) to predict, up to max_predictions."""
+    evaluation_rate: float = 0.15
+    """The same for held-out examples, so that runs with different rates can be compared (arXiv 2202.08005)."""
     whole_word: bool = False
     """Choose whole words instead of single word pieces."""
     random_tokens: Literal["ordinary", "all"] = "ordinary"
@@ -139,7 +141,7 @@ class OptimizerConfig:
     """The original has none (its authors call that an oversight); with it, training is steadier."""
     warmup_steps: int = 10_000
     decay: Literal["from_zero", "from_warmup"] = "from_zero"
-    """Linear decay to 0 at the last step N, after W of warm-up: (N-t)/N, the original's, which drops at W, or (N-t)/(N-W)."""
+    """Linear to 0 at the last step N, after W of warm-up: (N-t)/N, the original's, which drops at W, or (N-t)/(N-W)."""
     clip_norm: float = 1.0
     """The gradient's global norm is clipped to this."""
 
@@ -179,7 +181,7 @@ class RunConfig:
     checkpoint_every: int = 10_000
     keep_last: int = 2
     keep_best: int = 1
-    """Checkpoints kept for the lowest held-out loss, apart from the last; those saved at a step of evaluation are ranked."""
+    """Checkpoints kept for the lowest held-out loss besides the last; those saved at a step of evaluation compete."""
     accumulate_steps: int = 1
     """Parts that each batch is computed in, one after the other, when it doesn't fit in memory."""
     max_skipped_updates: int = 10
@@ -239,7 +241,7 @@ def _problems(c: PretrainConfig):
     yield from at_least(16, "tokenizer", "vocab_size")
     yield from at_least(1, "tokenizer", "training_characters")
     yield from share("examples", "short_sequence_probability")
-    yield from share("masking", "rate")
+    yield from share("masking", "rate", "evaluation_rate")
     m = c.model
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
     yield from at_least(1, "model", "vocab_size", *sizes, "type_vocab_size", "scan_unroll")

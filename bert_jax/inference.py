@@ -51,7 +51,7 @@ class Bert:
         attention_mask = (np.arange(length) < len(ids)).astype(np.int32)[None]
         positions = np.flatnonzero(input_ids[0] == special[MASK])[None]
         logits, _ = self._apply(self.params, input_ids, np.zeros_like(input_ids), attention_mask, positions)
-        probabilities, best = jax.lax.top_k(jax.nn.softmax(logits[0]), top)
+        probabilities, best = jax.lax.top_k(jax.nn.softmax(logits[0]), min(top, logits.shape[-1]))
         pieces = self.tokenizer.pieces()
         return [
             [Filled(pieces[i], float(p)) for i, p in zip(row, ps, strict=True)]
@@ -60,7 +60,7 @@ class Bert:
 
 
 def load(model: str | Path) -> Bert:
-    """The model of a workdir (its last checkpoint) or of a checkpoint's folder. Raises `InputError` naming what is missing."""
+    """The model of a workdir (its last checkpoint) or a checkpoint's folder. Raises `InputError` where there is none."""
     checkpoints, step = find_checkpoint(model)
     config = from_dict(PretrainConfig, checkpoints.about(step)["config"])
     tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))

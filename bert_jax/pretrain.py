@@ -31,13 +31,13 @@ def pretrain(
 
     Args:
       config: the run.
-      workdir: holds the run's checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/.
+      workdir: holds checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/.
       examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
         `tokenizer.path`, which must be the one that made them.
       init: a model to take the first parameters from.
       profile: writes a trace of a few steps into the workdir.
 
-    Raises `InputError`, with nothing written, where the config doesn't fit the devices, the examples or the run to resume.
+    Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
     workdir = Path(workdir)
@@ -54,7 +54,7 @@ def pretrain(
 
 
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
-    """The examples in `folder`, or those of the workdir, made where there are none yet; whole, and fit for the config."""
+    """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own = workdir / "examples"
     if folder is None and not own.exists():
         data = prepare(config, own)
@@ -115,9 +115,8 @@ def _initial_params(model: str | Path, config: PretrainConfig):
 
 def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
     if result.signal:
-        print(
-            f"stopped after step {result.step:,} of {config.total_steps:,} and saved; the same command goes on from there"
-        )
+        done = f"{result.step:,} of {config.total_steps:,} steps"
+        print(f"stopped after {done} and saved; the same command goes on from there")
         return
     held_out = result.held_out
     print(f"\ndone: {result.step:,} steps")

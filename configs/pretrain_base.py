@@ -1,6 +1,6 @@
 """BERT-Base by the original recipe (arXiv 1810.04805, appendix A.2), on one's own text.
 
-    bert-jax pretrain --config pretrain_base --workdir runs/base --corpus.files 'text/*.txt' --tokenizer.path vocab.txt
+    bert-jax pretrain --config pretrain_base --workdir runs/base --corpus.files 'text/*' --tokenizer.path vocab.txt
 
 A million steps of 256 examples, 90 % of them at length 128, the rest at 512: 256 * 512 tokens a batch at most, about 40
 epochs over Wikipedia and BooksCorpus (3.3 billion words). Expected there: held-out masked-LM perplexity 3.99 (loss 1.38

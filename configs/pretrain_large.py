@@ -1,6 +1,6 @@
 """BERT-Large by the original recipe (arXiv 1810.04805, appendix A.2), on one's own text.
 
-    bert-jax pretrain --config pretrain_large --workdir runs/large --corpus.files 'text/*.txt' --tokenizer.path vocab.txt
+    bert-jax pretrain --config pretrain_large --workdir runs/large --corpus.files 'text/*' --tokenizer.path vocab.txt
 
 The recipe is BERT-Base's. Expected on Wikipedia and BooksCorpus: held-out masked-LM perplexity 3.23 (loss 1.17 nats);
 fine-tuned, GLUE test 82.1 on average (MNLI 86.7/85.9), SQuAD 1.1 dev 84.1 EM and 90.9 F1.

@@ -3,11 +3,15 @@
 import dataclasses
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
 
-os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Every program is compiled once for the whole session, commands in processes of their own included.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bert_jax_tests_"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 from bert_jax.config import (
     CorpusConfig,
@@ -21,9 +25,9 @@ from bert_jax.config import (
     TokenizerConfig,
 )
 
-SUBJECTS = "the dog|a small bird|my neighbour|the old king|every teacher|that river|her brother".split("|")
-VERBS = "watches|follows|paints|forgets|admires|crosses|remembers".split("|")
-OBJECTS = "the green hill|a broken clock|two loud trains|the quiet garden|an open book|some warm bread".split("|")
+SUBJECTS = ["the dog", "a small bird", "my neighbour", "the old king", "every teacher", "that river", "her brother"]
+VERBS = ["watches", "follows", "paints", "forgets", "admires", "crosses", "remembers"]
+OBJECTS = ["the green hill", "a broken clock", "two loud trains", "the quiet garden", "an open book", "some warm bread"]
 
 
 def sentences(count: int, seed: int) -> list[str]:

@@ -26,9 +26,19 @@ def test_shipped_configs_load_and_are_valid(size):
 
 def test_base_is_the_original_recipe():
     config = load_config("pretrain_base")
-    assert [(p.sequence_length, p.steps, p.batch_size) for p in config.phases] == [(128, 900_000, 256), (512, 100_000, 256)]
+    assert [(p.sequence_length, p.steps, p.batch_size) for p in config.phases] == [
+        (128, 900_000, 256),
+        (512, 100_000, 256),
+    ]
     o = config.optimizer
-    assert (o.learning_rate, o.b1, o.b2, o.eps, o.weight_decay, o.warmup_steps) == (1e-4, 0.9, 0.999, 1e-6, 0.01, 10_000)
+    assert (o.learning_rate, o.b1, o.b2, o.eps, o.weight_decay, o.warmup_steps) == (
+        1e-4,
+        0.9,
+        0.999,
+        1e-6,
+        0.01,
+        10_000,
+    )
     assert not o.bias_correction
     assert config.model.hidden_dropout_prob == 0.1
 

@@ -33,7 +33,7 @@ def pairs():
 def test_pairs_fit_and_are_contiguous(pairs):
     _, runs = pairs
     for label, a, b in (example for run in runs for example in run):
-        assert 0 < len(a) and 0 < len(b) and len(a) + len(b) <= 61
+        assert len(a) > 0 and len(b) > 0 and len(a) + len(b) <= 61
         assert a == list(range(a[0], a[0] + len(a))) and b == list(range(b[0], b[0] + len(b)))
         if label == 0 and len(a) + len(b) < 61:
             assert b[0] == a[-1] + 1

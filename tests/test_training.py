@@ -58,7 +58,15 @@ def test_a_run_leaves_what_it_says(finished, config):
     steps_logged = [row["step"] for row in rows(workdir)]
     assert steps_logged == list(range(1, 31))
     row = rows(workdir)[-1]
-    for name in ("loss", "mlm_loss", "mlm_accuracy", "nsp_accuracy", "gradient_norm", "learning_rate", "tokens_per_second"):
+    for name in (
+        "loss",
+        "mlm_loss",
+        "mlm_accuracy",
+        "nsp_accuracy",
+        "gradient_norm",
+        "learning_rate",
+        "tokens_per_second",
+    ):
         assert np.isfinite(row[name]) and np.isfinite(row["held_out_mlm_loss"])
     assert [r["step"] for r in rows(workdir) if "held_out_mlm_loss" in r] == [10, 20, 30]
     assert (workdir / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -89,7 +97,9 @@ def config_file(config, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_stopped_anywhere_and_started_again_ends_bit_for_bit_the_same(finished, config_file, examples, tmp_path, number):
+def test_stopped_anywhere_and_started_again_ends_bit_for_bit_the_same(
+    finished, config_file, examples, tmp_path, number
+):
     workdir = tmp_path / "killed"
     stop_at = random.randint(11, 27)
     process = subprocess.Popen(
@@ -131,7 +141,11 @@ def test_another_run_is_refused_by_the_name_of_what_differs(finished, config, ex
 def test_other_examples_are_refused(finished, config, tmp_path):
     other = prepare(small_config(write_corpus(tmp_path / "other.txt", seed=9)), tmp_path / "other")
     with pytest.raises(InputError, match="the examples aren't those of the run"):
-        pretrain(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)), finished[0], other.folder)
+        pretrain(
+            dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)),
+            finished[0],
+            other.folder,
+        )
 
 
 def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
@@ -167,8 +181,17 @@ def test_one_device_and_eight_give_the_same_losses(config_file, examples, tmp_pa
     for devices in (1, 8):
         workdir = tmp_path / str(devices)
         environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        flags = ("--phases.0.steps", "10", "--model.hidden-dropout-prob", "0", "--model.attention-probs-dropout-prob", "0")
-        subprocess.run(command(config_file, examples, workdir, *flags), env=environment, check=True, capture_output=True)
+        flags = (
+            "--phases.0.steps",
+            "10",
+            "--model.hidden-dropout-prob",
+            "0",
+            "--model.attention-probs-dropout-prob",
+            "0",
+        )
+        subprocess.run(
+            command(config_file, examples, workdir, *flags), env=environment, check=True, capture_output=True
+        )
         runs[devices] = [row["loss"] for row in rows(workdir)]
     assert len(runs[1]) == 10
     np.testing.assert_allclose(runs[1], runs[8], rtol=0, atol=1e-5)
@@ -176,7 +199,10 @@ def test_one_device_and_eight_give_the_same_losses(config_file, examples, tmp_pa
 
 def test_accumulated_parts_are_one_batch(config, examples):
     model_config = dataclasses.replace(
-        config.model, vocab_size=examples.tokenizer.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        config.model,
+        vocab_size=examples.tokenizer.vocab_size,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     model = steps.make_model(dataclasses.replace(config, model=model_config))
     optimizer = make_optimizer(config.optimizer, 30)
@@ -189,7 +215,10 @@ def test_accumulated_parts_are_one_batch(config, examples):
 
 def test_a_repeated_batch_is_learned_by_heart(config, examples):
     model_config = dataclasses.replace(
-        config.model, vocab_size=examples.tokenizer.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+        config.model,
+        vocab_size=examples.tokenizer.vocab_size,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     )
     model = steps.make_model(dataclasses.replace(config, model=model_config))
     optimizer = make_optimizer(dataclasses.replace(config.optimizer, learning_rate=5e-3, warmup_steps=20), 400)
@@ -240,7 +269,9 @@ def test_two_phases_resume_in_the_second(config, tmp_path):
 
 
 def test_weights_of_another_run_to_start_from(finished, config, examples, tmp_path):
-    config = dataclasses.replace(config, phases=(Phase(32, 8, 6, 5),), optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0))
+    config = dataclasses.replace(
+        config, phases=(Phase(32, 8, 6, 5),), optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0)
+    )
     result = pretrain(config, tmp_path / "continued", examples.folder, init=finished[0])
     assert result.held_out["held_out_mlm_loss"] == pytest.approx(finished[1].held_out["held_out_mlm_loss"], rel=1e-6)
 

@@ -25,7 +25,7 @@ MAY_IMPORT = {
 
 
 def imports(file: Path) -> set[str]:
-    """The modules a file imports anywhere: ours to the second level, others to the first, without the standard library."""
+    """The modules a file imports anywhere: ours to the second level, others to the first, Python's own left out."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -63,6 +63,8 @@ def test_workers_of_prepare_never_import_tensorflow_or_jax():
 
 
 def test_help_comes_at_once():
-    times = "import time, subprocess, sys; t = time.time(); subprocess.run([sys.executable, '-m', 'bert_jax', '--help'], "
+    times = (
+        "import time, subprocess, sys; t = time.time(); subprocess.run([sys.executable, '-m', 'bert_jax', '--help'], "
+    )
     times += "stdout=subprocess.DEVNULL); print(time.time() - t)"
     assert min(float(run(times)) for _ in range(3)) < 0.5

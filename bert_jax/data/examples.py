@@ -24,7 +24,38 @@ _SENTENCE_END = re.compile(
     r"[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|[。！？]+[”’」』）]*\s*"
 )
 _ABBREVIATIONS = frozenset(
-    ["Mr", "Mrs", "Ms", "Dr", "Prof", "St", "Jr", "Sr", "Gen", "Col", "Capt", "Lt", "Sgt", "Rev", "Hon", "Gov", "Sen", "Rep", "Mt", "Inc", "Ltd", "Co", "Corp", "No", "vs", "cf", "ca", "e.g", "i.e", "Fig"]
+    [
+        "Mr",
+        "Mrs",
+        "Ms",
+        "Dr",
+        "Prof",
+        "St",
+        "Jr",
+        "Sr",
+        "Gen",
+        "Col",
+        "Capt",
+        "Lt",
+        "Sgt",
+        "Rev",
+        "Hon",
+        "Gov",
+        "Sen",
+        "Rep",
+        "Mt",
+        "Inc",
+        "Ltd",
+        "Co",
+        "Corp",
+        "No",
+        "vs",
+        "cf",
+        "ca",
+        "e.g",
+        "i.e",
+        "Fig",
+    ]
 )
 _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
 
@@ -65,7 +96,7 @@ def _packed(document: list[Ids], most: int) -> Iterator[Example]:
 
 
 def _sentence_pairs(documents, index: int, most: int, short_probability: float, rng) -> Iterator[Example]:
-    """As the original: fill up with sentences, part them at a random one, and take half of the second parts from elsewhere."""
+    """As the original: fill up with sentences, part them anywhere, and take half of the second parts from elsewhere."""
     document = documents[index]
     target = rng.randint(2, most) if rng.random() < short_probability else most
     chunk: list[Ids] = []

@@ -20,7 +20,7 @@ MASKED, RANDOM = 0.8, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Masker:
-    """Chooses and hides the tokens to predict. `ordinary` [V] bool: may be predicted; `replacements`: random ids' pool."""
+    """Chooses and hides the tokens to predict: those `ordinary` ([V] bool); random ones come out of `replacements`."""
 
     rate: float
     max_predictions: int
@@ -31,12 +31,12 @@ class Masker:
     continues_word: np.ndarray
 
     @classmethod
-    def of(cls, config: MaskingConfig, max_predictions: int, tokenizer: Tokenizer) -> "Masker":
+    def of(cls, config: MaskingConfig, max_predictions: int, tokenizer: Tokenizer, held_out: bool = False) -> "Masker":
         ordinary = np.ones(tokenizer.vocab_size, bool)
         ordinary[list(tokenizer.special_ids.values())] = False
         pool = ordinary if config.random_tokens == "ordinary" else np.ones_like(ordinary)
         return cls(
-            rate=config.rate,
+            rate=config.evaluation_rate if held_out else config.rate,
             max_predictions=max_predictions,
             whole_word=config.whole_word,
             mask_id=tokenizer.special_ids[MASK],

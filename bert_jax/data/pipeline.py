@@ -91,7 +91,7 @@ def _train_batch(
 
 
 def _held_out_batch(reader: ExampleReader, examples: Examples, config: PretrainConfig, phase: Phase, rows: range):
-    masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer)
+    masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out=True)
 
     def make(number):
         indices = number * phase.batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)

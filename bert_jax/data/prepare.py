@@ -244,7 +244,7 @@ def _work(number: int, documents: list[corpora.Document]) -> ChunkResult:
 
 
 def _split(documents, share: float, first: bool) -> tuple[list, list]:
-    """Training and held-out documents. The first chunk holds at least one out, so that a small corpus is measured too."""
+    """Training and held-out documents. The first chunk holds at least one out: a small corpus is measured too."""
     held_out = [corpora.is_held_out(document, share) for document in documents]
     if first and share and len(documents) > 1 and not any(held_out):
         held_out[

@@ -79,7 +79,7 @@ class Examples:
         return f"{zlib.crc32(json.dumps([self.manifest[k] for k in ('tokenizer', 'lengths')]).encode()):08x}"
 
     def check_files(self) -> None:
-        """Holds every shard's size and checksum against the manifest: ArrayRecord reads a truncated file as an empty one."""
+        """Holds every shard's size and checksum against the manifest: ArrayRecord reads a cut file as an empty one."""
         for length, splits in self.manifest["lengths"].items():
             for split, shards in splits.items():
                 for shard in shards:

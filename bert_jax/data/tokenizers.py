@@ -155,7 +155,7 @@ def fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def load(path: str, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece); raises `InputError` naming the file."""
+    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece); errors name the file."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
@@ -237,8 +237,14 @@ def _train_sentencepiece(lines: Iterable[str], config: TokenizerConfig) -> Sente
             hard_vocab_limit=False,
             normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
             # Control symbols never come out of text, so a literal "[MASK]" stays text.
-            pad_id=0, unk_id=1, bos_id=2, eos_id=3,
-            pad_piece=PAD, unk_piece=UNK, bos_piece=CLS, eos_piece=SEP,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            pad_piece=PAD,
+            unk_piece=UNK,
+            bos_piece=CLS,
+            eos_piece=SEP,
             control_symbols=[MASK],
             max_sentence_length=1 << 20,
             minloglevel=2,

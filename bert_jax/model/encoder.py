@@ -37,7 +37,7 @@ def initializer(config: ModelConfig):
 
 
 def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
-    """LayerNorm with statistics in float32 by the two-pass formula: the fast one loses digits where the mean is large."""
+    """LayerNorm with float32 statistics by the two-pass formula: the fast one loses digits where the mean is large."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, use_fast_variance=False, name=name)
 
 

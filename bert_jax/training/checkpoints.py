@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax: asynchronous, atomic, and complete (state, config, tokenizer). The only file with Orbax."""
+"""Checkpoints: asynchronous, atomic, and complete (state, config, tokenizer). The only file that knows Orbax."""
 
 import logging
 from pathlib import Path
@@ -43,7 +43,7 @@ class Checkpoints:
         self._options = options
 
     def save(self, step: int, state: Any, about: dict, tokenizer: dict, metrics: dict | None) -> None:
-        """Starts to write; returns once the arrays are copied. Metrics with the held-out loss make it a candidate for best."""
+        """Starts to write; returns once the arrays are copied. With a held-out loss it is a candidate for best."""
         if self._manager is None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=self._options)
@@ -84,9 +84,9 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
 
     def restore(self, step: int, like: Any) -> Any:
-        """The part of the state that `like` has, a tree of `jax.ShapeDtypeStruct` with shardings, laid out so on any mesh.
+        """The part of the state that `like` has, a tree of `jax.ShapeDtypeStruct` with shardings, on any mesh.
 
-        Raises `InputError` naming the first array that is missing, or of another shape or type: Orbax would cast silently.
+        Raises `InputError` naming the first array that is missing or of another shape or type: Orbax casts silently.
         """
         folder = self.folder / str(step) / "state"
         with ocp.PyTreeCheckpointer() as checkpointer:

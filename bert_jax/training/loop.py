@@ -58,8 +58,9 @@ def train(
 ) -> Result:
     """Trains to the config's last step, resuming from the workdir's last checkpoint where there is one.
 
-    `init` gives the parameters to start from, laid out as the tree of shapes that it is called with. Raises `InputError`
-    where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM save first.
+    `init` gives the parameters to start from, laid out as the tree of shapes that it is called with. Raises
+    `InputError` where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM
+    save first.
     """
     # ---- Mesh, model, optimizer; the state's shapes and where each part of it lies --------------------------------
     mesh = make_mesh(config.mesh)

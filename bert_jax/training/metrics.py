@@ -41,7 +41,7 @@ class Metrics:
         aside = self.file.with_suffix(".partial")
         aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
         os.replace(aside, self.file)
-        self._stream = open(self.file, "a", buffering=1)
+        self._stream = open(self.file, "a", buffering=1)  # noqa: SIM115
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""BERT's optimizer: AdamW with and without bias correction, LAMB, and the original's schedule (paper, appendix A.2)."""
+"""BERT's optimizer: AdamW with and without bias correction, LAMB, and the schedule (paper, appendix A.2)."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
 
 
 def schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Learning rate at step t (0 is the first): linear from 0 over the warm-up W, then linear to 0 at N = total_steps."""
+    """Learning rate at step t (0 is the first): linear from 0 over the warm-up W, then to 0 at N = total_steps."""
     warmup = config.warmup_steps
     decay_steps = total_steps if config.decay == "from_zero" else total_steps - warmup
 

@@ -1,0 +1,20 @@
+# Sourced by the other scripts: `install TARGET` makes .venv and installs the checkout into it, editable.
+PYTHON=${PYTHON:-python3}
+
+install() {
+    if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "bert_jax needs Python 3.11 or later, $PYTHON is $("$PYTHON" --version); set PYTHON to one" >&2
+        exit 2
+    fi
+    if [ ! -x .venv/bin/pip ]; then
+        "$PYTHON" -m venv .venv || { echo "cannot make .venv; on Debian: apt-get install python3-venv" >&2; exit 2; }
+    fi
+    # Nothing to do where this very setup is installed already.
+    local stamp=.venv/installed state
+    state="$1 $(sha256sum setup.cfg pyproject.toml)"
+    if [ "$(cat "$stamp" 2>/dev/null)" != "$state" ]; then
+        echo "installing $1 into .venv (minutes, the first time)"
+        .venv/bin/pip install --quiet --disable-pip-version-check --editable "$1"
+        echo "$state" > "$stamp"
+    fi
+}
