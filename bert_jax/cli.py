@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(bert_jax.__version__)
         return 0
+    if not sys.stderr.isatty():  # In a log, a progress bar every ten seconds is enough.
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     try:
         if arguments[0] not in COMMANDS:
             raise InputError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)} (bert-jax --help)")

@@ -60,7 +60,7 @@ class Bert:
 
 
 def load(model: str | Path) -> Bert:
-    """The model of a workdir (its last checkpoint) or a checkpoint's folder. Raises `InputError` where there is none."""
+    """The model of a workdir (its last checkpoint) or a checkpoint's folder; `InputError` where there is none."""
     checkpoints, step = find_checkpoint(model)
     config = from_dict(PretrainConfig, checkpoints.about(step)["config"])
     tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))

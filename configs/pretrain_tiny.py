@@ -1,10 +1,15 @@
-"""A small BERT in minutes on two cores: the quick start, on the documentation of the running Python.
+"""BERT-Tiny in minutes on two cores: the quick start, on the documentation of the running Python.
 
-bert-jax pretrain --config pretrain_tiny --workdir runs/tiny
+    bert-jax pretrain --config pretrain_tiny --workdir runs/tiny
+
+Not the released miniature's recipe but one for four million tokens: small batches, no dropout, and 30 % of the tokens
+predicted, which learns faster than 15 % (arXiv 2202.08005); held out, it is 15 % as ever. Expected: a held-out masked-LM
+loss about 1 nat below the unigram's (README.md has a run's own figures).
 """
 
 from bert_jax.config import (
     CorpusConfig,
+    MaskingConfig,
     OptimizerConfig,
     Phase,
     PretrainConfig,
@@ -17,11 +22,16 @@ from bert_jax.config import (
 def get_config() -> PretrainConfig:
     return PretrainConfig(
         corpus=CorpusConfig(source="python-docs", held_out=0.05),
-        tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=4096),
+        tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=4096, lowercase=True),
+        masking=MaskingConfig(rate=0.3),
         model=model_preset(
-            "tiny", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=128
+            "tiny",
+            max_position_embeddings=64,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            scan_unroll=2,
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
-        phases=(Phase(sequence_length=128, batch_size=64, steps=1000, max_predictions=20),),
+        phases=(Phase(sequence_length=64, batch_size=32, steps=1600, max_predictions=20),),
         run=RunConfig(log_every=20, evaluate_every=200, checkpoint_every=200),
     )

@@ -1,8 +1,10 @@
 """The walls between the folders: which may import what."""
 
 import ast
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "bert_jax"
@@ -68,3 +70,16 @@ def test_help_comes_at_once():
     )
     times += "stdout=subprocess.DEVNULL); print(time.time() - t)"
     assert min(float(run(times)) for _ in range(3)) < 0.5
+
+
+def test_configs_ship_in_the_wheel(tmp_path):
+    root, source = PACKAGE.parent, tmp_path / "source"
+    for folder in ("bert_jax", "configs"):
+        shutil.copytree(root / folder, source / folder)
+    for file in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / file, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*pip, str(source)], check=True)
+    (wheel,) = tmp_path.glob("bert_jax-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"bert_jax/configs/pretrain_tiny.py", "bert_jax/configs/pretrain_large.py"} <= set(names)
