@@ -97,7 +97,8 @@ def test_manifest_counts_what_is_there(examples, config):
 
 
 def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "CHUNK_CHARACTERS", 2000)
+    monkeypatch.setattr(preparing, "CHUNK_CHARACTERS", 1000)
+    monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", 2)
     made = []
     for workers in (1, 3):
         run = dataclasses.replace(config.run, workers=workers)
@@ -107,6 +108,11 @@ def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch)
     assert all(filecmp.cmp(made[0] / file, made[1] / file, shallow=False) for file in files)
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in made]
     assert manifests[0]["lengths"] == manifests[1]["lengths"]
+    examples = Examples(made[0])
+    examples.check_files()
+    reader = examples.split("train", 32)
+    shuffled = np.random.default_rng(0).permutation(len(reader))
+    assert np.array_equal(reader.read(shuffled), reader.read(np.arange(len(reader)))[shuffled])
 
 
 def test_duplicate_lines_are_counted_and_warned_about(tmp_path, capsys):

@@ -35,10 +35,15 @@ def documents(config: CorpusConfig) -> Iterator[Document]:
     return python_docs()
 
 
+def place(document: Document) -> float:
+    """A place in [0, 1) by the document's content alone."""
+    digest = hashlib.blake2b("\n".join(document).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
 def is_held_out(document: Document, share: float) -> bool:
     """Whether a document belongs to the held-out split: by its content, so that copies lie on the same side."""
-    digest = hashlib.blake2b("\n".join(document).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < share * 2**64
+    return place(document) < share
 
 
 def text_files(patterns: Iterable[str]) -> Iterator[Document]:

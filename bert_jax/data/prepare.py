@@ -1,7 +1,8 @@
 """Corpus to examples on disk: in several processes, in bounded memory, whole or not at all.
 
-The corpus is read once, in order, and cut into chunks of documents. A worker turns each chunk into one shard for
-every split and sequence length. What it makes depends on the chunk and the seed only, not on the number of workers.
+The corpus is read once, in order, and cut into chunks of documents of one split. Workers turn chunks into records, and
+this process writes them into shards, in the chunks' order. What a worker makes depends on its chunk and the seed only:
+the number of workers changes nothing.
 """
 
 import dataclasses
@@ -19,15 +20,18 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from bert_jax.config import ExamplesConfig, InputError, PretrainConfig, to_dict
 from bert_jax.data import corpora, tokenizers
 from bert_jax.data.examples import build, record_type, split_sentences, to_record
-from bert_jax.data.records import FORMAT, SPLITS, Examples, write_shard
+from bert_jax.data.records import FORMAT, SPLITS, Examples, open_writer, shard_entry
 from bert_jax.data.tokenizers import UNK
 
-CHUNK_CHARACTERS = 1 << 22
+CHUNK_CHARACTERS = 1 << 20
+# A shard holds the examples of so many chunks: tens of megabytes, and hundreds of files for all of Wikipedia.
+CHUNKS_A_SHARD = 64
 ENCODED_AT_ONCE = 1 << 11  # sentences
 # Lines with the same text in a larger share than this are warned about: the loss gets stuck on them.
 DUPLICATES_WARNED = 0.1
@@ -104,34 +108,24 @@ class Statistics:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a worker needs besides its chunks."""
-
-    tokenizer: dict
-    examples: ExamplesConfig
-    held_out: float
-    lengths: tuple[int, ...]
-    seed: int
-    folder: Path
-
-
 def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
     lengths = tuple(sorted({phase.sequence_length for phase in config.phases}))
-    job = Job(tokenizer.to_dict(), config.examples, config.corpus.held_out, lengths, config.seed, folder)
     statistics = {split: Statistics() for split in SPLITS}
-    shards = {str(length): {split: [] for split in SPLITS} for length in lengths}
+    writers = {(split, n): ShardWriter(folder / str(n) / split) for split in SPLITS for n in lengths}
     unigram_counts = np.zeros(tokenizer.vocab_size, np.int64)
     duplicates = DuplicateLines()
+    chunks = _chunks(corpora.documents(config.corpus), config.corpus.held_out)
+    job = Job(tokenizer.to_dict(), config.examples, lengths, config.seed)
     with tqdm(desc="examples", unit=" characters", unit_scale=True) as bar:
-        for result in _in_workers(job, _chunks(corpora.documents(config.corpus)), config.run.workers):
-            for split in SPLITS:
-                statistics[split].add(result.statistics[split])
-            for (split, length), shard in result.shards.items():
-                shards[str(length)][split].append(shard)
-            unigram_counts += result.unigram_counts
+        for chunk, result in _in_workers(job, chunks, config.run.workers):
+            statistics[chunk.split].add(result.statistics)
+            for length, records in result.records.items():
+                writers[chunk.split, length].write(records, shard=chunk.number // CHUNKS_A_SHARD)
+            if chunk.split == "train":
+                unigram_counts += result.unigram_counts
             duplicates.add(result.line_hashes)
-            bar.update(result.characters)
+            bar.update(chunk.characters)
+    shards = {str(n): {split: writers[split, n].close() for split in SPLITS} for n in lengths}
     total = sum(s.tokens for s in statistics.values())
     if not any(s["train"] for s in shards.values()):
         raise InputError(_empty(config) if not total else "every document is held out; lower corpus.held_out")
@@ -163,20 +157,109 @@ def _report(manifest: dict) -> None:
         print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
 
 
-def _chunks(documents: Iterable[corpora.Document]) -> Iterator[tuple[int, list[corpora.Document]]]:
-    """Numbered lists of whole documents, of `CHUNK_CHARACTERS` together."""
-    number, chunk, characters = 0, [], 0
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Whole documents of one split, of `CHUNK_CHARACTERS` together; numbered within the split."""
+
+    split: str
+    number: int
+    documents: list[corpora.Document]
+
+    @property
+    def characters(self) -> int:
+        return sum(len(line) for document in self.documents for line in document)
+
+
+def _chunks(documents: Iterable[corpora.Document], held_out: float) -> Iterator[Chunk]:
+    """Cuts both splits into chunks, apart: a next sentence from elsewhere then comes from the same split."""
+    waiting: dict[str, list[corpora.Document]] = {split: [] for split in SPLITS}
+    characters, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+
+    def chunk(split: str) -> Chunk:
+        if split == "train" and not numbers["train"] and held_out:
+            _hold_one_out(waiting, numbers["held_out"])
+        made = Chunk(split, numbers[split], waiting[split])
+        numbers[split] += 1
+        waiting[split], characters[split] = [], 0
+        return made
+
     for document in documents:
-        chunk.append(document)
-        characters += sum(map(len, document))
-        if characters >= CHUNK_CHARACTERS:
-            yield number, chunk
-            number, chunk, characters = number + 1, [], 0
-    if chunk:
-        yield number, chunk
+        split = "held_out" if corpora.is_held_out(document, held_out) else "train"
+        waiting[split].append(document)
+        characters[split] += sum(map(len, document))
+        if characters[split] >= CHUNK_CHARACTERS:
+            yield chunk(split)
+    for split in SPLITS:
+        if waiting[split]:
+            yield chunk(split)
 
 
-def _in_workers(job: Job, chunks: Iterable, workers: int | None) -> Iterator["ChunkResult"]:
+def _hold_one_out(waiting: dict[str, list[corpora.Document]], chunks_held_out: int) -> None:
+    """Moves one document out of the first training chunk if none is held out yet: a small corpus is measured too."""
+    if not chunks_held_out and not waiting["held_out"] and len(waiting["train"]) > 1:
+        chosen = min(waiting["train"], key=corpora.place)
+        waiting["train"].remove(chosen)
+        waiting["held_out"].append(chosen)
+
+
+class ShardWriter:
+    """Writes the records of one split and length, shard after shard."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._shard: int | None = None
+        self._writer: ArrayRecordWriter | None = None
+        self._examples = 0
+        self._entries: list[dict] = []
+
+    def write(self, records: list[bytes], shard: int) -> None:
+        if shard != self._shard:
+            self._finish()
+            self._shard = shard
+        for record in records:
+            if self._writer is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._writer = open_writer(self._path)
+            self._writer.write(record)
+            self._examples += 1
+
+    def close(self) -> list[dict]:
+        """The shards' entries for the manifest."""
+        self._finish()
+        return self._entries
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self._shard:05d}.array_record"
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._entries.append(shard_entry(self._path, self._examples))
+            self._writer, self._examples = None, 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a worker needs besides its chunks."""
+
+    tokenizer: dict
+    examples: ExamplesConfig
+    lengths: tuple[int, ...]
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkResult:
+    """What a worker makes of a chunk: the records of each sequence length, and what it counted."""
+
+    records: dict[int, list[bytes]]
+    statistics: Statistics
+    unigram_counts: np.ndarray
+    line_hashes: np.ndarray
+
+
+def _in_workers(job: Job, chunks: Iterable[Chunk], workers: int | None) -> Iterator[tuple[Chunk, ChunkResult]]:
     """Runs `_work` on every chunk; results in the chunks' order. At most two chunks a worker are in flight."""
     workers = workers or os.cpu_count()
     # Spawned, not forked: the parent may hold the threads of JAX and TensorFlow.
@@ -185,24 +268,16 @@ def _in_workers(job: Job, chunks: Iterable, workers: int | None) -> Iterator["Ch
         pending = deque()
         try:
             for chunk in chunks:
-                pending.append(pool.submit(_work, *chunk))
+                pending.append((chunk, pool.submit(_work, chunk)))
                 if len(pending) >= 2 * workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+                    done, future = pending.popleft()
+                    yield done, future.result()
+            for done, future in pending:
+                yield done, future.result()
         except BrokenProcessPool:
             raise InputError("a worker was killed, as by lack of memory; try fewer: --run.workers 1") from None
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-@dataclasses.dataclass
-class ChunkResult:
-    characters: int
-    statistics: dict[str, Statistics]
-    shards: dict[tuple[str, int], dict]
-    unigram_counts: np.ndarray
-    line_hashes: np.ndarray
 
 
 _worker_job: Job
@@ -216,44 +291,26 @@ def _start_worker(job: Job) -> None:
     _worker_tokenizer = tokenizers.from_dict(job.tokenizer)
 
 
-def _work(number: int, documents: list[corpora.Document]) -> ChunkResult:
-    """One chunk: splits, tokens, examples, shards."""
+def _work(chunk: Chunk) -> ChunkResult:
+    """One chunk: tokens, examples, records."""
     job, tokenizer = _worker_job, _worker_tokenizer
-    unknown = tokenizer.special_ids[UNK]
-    statistics, shards = {}, {}
-    for split, part in zip(SPLITS, _split(documents, job.held_out, number == 0), strict=True):
-        encoded = _encode(part, tokenizer)
-        flat = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(encoded)), np.int32)
-        counts = np.bincount(flat, minlength=tokenizer.vocab_size)
-        if split == "train":
-            unigram_counts = counts
-        lines, sentences = sum(map(len, part)), sum(map(len, encoded))
-        statistics[split] = Statistics(len(part), lines, sentences, len(flat), int(counts[unknown]))
-        for length in job.lengths:
-            rng = random.Random(f"{job.seed} {number} {split} {length}")
-            dtype = record_type(tokenizer.vocab_size)
-            records = (
-                to_record(example, length, tokenizer.special_ids, dtype)
-                for example in build(encoded, length, job.examples, rng)
-            )
-            path = job.folder / str(length) / split / f"{number:05d}.array_record"
-            if shard := write_shard(path, records):
-                shards[split, length] = shard
-    characters = sum(len(line) for document in documents for line in document)
-    return ChunkResult(characters, statistics, shards, unigram_counts, _line_hashes(documents))
-
-
-def _split(documents, share: float, first: bool) -> tuple[list, list]:
-    """Training and held-out documents. The first chunk holds at least one out: a small corpus is measured too."""
-    held_out = [corpora.is_held_out(document, share) for document in documents]
-    if first and share and len(documents) > 1 and not any(held_out):
-        held_out[
-            min(range(len(documents)), key=lambda i: hashlib.blake2b("\n".join(documents[i]).encode()).digest())
-        ] = True
-    parts = ([], [])
-    for document, out in zip(documents, held_out, strict=True):
-        parts[out].append(document)
-    return parts
+    documents = _encode(chunk.documents, tokenizer)
+    tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(documents)), np.int32)
+    counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
+    dtype = record_type(tokenizer.vocab_size)
+    records = {}
+    for length in job.lengths:
+        rng = random.Random(f"{job.seed} {chunk.split} {chunk.number} {length}")
+        made = build(documents, length, job.examples, rng)
+        records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
+    statistics = Statistics(
+        documents=len(chunk.documents),
+        lines=sum(map(len, chunk.documents)),
+        sentences=sum(map(len, documents)),
+        tokens=len(tokens),
+        unknown=int(counts[tokenizer.special_ids[UNK]]),
+    )
+    return ChunkResult(records, statistics, counts, _line_hashes(chunk.documents))
 
 
 def _encode(documents: list[corpora.Document], tokenizer) -> list[list[list[int]]]:
@@ -279,7 +336,7 @@ class DuplicateLines:
     distinct lines with all of their copies, so the share stays an unbiased estimate.
     """
 
-    def __init__(self, most: int = 1 << 18):
+    def __init__(self, most: int = 1 << 16):
         self._most = most
         self._zeros = 0
         self._counts: dict[int, int] = {}

@@ -9,7 +9,6 @@ tokenizer.json           the tokenizer, whole
 import bisect
 import json
 import zlib
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -24,18 +23,14 @@ SPLITS = ("train", "held_out")
 FORMAT = 1
 
 
-def write_shard(path: Path, records: Iterable[bytes]) -> dict | None:
-    """Writes the records; returns the shard's entry for the manifest, or None (and no file) where there are none."""
-    records = list(records)
-    if not records:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One record a group, not compressed: each is read at random by itself.
-    writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-    for record in records:
-        writer.write(record)
-    writer.close()
-    return {"name": path.name, "examples": len(records), "bytes": path.stat().st_size, "crc32": checksum(path)}
+def open_writer(path: Path) -> ArrayRecordWriter:
+    """For one record a group, not compressed: each is read at random by itself."""
+    return ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+
+
+def shard_entry(path: Path, examples: int) -> dict:
+    """What the manifest says of a finished shard."""
+    return {"name": path.name, "examples": examples, "bytes": path.stat().st_size, "crc32": checksum(path)}
 
 
 def checksum(path: Path) -> int:
