@@ -74,7 +74,7 @@ def test_loss_and_gradients(pair, batches):
     assert abs(float(value) - expected.item()) < 1e-5
     theirs_grads = {name: parameter.grad for name, parameter in theirs.named_parameters()}
     expected_grads = in_our_names(theirs_grads, ours.config.num_hidden_layers)
-    global_norm = float(optax.global_norm(grads))
+    global_norm = float(optax.tree.norm(grads))
 
     def compare(path, ours, theirs):
         if path_name(path).endswith("key/bias"):  # Adds the same to every score of a query: the true gradient is 0.

@@ -67,7 +67,7 @@ def make_train_step(model: BertForPreTraining, optimizer: optax.GradientTransfor
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         skipped = {"skipped_in_a_row": opt_state.notfinite_count, "skipped_updates": opt_state.total_notfinite}
         state = {"params": optax.apply_updates(params, updates), "opt_state": opt_state, "step": state["step"] + 1}
-        return state, {**sums, "gradient_norm": optax.global_norm(grads), **skipped}
+        return state, {**sums, "gradient_norm": optax.tree.norm(grads), **skipped}
 
     return train_step
 
