@@ -32,6 +32,6 @@ def get_config() -> PretrainConfig:
             scan_unroll=2,
         ),
         optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=100),
-        phases=(Phase(sequence_length=64, batch_size=32, steps=1600, max_predictions=20),),
+        phases=(Phase(sequence_length=64, batch_size=32, steps=1400, max_predictions=20),),
         run=RunConfig(log_every=20, evaluate_every=200, checkpoint_every=200),
     )

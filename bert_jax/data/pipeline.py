@@ -23,6 +23,9 @@ SHUFFLE_ROUNDS = 16
 # Keeps the draws of evaluation apart from those of training.
 HELD_OUT_STREAM = 1 << 40
 NO_LABEL = -100
+# Batches made at the same time, and made ahead of the one that is asked for.
+PARALLEL = min(8, os.cpu_count())
+PREFETCHED = 4
 
 
 def batches(
@@ -67,8 +70,12 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
 
 
 def _run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
-    dataset = dataset.map(make, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+    # Fixed numbers: the tuner finds little to gain here, and its thread held up the end of a long run for half a minute.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    dataset = dataset.map(make, num_parallel_calls=PARALLEL).prefetch(PREFETCHED)
+    return dataset.with_options(options).as_numpy_iterator()
 
 
 def _train_batch(
