@@ -62,8 +62,8 @@ class Numbered:
 
 def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
     """[epochs, count] the order in which each epoch visits the examples."""
-    config = dataclasses.replace(with_phases(config, Phase(8, 7, 10**6, 1)), seed=seed)
-    make = pipeline._train_batch(Numbered(count), examples, config, config.phases[0], 0, range(7))
+    masker = Masker.of(config.masking, 1, examples.tokenizer)
+    make = pipeline._train_batch(Numbered(count), masker, seed, 7, 0, range(7))
     batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(make).as_numpy_iterator()
     flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
     return flat[: epochs * count].reshape(epochs, count)

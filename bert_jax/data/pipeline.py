@@ -42,9 +42,9 @@ def batches(
         if step < first + phase.steps:
             rows = _rows(phase.batch_size, process_index, process_count)
             reader = examples.split("train", phase.sequence_length)
-            make = _train_batch(reader, examples, config, phase, first, rows)
-            dataset = tf.data.Dataset.range(max(step, first), first + phase.steps)
-            yield from _run(dataset, make)
+            masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer)
+            make = _train_batch(reader, masker, config.seed, phase.batch_size, first, rows)
+            yield from _run(tf.data.Dataset.range(max(step, first), first + phase.steps), make)
         first += phase.steps
 
 
@@ -57,8 +57,9 @@ def held_out_batches(
     """
     rows = _rows(phase.batch_size, process_index, process_count)
     reader = examples.split("held_out", phase.sequence_length)
+    masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out=True)
+    make = _held_out_batch(reader, masker, config.seed, phase.batch_size, rows)
     count = -(-len(reader) // phase.batch_size)
-    make = _held_out_batch(reader, examples, config, phase, rows)
     return _run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), make)
 
 
@@ -70,7 +71,7 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
 
 
 def _run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
-    # Fixed numbers: the tuner finds little to gain here, and its thread held up the end of a long run for half a minute.
+    # Fixed numbers: the tuner gains little here, and its thread held up the end of a long run for half a minute.
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
@@ -78,32 +79,30 @@ def _run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
     return dataset.with_options(options).as_numpy_iterator()
 
 
-def _train_batch(
-    reader: ExampleReader, examples: Examples, config: PretrainConfig, phase: Phase, first: int, rows: range
-):
-    masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer)
+def _train_batch(reader: ExampleReader, masker: Masker, seed: int, batch_size: int, first: int, rows: range):
+    """Makes the batch of a step, in a phase that began with the step `first`."""
     count = len(reader)
 
     def make(step):
         # [B] places in the endless row of epochs, each its own permutation. A phase starts with epoch 0 of its own.
-        place = (step - first) * phase.batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)
+        place = (step - first) * batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)
         epoch = place // count
-        seeds = tf.stack([tf.fill(epoch.shape, np.int64(config.seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
+        seeds = tf.stack([tf.fill(epoch.shape, np.int64(seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
         indices = tf.raw_ops.RandomIndexShuffle(
             index=place % count, seed=seeds, max_index=np.int64(count - 1), rounds=SHUFFLE_ROUNDS
         )
-        return _masked(_read(reader, indices), masker, config.seed, step, rows)
+        return _masked(_read(reader, indices), masker, seed, step, rows)
 
     return make
 
 
-def _held_out_batch(reader: ExampleReader, examples: Examples, config: PretrainConfig, phase: Phase, rows: range):
-    masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out=True)
+def _held_out_batch(reader: ExampleReader, masker: Masker, seed: int, batch_size: int, rows: range):
+    """Makes the held-out batch of a number."""
 
     def make(number):
-        indices = number * phase.batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)
+        indices = number * batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)
         real = indices < len(reader)
-        batch = _masked(_read(reader, tf.where(real, indices, 0)), masker, config.seed, HELD_OUT_STREAM + number, rows)
+        batch = _masked(_read(reader, tf.where(real, indices, 0)), masker, seed, HELD_OUT_STREAM + number, rows)
         for field in ("masked_lm_weights", "attention_mask"):
             batch[field] *= tf.cast(real, batch[field].dtype)[:, None]
         batch["next_sentence_labels"] = tf.where(real, batch["next_sentence_labels"], NO_LABEL)
