@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,18 @@ def test_a_checkpoint_of_another_shape_names_the_array(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("part", ["state/d", "state/_METADATA", "about/metadata"])
+def test_a_damaged_checkpoint_is_named(finished, config, examples, tmp_path, part):
+    shutil.copytree(finished[0], tmp_path / "run")
+    checkpoint = tmp_path / "run/checkpoints/30"
+    path = checkpoint / part
+    for file in path.iterdir() if path.is_dir() else [path]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(InputError, match="damaged") as error:
+        pretrain(config, tmp_path / "run", examples.folder)
+    assert str(checkpoint) in str(error.value) and "\n" not in str(error.value)
+
+
 def test_one_device_and_eight_give_the_same_losses(config_file, examples, tmp_path):
     runs = {}
     for devices in (1, 8):
@@ -261,8 +274,6 @@ def test_two_phases_resume_in_the_second(config, tmp_path):
     assert whole.step == 12
     # Lose the last checkpoint, as by a kill: the run goes on from step 9, in the second phase.
     pretrain(config, tmp_path / "cut", examples.folder)
-    import shutil
-
     shutil.rmtree(tmp_path / "cut/checkpoints/12")
     assert pretrain(config, tmp_path / "cut", examples.folder).step == 12
     assert_same_state(saved_state(tmp_path / "cut", 12), saved_state(tmp_path / "whole", 12))

@@ -1,5 +1,6 @@
 """Checkpoints: asynchronous, atomic, and complete (state, config, tokenizer). The only file that knows Orbax."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,8 @@ class Checkpoints:
         return self._json(step, "tokenizer")
 
     def _json(self, step: int, item: str) -> dict:
-        return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
+        with _named(self.folder / str(step) / item):
+            return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
 
     def restore(self, step: int, like: Any) -> Any:
         """The part of the state that `like` has, a tree of `jax.ShapeDtypeStruct` with shardings, on any mesh.
@@ -89,8 +91,11 @@ class Checkpoints:
         Raises `InputError` naming the first array that is missing or of another shape or type: Orbax casts silently.
         """
         folder = self.folder / str(step) / "state"
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            there = _arrays(checkpointer.metadata(folder).item_metadata.tree)
+        with _named(folder), ocp.PyTreeCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(folder).item_metadata
+            if saved is None:
+                raise ValueError("its list of arrays is missing")
+            there = _arrays(saved.tree)
             for name, here in _arrays(like).items():
                 if there.get(name) != here:
                     has = there.get(name, "no such array")
@@ -98,6 +103,18 @@ class Checkpoints:
             arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape), like)
             restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
             return checkpointer.restore(folder, args=restore)
+
+
+@contextlib.contextmanager
+def _named(path: Path):
+    """Says which part of which checkpoint couldn't be read, whatever Orbax and TensorStore raise."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise InputError(
+            f"{path}: damaged ({reason}); remove {path.parent} to go on from the checkpoint before it"
+        ) from error
 
 
 def _arrays(tree) -> dict[str, str]:
