@@ -1,5 +1,6 @@
 """Measurements beside a peer, in alternating rounds of one run: on a shared machine only the ratio says much."""
 
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -23,6 +24,8 @@ BertTokenizer(sys.argv[2])(lines, return_attention_mask=False, return_token_type
 
 def bench_prepare(text: Path, vocab: Path, rounds: int) -> None:
     """`bert-jax prepare` of a text file beside the fast tokenizer alone; its peak memory for a tenth of the file."""
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("the peer isn't here: pip install -e '.[test]'")
     for file in (text, vocab):
         if not file.is_file():
             raise InputError(f"{file}: no such file")
@@ -61,15 +64,18 @@ def _prepare(text: Path, vocab: Path, folder: str) -> list[str]:
 def _measure(command: list[str]) -> tuple[float, int]:
     """Seconds of the command, and the most memory that it and its children held at once, in bytes."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "true"}
-    start, peak = time.perf_counter(), 0
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    tree = psutil.Process(process.pid)
-    while process.poll() is None:
-        peak = max(peak, _memory(tree))
-        time.sleep(0.05)
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        raise InputError(f"{' '.join(command[:4])}: failed with {process.stderr.read().strip().splitlines()[-1]}")
+    with tempfile.TemporaryFile("w+") as errors:
+        start, peak = time.perf_counter(), 0
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+        tree = psutil.Process(process.pid)
+        while process.poll() is None:
+            peak = max(peak, _memory(tree))
+            time.sleep(0.05)
+        seconds = time.perf_counter() - start
+        if process.returncode:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["no message"])[-1]
+            raise InputError(f"{' '.join(command[:4])}: failed with {last}")
     return seconds, peak
 
 

@@ -3,7 +3,9 @@
 import argparse
 import errno
 import os
+import signal
 import sys
+import threading
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not sys.stderr.isatty():  # In a log, a progress bar every ten seconds is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "10")
+    before = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
     try:
         if arguments[0] not in COMMANDS:
             raise InputError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)} (bert-jax --help)")
@@ -54,8 +57,20 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename or 'writing'}: {error.strerror}")
     except KeyboardInterrupt:
-        print("\nbert-jax: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("\nbert-jax: interrupted", file=sys.stderr)
         return 130
+    finally:
+        if _in_main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _terminate(number, _):
+    """Lets what is under way clean up; the training loop, which saves first, has a handler of its own."""
+    sys.exit(128 + number)
 
 
 def _fail(message: str) -> int:

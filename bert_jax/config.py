@@ -232,7 +232,13 @@ def _problems(c: PretrainConfig):
             if not 0 <= value < 1:
                 yield f"{section}.{name}", f"is {value}, must be at least 0 and below 1"
 
+    yield from _type_problems(type(c), c)
     yield from at_least(0, "", "seed")
+    if c.seed >= 1 << 31:
+        yield "seed", f"is {c.seed}, must be below 2**31"
+    every = ("log_every", "evaluate_every", "evaluation_batches", "checkpoint_every")
+    yield from at_least(1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
+    yield from at_least(0, "run", "keep_best")
     yield from share("corpus", "held_out")
     if c.corpus.source == "text" and not c.corpus.files:
         yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
@@ -277,9 +283,29 @@ def _problems(c: PretrainConfig):
     for name in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, name) < 1 and getattr(c.mesh, name) != -1:
             yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
-    every = ("log_every", "evaluate_every", "evaluation_batches", "checkpoint_every")
-    yield from at_least(1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
-    yield from at_least(0, "run", "keep_best")
+
+
+def _type_problems(hint, value, where: str = ""):
+    """Yields what a config file can get wrong and the command line can't: values of another type than the field's."""
+    if dataclasses.is_dataclass(hint) and isinstance(value, hint):
+        for name, inner in typing.get_type_hints(hint).items():
+            yield from _type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
+    elif typing.get_origin(hint) is tuple:
+        if not isinstance(value, tuple):
+            yield where, f"is {value!r}, must be a tuple, as ({value!r},)"
+            return
+        for i, item in enumerate(value):
+            yield from _type_problems(typing.get_args(hint)[0], item, f"{where}.{i}")
+    elif typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            yield where, f"is {value!r}; {_did_you_mean(str(value), choices)}"
+    else:
+        allowed = typing.get_args(hint) or (hint,)
+        whole_for_real = float in allowed and type(value) is int
+        if type(value) not in allowed and not whole_for_real:
+            names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
+            yield where, f"is {value!r}, must be {names}"
 
 
 def _by_path(config, path: str):

@@ -1,7 +1,6 @@
 """A trained model in use: `bert = bert_jax.load("runs/tiny"); bert.fill_mask("Paris is the [MASK] of France.")`."""
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import jax
@@ -38,10 +37,9 @@ class Bert:
     def fill_mask(self, text: str, top: int = 5) -> list[list[Filled]]:
         """The `top` most probable tokens for each [MASK] in the text. Raises `InputError` where there is none."""
         special = self.tokenizer.special_ids
-        parts = self.tokenizer.encode(text.split(MASK))
-        if len(parts) == 1:
+        if MASK not in text:
             raise InputError(f"{text!r}: holds no {MASK}")
-        ids = [special[CLS], *functools.reduce(lambda a, b: [*a, special[MASK], *b], parts), special[SEP]]
+        ids = [special[CLS], *self.tokenizer.encode_masked(text), special[SEP]]
         longest = self.config.model.max_position_embeddings
         if len(ids) > longest:
             raise InputError(f"{text[:40]!r}...: {len(ids)} tokens, the model reads {longest}")

@@ -1,15 +1,19 @@
 """Pretraining as a person asks for it: check, prepare what is missing, train, and say what came of it."""
 
+import contextlib
 import dataclasses
 import functools
 from pathlib import Path
+
+import jax
 
 from bert_jax import inference
 from bert_jax.config import InputError, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
-from bert_jax.training import loop, sharding
+from bert_jax.training import loop, sharding, steps
+from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_metrics
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
@@ -43,24 +47,45 @@ def pretrain(
     workdir = Path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
-    start = _initial_params(init, config) if init else None
+    _check_shardings(config, mesh)
+    _check_run(config, workdir)
+    source = inference.find_checkpoint(init) if init else None
     data = _examples(config, workdir, examples)
     config = _with_vocabulary(config, data)
+    start = _initial_params(*source, data) if source else None
     workdir.mkdir(parents=True, exist_ok=True)
-    result = loop.train(config, workdir, _loop_data(data, config), start, profile)
+    result = loop.train(config, workdir, mesh, _loop_data(data, config), start, profile)
     plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
     _report(config, workdir, result)
     return result
+
+
+def _check_shardings(config: PretrainConfig, mesh) -> None:
+    """That every parameter can be split over the mesh, before hours of preparing; a vocabulary not yet known can."""
+    size = config.model.vocab_size or mesh.shape["tensor"] * mesh.shape["fsdp"]
+    model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)))
+    sharding.state_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)))
+
+
+def _check_run(config: PretrainConfig, workdir: Path) -> None:
+    """That a run in the workdir is this one, as far as the config alone says."""
+    with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        if checkpoints.latest is None:
+            return
+        saved = checkpoints.about(checkpoints.latest)
+    current = to_dict(config)
+    if config.model.vocab_size is None:
+        current["model"]["vocab_size"] = saved["config"]["model"]["vocab_size"]
+    check_same_run(saved, {"config": current, "examples": saved["examples"]}, workdir)
 
 
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own = workdir / "examples"
     if folder is None and not own.exists():
-        data = prepare(config, own)
-    else:
-        data = Examples(folder or own)
-    data.check_files()
+        return prepare(config, own)
+    data = Examples(folder or own)
+    data.check_files(phase.sequence_length for phase in config.phases)
     for name, there, here in differences(data.manifest["config"], to_dict(config)):
         section = name.split(".")[0]
         if section == "examples" or (folder is None and section in ("corpus", "tokenizer", "seed")):
@@ -91,25 +116,23 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
 
 def _loop_data(data: Examples, config: PretrainConfig) -> loop.Data:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
-    import jax
-
     from bert_jax.data import pipeline
 
     process = dict(process_index=jax.process_index(), process_count=jax.process_count())
-    unigram_counts = data.unigram_counts()
-    unigram_counts.resize(config.model.vocab_size)  # A larger model's further ids never occur.
     return loop.Data(
         train=functools.partial(pipeline.batches, data, config, **process),
         held_out=functools.partial(pipeline.held_out_batches, data, config, **process),
-        unigram_counts=unigram_counts,
+        unigram_log_probabilities=data.unigram_log_probabilities(config.model.vocab_size),
         fingerprint=data.fingerprint,
         tokenizer=data.tokenizer.to_dict(),
     )
 
 
-def _initial_params(model: str | Path, config: PretrainConfig):
+def _initial_params(checkpoints: Checkpoints, step: int, data: Examples):
     """Reads the parameters of another run, once the loop says which it wants and where they belong."""
-    checkpoints, step = inference.find_checkpoint(model)
+    if checkpoints.tokenizer(step) != data.tokenizer.to_dict():
+        what = f"its tokenizer isn't that of {data.folder}; prepare the examples with its own"
+        raise InputError(f"{checkpoints.folder / str(step)}: {what}")
     return lambda shapes: checkpoints.restore(step, {"params": shapes})["params"]
 
 
@@ -131,6 +154,6 @@ def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
         for sentence in SENTENCES:
             guesses = ", ".join(f"{guess.token} {guess.probability:.0%}" for guess in bert.fill_mask(sentence, 3)[0])
             print(f"  {sentence}  {guesses}")
-    print(f"workdir      {workdir}")
+    print(f"workdir      {workdir}" + (f" (best checkpoint: {result.best})" if result.best else ""))
     print(f"TensorBoard  tensorboard --logdir {workdir / 'tensorboard'}")
     print(f"plot         {workdir / 'loss.png'}")

@@ -12,9 +12,9 @@ install() {
     # Nothing to do where this very setup is installed already.
     local stamp=.venv/installed state
     state="$1 $(sha256sum setup.cfg pyproject.toml)"
-    if [ "$(cat "$stamp" 2>/dev/null)" != "$state" ]; then
+    if ! grep --quiet --line-regexp --fixed-strings "$state" "$stamp" 2>/dev/null; then
         echo "installing $1 into .venv (minutes, the first time)"
         .venv/bin/pip install --quiet --disable-pip-version-check --editable "$1"
-        echo "$state" > "$stamp"
+        echo "$state" >> "$stamp"
     fi
 }

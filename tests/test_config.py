@@ -6,7 +6,9 @@ import json
 import pytest
 
 from bert_jax.config import (
+    CorpusConfig,
     InputError,
+    OptimizerConfig,
     Phase,
     PretrainConfig,
     RunConfig,
@@ -88,6 +90,12 @@ def test_unknown_config_lists_those_there_are():
     [
         (dict(phases=(Phase(sequence_length=1024),)), r"phases\.0\.sequence_length: is 1024 .*max_position_embeddings"),
         (dict(phases=()), "phases: is empty"),
+        (dict(run=RunConfig(accumulate_steps=0)), r"run\.accumulate_steps"),
+        (dict(optimizer=OptimizerConfig(name="lamd")), r"optimizer\.name: is 'lamd'; did you mean 'lamb'"),
+        (dict(optimizer=OptimizerConfig(learning_rate="1e-3")), r"optimizer\.learning_rate: is '1e-3', must be float"),
+        (dict(corpus=CorpusConfig(files="a.txt")), r"corpus\.files: is 'a\.txt', must be a tuple"),
+        (dict(phases=(Phase(batch_size=2.5),)), r"phases\.0\.batch_size: is 2\.5, must be int"),
+        (dict(seed=1 << 40), "seed"),
         (dict(phases=(Phase(steps=10),)), r"optimizer\.warmup_steps"),
         (dict(model=model_preset("base", hidden_size=100)), r"model\.num_attention_heads"),
         (dict(model=model_preset("base", hidden_dropout_prob=1.0)), r"model\.hidden_dropout_prob"),

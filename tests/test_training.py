@@ -103,6 +103,7 @@ def test_stopped_anywhere_and_started_again_ends_bit_for_bit_the_same(
 ):
     workdir = tmp_path / "killed"
     stop_at = random.randint(11, 27)
+    print("stopped when the metrics had", stop_at, "rows")
     process = subprocess.Popen(
         command(config_file, examples, workdir), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -189,25 +190,24 @@ def test_a_damaged_checkpoint_is_named(finished, config, examples, tmp_path, par
     assert str(checkpoint) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_one_device_and_eight_give_the_same_losses(config_file, examples, tmp_path):
-    runs = {}
-    for devices in (1, 8):
-        workdir = tmp_path / str(devices)
-        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        flags = (
-            "--phases.0.steps",
-            "10",
-            "--model.hidden-dropout-prob",
-            "0",
-            "--model.attention-probs-dropout-prob",
-            "0",
-        )
-        subprocess.run(
-            command(config_file, examples, workdir, *flags), env=environment, check=True, capture_output=True
-        )
-        runs[devices] = [row["loss"] for row in rows(workdir)]
-    assert len(runs[1]) == 10
-    np.testing.assert_allclose(runs[1], runs[8], rtol=0, atol=1e-5)
+@pytest.fixture(scope="module")
+def one_device(config, examples, tmp_path_factory):
+    """The losses of ten steps on one device, with dropout."""
+    workdir = tmp_path_factory.mktemp("one_device")
+    pretrain(dataclasses.replace(config, phases=(Phase(32, 8, 10, 5),)), workdir, examples.folder)
+    return [row["loss"] for row in rows(workdir)]
+
+
+@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)])
+def test_eight_devices_give_the_losses_of_one(one_device, config_file, examples, tmp_path, mesh):
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    flags = ["--phases.0.steps", "10"]
+    for axis, size in zip(("data", "fsdp", "tensor"), mesh, strict=True):
+        flags += [f"--mesh.{axis}", str(size)]
+    subprocess.run(command(config_file, examples, tmp_path, *flags), env=environment, check=True, capture_output=True)
+    losses = [row["loss"] for row in rows(tmp_path)]
+    assert len(losses) == 10
+    np.testing.assert_allclose(losses, one_device, rtol=0, atol=1e-5)
 
 
 def test_accumulated_parts_are_one_batch(config, examples):
@@ -257,7 +257,8 @@ def test_nothing_is_learned_from_a_scrambled_corpus(tmp_path):
         run=RunConfig(log_every=100, evaluate_every=300, checkpoint_every=300, workers=1),
     )
     held_out = pretrain(config, tmp_path / "run").held_out
-    assert held_out["held_out_mlm_loss"] > held_out["held_out_unigram_loss"] - 0.05
+    difference = held_out["held_out_mlm_loss"] - held_out["held_out_unigram_loss"]
+    assert -0.05 < difference < 0.15  # Below would be a leak; far above, nothing was learned at all.
 
 
 def test_a_run_that_diverges_stops_with_a_reason(config, examples, tmp_path):

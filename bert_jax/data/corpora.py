@@ -19,8 +19,9 @@ from bert_jax.config import CorpusConfig, InputError
 
 Document = list[str]
 
-# Longer documents are parted: memory stays bounded where a corpus has no blank lines.
-LONGEST_DOCUMENT = 1 << 20  # characters
+# Longer documents are parted: memory stays bounded where a corpus has no blank lines, and next sentences from another
+# document can be had near by.
+LONGEST_DOCUMENT = 1 << 16  # characters
 
 
 def documents(config: CorpusConfig) -> Iterator[Document]:
@@ -55,7 +56,8 @@ def text_files(patterns: Iterable[str]) -> Iterator[Document]:
 def _expand(patterns: Iterable[str]) -> list[Path]:
     files = []
     for pattern in patterns:
-        found = [Path(p) for p in sorted(glob.glob(pattern, recursive=True)) if Path(p).is_file()]
+        matches = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
+        found = [Path(p) for p in matches if Path(p).is_file()]
         if not found:
             hint = "is a folder; give its files, for example " + f"'{pattern.rstrip('/')}/*.txt'"
             raise InputError(f"{pattern}: {hint if Path(pattern).is_dir() else 'no such file'}")

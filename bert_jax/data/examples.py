@@ -21,7 +21,7 @@ HEADER = 3
 
 _SENTENCE_END = re.compile(
     # The stop, closing quotes, white space, and a new beginning; Chinese and Japanese stops need no white space.
-    r"[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|[。！？]+[”’」』）]*\s*"
+    r"(?<![.!?])[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|[。！？]+[”’」』）]*\s*"
 )
 _ABBREVIATIONS = frozenset(
     [

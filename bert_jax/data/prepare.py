@@ -1,6 +1,6 @@
 """Corpus to examples on disk: in several processes, in bounded memory, whole or not at all.
 
-The corpus is read once, in order, and cut into chunks of documents of one split. Workers turn chunks into records, and
+The corpus is read in order and cut into chunks of documents of one split. Workers turn chunks into records, and
 this process writes them into shards, in the chunks' order. What a worker makes depends on its chunk and the seed only:
 the number of workers changes nothing.
 """
@@ -10,9 +10,11 @@ import hashlib
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import random
 import shutil
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -33,8 +35,9 @@ CHUNK_CHARACTERS = 1 << 20
 # A shard holds the examples of so many chunks: tens of megabytes, and hundreds of files for all of Wikipedia.
 CHUNKS_A_SHARD = 64
 ENCODED_AT_ONCE = 1 << 11  # sentences
-# Lines with the same text in a larger share than this are warned about: the loss gets stuck on them.
+# Larger shares of repeated lines (the loss gets stuck on them) and of unknown tokens are warned about.
 DUPLICATES_WARNED = 0.1
+UNKNOWN_WARNED = 0.05
 
 
 def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False) -> Examples:
@@ -42,10 +45,13 @@ def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False)
 
     Raises `InputError`, with nothing written, where the folder is taken, the corpus can't be read or is empty.
     """
-    output = Path(output)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
-        raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
-    partial = output.with_name(output.name + ".partial")
+    output = Path(output).absolute()
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if not overwrite:
+            raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
+        if not (output / "manifest.json").is_file():
+            raise InputError(f"{output}: holds no examples, so it isn't overwritten; choose another folder")
+    partial, old = (output.with_name(f"{output.name}.{suffix}") for suffix in ("partial", "old"))
     tokenizer = _tokenizer(config)
     made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     shutil.rmtree(partial, ignore_errors=True)
@@ -57,9 +63,11 @@ def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False)
         for folder in made:
             folder.rmdir()
         raise
+    shutil.rmtree(old, ignore_errors=True)
     if output.exists():
-        shutil.rmtree(output)
+        output.rename(old)
     partial.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
     return Examples(output)
 
 
@@ -153,6 +161,11 @@ def _report(manifest: dict) -> None:
     print(f"unknown tokens {manifest['unknown_rate']:.3%}, duplicate lines {manifest['duplicate_lines']:.1%}")
     if manifest["duplicate_lines"] > DUPLICATES_WARNED:
         print("warning: many lines occur more than once; a model learns them by heart, and its loss says little")
+    if manifest["unknown_rate"] > UNKNOWN_WARNED:
+        print("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
+    train = manifest["splits"]["train"]
+    if manifest["config"]["examples"]["sentence_pairs"] and train["sentences"] < 2 * train["documents"]:
+        print("warning: documents of one sentence have no next one; train without: --examples.no-sentence-pairs")
     if not manifest["splits"]["held_out"]["documents"]:
         print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
 
@@ -275,7 +288,8 @@ def _in_workers(job: Job, chunks: Iterable[Chunk], workers: int | None) -> Itera
             for done, future in pending:
                 yield done, future.result()
         except BrokenProcessPool:
-            raise InputError("a worker was killed, as by lack of memory; try fewer: --run.workers 1") from None
+            causes = "as by lack of memory (try --run.workers 1), or a script without if __name__ == '__main__'"
+            raise InputError(f"a worker ended by itself, {causes}") from None
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -286,9 +300,16 @@ _worker_tokenizer: tokenizers.Tokenizer
 
 def _start_worker(job: Job) -> None:
     global _worker_job, _worker_tokenizer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # The processes are the parallelism.
     _worker_job = job
     _worker_tokenizer = tokenizers.from_dict(job.tokenizer)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed can't end its workers."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _work(chunk: Chunk) -> ChunkResult:

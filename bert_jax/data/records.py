@@ -7,8 +7,12 @@ tokenizer.json           the tokenizer, whole
 """
 
 import bisect
+import functools
 import json
+import os
 import zlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +25,8 @@ from bert_jax.data.examples import HEADER, record_type
 
 SPLITS = ("train", "held_out")
 FORMAT = 1
+# Files open at once for one split: a process may open about a thousand.
+OPEN_SHARDS = 256
 
 
 def open_writer(path: Path) -> ArrayRecordWriter:
@@ -46,6 +52,7 @@ class Examples:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+        self._readers: dict[tuple[str, int], ExampleReader] = {}
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
         except FileNotFoundError:
@@ -73,13 +80,16 @@ class Examples:
         """Equal only for the same tokenizer and the same records in the same order."""
         return f"{zlib.crc32(json.dumps([self.manifest[k] for k in ('tokenizer', 'lengths')]).encode()):08x}"
 
-    def check_files(self) -> None:
-        """Holds every shard's size and checksum against the manifest: ArrayRecord reads a cut file as an empty one."""
-        for length, splits in self.manifest["lengths"].items():
-            for split, shards in splits.items():
-                for shard in shards:
-                    file = self.folder / length / split / shard["name"]
-                    self._check_file(file, shard)
+    def check_files(self, lengths: Iterable[int]) -> None:
+        """Holds the shards' sizes and checksums against the manifest: ArrayRecord reads a cut file as an empty one."""
+        shards = [
+            (self.folder / str(length) / split / shard["name"], shard)
+            for length in sorted(set(lengths))
+            for split, shards in self.manifest["lengths"].get(str(length), {}).items()
+            for shard in shards
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda shard: self._check_file(*shard), shards))
 
     def _check_file(self, file: Path, shard: dict) -> None:
         if not file.is_file():
@@ -100,17 +110,26 @@ class Examples:
             raise InputError(
                 f"{self.folder}: no examples of length {length}, only {there}; prepare them with this config"
             )
-        folder = self.folder / str(length) / split
-        shards = lengths[str(length)][split]
-        return ExampleReader([folder / s["name"] for s in shards], [s["examples"] for s in shards], length, self.dtype)
+        if (split, length) not in self._readers:  # One for all who ask: it holds the shards' open files.
+            folder, shards = self.folder / str(length) / split, lengths[str(length)][split]
+            files, counts = [folder / s["name"] for s in shards], [s["examples"] for s in shards]
+            self._readers[split, length] = ExampleReader(files, counts, length, self.dtype)
+        return self._readers[split, length]
 
     @property
     def dtype(self) -> str:
         return record_type(self.tokenizer.vocab_size)
 
-    def unigram_counts(self) -> np.ndarray:
-        """[vocabulary] how often each id occurs in the training documents."""
-        return np.array(self.manifest["unigram_counts"])
+    def unigram_log_probabilities(self, vocab_size: int) -> np.ndarray:
+        """[vocab_size] of ordinary tokens in the training documents, each counted once more; 0 for all other ids.
+
+        Special tokens, and ids of a model larger than its vocabulary, are never predicted.
+        """
+        counts = np.array(self.manifest["unigram_counts"], np.float64) + 1
+        special = list(self.tokenizer.special_ids.values())
+        counts[special] = 0
+        logs = np.log(counts / counts.sum(), where=counts > 0, out=np.zeros_like(counts))
+        return np.pad(logs, (0, vocab_size - len(counts))).astype(np.float32)
 
 
 class ExampleReader:
@@ -119,15 +138,13 @@ class ExampleReader:
     def __init__(self, files: list[Path], counts: list[int], length: int, dtype: str):
         self.length = length
         self.dtype = dtype
-        self._files = files
         self._starts = np.cumsum([0, *counts]).tolist()
+        self._shard = functools.lru_cache(OPEN_SHARDS)(
+            lambda i: ArrayRecordReader(str(files[i]), "readahead_buffer_size:0")
+        )
 
     def __len__(self) -> int:
         return self._starts[-1]
-
-    @cached_property
-    def _readers(self) -> list[ArrayRecordReader]:
-        return [ArrayRecordReader(str(file), "readahead_buffer_size:0") for file in self._files]
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """[n] indices -> [n, HEADER + length] int32 records, in the same order."""
@@ -138,7 +155,7 @@ class ExampleReader:
         while first < len(ordered):
             shard = bisect.bisect_right(self._starts, ordered[first]) - 1
             last = bisect.bisect_left(ordered, self._starts[shard + 1], first)
-            rows += self._readers[shard].read([i - self._starts[shard] for i in ordered[first:last]])
+            rows += self._shard(shard).read([i - self._starts[shard] for i in ordered[first:last]])
             first = last
         records = np.empty((len(rows), HEADER + self.length), np.int32)
         records[order] = np.frombuffer(b"".join(rows), self.dtype).reshape(records.shape)

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bert_jax.config import CorpusConfig, InputError
+
+# The GPUs are JAX's.
+tf.config.set_visible_devices([], "GPU")
 
 
 def tfds_documents(config: CorpusConfig) -> Iterator[list[str]]:
@@ -20,7 +24,7 @@ def tfds_documents(config: CorpusConfig) -> Iterator[list[str]]:
         raise InputError(f"{where} has no text feature {config.text_field!r}; {there}")
     try:
         dataset = tfds.load(config.dataset, split=config.split, data_dir=config.data_dir, shuffle_files=False)
-    except ValueError as error:
+    except (ValueError, OSError, tfds.download.DownloadError) as error:
         raise InputError(f"{where}, split {config.split!r}: {str(error).strip().splitlines()[0]}") from None
     for record in dataset.as_numpy_iterator():
         text = record[config.text_field].decode("utf-8")

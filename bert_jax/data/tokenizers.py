@@ -32,6 +32,9 @@ class Tokenizer(Protocol):
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] and [SEP]. A literal "[MASK]" in running text is split like any other."""
 
+    def encode_masked(self, text: str) -> list[int]:
+        """Ids of one text in which each literal [MASK] is the token."""
+
     def decode(self, ids: list[int]) -> str: ...
 
     def pieces(self) -> list[str]:
@@ -87,6 +90,9 @@ class WordPiece:
                 del cache[word]
         return ids
 
+    def encode_masked(self, text: str) -> list[int]:
+        return _joined(self.encode(text.split(MASK)), self.special_ids[MASK])
+
     def decode(self, ids: list[int]) -> str:
         return self._backend.decode(ids)
 
@@ -129,6 +135,22 @@ class SentencePiece:
     def encode(self, texts: list[str]) -> list[list[int]]:
         return self._backend.encode(texts, num_threads=1)
 
+    def encode_masked(self, text: str) -> list[int]:
+        first, *rest = text.split(MASK)
+        parts = [self.encode([first])[0], *(self._continued(part) for part in rest)]
+        return _joined(parts, self.special_ids[MASK])
+
+    def _continued(self, part: str) -> list[int]:
+        """Ids of what follows a mask: without the ▁ that SentencePiece puts before a text, unless there is a space."""
+        ids = self.encode([part])[0]
+        if not ids or part[0].isspace() or not self._pieces[ids[0]].startswith("▁"):
+            return ids
+        bare = self._pieces[ids[0]][1:]
+        if not bare:
+            return ids[1:]
+        known = self._backend.piece_to_id(bare)
+        return [known, *ids[1:]] if known != self.special_ids[UNK] else ids
+
     def decode(self, ids: list[int]) -> str:
         return self._backend.decode([i for i in ids if i < self._backend.vocab_size()])
 
@@ -140,6 +162,11 @@ class SentencePiece:
 
     def to_dict(self) -> dict:
         return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+
+
+def _joined(parts: list[list[int]], separator: int) -> list[int]:
+    first, *rest = parts
+    return first + [i for part in rest for i in (separator, *part)]
 
 
 def from_dict(values: dict) -> Tokenizer:
@@ -163,7 +190,7 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
         if config.kind == "sentencepiece":
             return SentencePiece(file.read_bytes())
         vocab = file.read_text(encoding="utf-8").split("\n")
-        return WordPiece([piece.rstrip("\r") for piece in (vocab[:-1] if vocab[-1] == "" else vocab)], config.lowercase)
+        return WordPiece(vocab[:-1] if vocab[-1] == "" else vocab, config.lowercase)
     except UnicodeDecodeError:
         raise InputError(
             f"{path}: not UTF-8; is it a SentencePiece model? then --tokenizer.kind sentencepiece"

@@ -11,8 +11,10 @@ import orbax.checkpoint as ocp
 from bert_jax.config import InputError, RunConfig, differences
 from bert_jax.training.sharding import path_name
 
-# Settings that may change when a run is resumed. Those of corpus and tokenizer stand in the examples' fingerprint.
+# Settings that may change when a run is resumed. Those of corpus and tokenizer stand in the examples' fingerprint; the
+# parts of a batch have dropout of their own.
 MAY_CHANGE = ("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll")
+MAY_NOT_CHANGE = ("run.accumulate_steps",)
 BEST_BY = "held_out_mlm_loss"
 
 logging.getLogger("absl").setLevel(logging.ERROR)
@@ -23,10 +25,11 @@ class Checkpoints:
     """The checkpoints in a folder, each holding `state` (arrays), `about` and `tokenizer` (JSON).
 
     `about` is what says whether a run goes on with it: `config` (as a dict) and `examples` (their fingerprint).
-    The last `keep_last` are kept and the `keep_best` with the lowest held-out loss.
+    The last `keep_last` are kept and the `keep_best` with the lowest held-out loss. Open for `writing`, it removes what
+    a save that was killed left behind.
     """
 
-    def __init__(self, folder: str | Path, run: RunConfig = RunConfig()):
+    def __init__(self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False):
         self.folder = Path(folder).absolute()
         metric = dict(n=run.keep_best, keep_checkpoints_without_metrics=False)
         keep = [
@@ -39,6 +42,7 @@ class Checkpoints:
             best_fn=lambda metrics: metrics[BEST_BY],
             best_mode="min",
             create=False,
+            cleanup_tmp_directories=writing,
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options) if self.folder.is_dir() else None
         self._options = options
@@ -72,8 +76,10 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the lowest held-out loss among those kept, or the last where none was measured."""
-        return self._manager.best_step() if self.steps else None
+        """The step with the lowest held-out loss among those kept; None where none was measured."""
+        losses = {step: self._manager.metrics(step) for step in self.steps}
+        measured = {step: values[BEST_BY] for step, values in losses.items() if values}
+        return min(measured, key=measured.get) if measured else None
 
     def about(self, step: int) -> dict:
         return self._json(step, "about")
@@ -99,7 +105,7 @@ class Checkpoints:
             for name, here in _arrays(like).items():
                 if there.get(name) != here:
                     has = there.get(name, "no such array")
-                    raise InputError(f"{folder}: {name} is {has}, expected {here}; was it saved by another version?")
+                    raise InputError(f"{folder}: {name} is {has}, expected {here}; it is of another model")
             arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape), like)
             restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
             return checkpointer.restore(folder, args=restore)
@@ -125,7 +131,7 @@ def _arrays(tree) -> dict[str, str]:
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
     for name, there, here in differences(saved["config"], current["config"]):
-        if not name.startswith(MAY_CHANGE):
+        if not name.startswith(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
             raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")
     if saved["examples"] != current["examples"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from bert_jax.config import InputError, Phase, PretrainConfig, to_dict
@@ -18,7 +19,7 @@ from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import make_optimizer, schedule
-from bert_jax.training.sharding import batch_sharding, check_batch, make_mesh, state_shardings
+from bert_jax.training.sharding import batch_sharding, state_shardings
 
 Batch = dict[str, np.ndarray]
 
@@ -36,7 +37,7 @@ class Data:
     """From a step (0 is the first) to the last."""
     held_out: Callable[[Phase], Iterator[Batch]]
     """The whole held-out split once, in the phase's shape."""
-    unigram_counts: np.ndarray
+    unigram_log_probabilities: np.ndarray
     """[vocabulary] of the training split."""
     fingerprint: str
     tokenizer: dict
@@ -51,10 +52,12 @@ class Result:
     """Means over the held-out split after the last step; empty where nothing is held out or the run was stopped."""
     signal: int | None = None
     """The signal that stopped it early."""
+    best: int | None = None
+    """The step of the checkpoint with the lowest held-out loss."""
 
 
 def train(
-    config: PretrainConfig, workdir: Path, data: Data, init: Callable | None = None, profile: bool = False
+    config: PretrainConfig, workdir: Path, mesh: Mesh, data: Data, init: Callable | None = None, profile: bool = False
 ) -> Result:
     """Trains to the config's last step, resuming from the workdir's last checkpoint where there is one.
 
@@ -62,9 +65,7 @@ def train(
     `InputError` where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM
     save first.
     """
-    # ---- Mesh, model, optimizer; the state's shapes and where each part of it lies --------------------------------
-    mesh = make_mesh(config.mesh)
-    check_batch(config.phases, mesh, config.run.accumulate_steps)
+    # ---- Model and optimizer; the state's shapes and where each part of it lies --------------------------------
     model = steps.make_model(config)
     optimizer = make_optimizer(config.optimizer, config.total_steps)
 
@@ -77,7 +78,7 @@ def train(
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
     about = {"config": to_dict(config), "examples": data.fingerprint}
-    checkpoints = Checkpoints(workdir / "checkpoints", config.run)
+    checkpoints = Checkpoints(workdir / "checkpoints", config.run, writing=True)
     if checkpoints.latest is not None:
         check_same_run(checkpoints.about(checkpoints.latest), about, workdir)
         state = checkpoints.restore(checkpoints.latest, shapes)
@@ -95,11 +96,15 @@ def train(
         in_shardings=(shardings, rows),
         out_shardings=(shardings, None),
     )
-    unigram = np.log((data.unigram_counts + 1) / (data.unigram_counts + 1).sum()).astype(np.float32)
-    evaluation_step = jax.jit(steps.make_evaluation_step(model, unigram), in_shardings=(shardings["params"], rows))
+    evaluation_step = jax.jit(
+        steps.make_evaluation_step(model, data.unigram_log_probabilities), in_shardings=(shardings["params"], rows)
+    )
 
     def evaluate(phase: Phase) -> dict[str, float]:
-        sums = [evaluation_step(state["params"], batch) for batch in _on_device(data.held_out(phase), rows)]
+        sums: list[dict] = []
+        for batch in _on_device(data.held_out(phase), rows):
+            sums.append(evaluation_step(state["params"], batch))
+            _await(sums)
         return _held_out_means(_add_up(sums)) if sums else {}
 
     # ---- The loop -------------------------------------------------------------------------------------------------
@@ -112,6 +117,7 @@ def train(
         _Interrupt() as interrupt,
         contextlib.closing(checkpoints),
         contextlib.closing(metrics),
+        _Trace(workdir / "profile" if profile else None) as trace,
         tqdm(total=total, initial=step, desc="pretrain", unit=" steps", dynamic_ncols=True) as bar,
     ):
         pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
@@ -125,31 +131,32 @@ def train(
                 jax.block_until_ready(values)
                 clock.lap()
                 compiled = phase
-            if len(pending) > AHEAD:
-                jax.block_until_ready(pending[-1 - AHEAD])
+            _check_finite(_await(pending), step, run.max_skipped_updates)
             step += 1
             bar.update()
-            last = step == total
-            _profile(profile, step - started, workdir)
+            trace.after(step - started, values)
 
+            last, stopped = step == total, interrupt.signal
             evaluated = step % run.evaluate_every == 0 or last
-            if evaluated or step % run.log_every == 0 or interrupt.signal:
-                row = _row(config, phase, pending, clock, float(learning_rate(step - 1)))
-                if row["skipped_in_a_row"] >= run.max_skipped_updates:
-                    raise InputError(_diverged(step, row))
+            saved = step % run.checkpoint_every == 0 or last or stopped
+            if evaluated or saved or step % run.log_every == 0:
+                row = _row(config, phase, pending, clock, step, learning_rate)
+                _check_finite(pending[-1], step, run.max_skipped_updates)
                 with clock.paused():
                     held_out = evaluate(phase) if evaluated else {}
                 metrics.write(step, {**row, **held_out})
                 bar.set_postfix_str(_postfix(row))
                 pending = []
-            if step % run.checkpoint_every == 0 or last or interrupt.signal:
+            if saved:
                 with clock.paused():
                     checkpoints.save(step, state, about, data.tokenizer, held_out if evaluated else None)
-            if interrupt.signal and not last:
+            if stopped:
                 break
         if step == started and step == total:  # The run was done already.
             held_out = evaluate(config.phases[-1])
-    return Result(step, held_out, interrupt.signal if step < total else None)
+        checkpoints.wait()
+        best = checkpoints.best
+    return Result(step, held_out, interrupt.signal if step < total else None, best)
 
 
 def _on_device(batches: Iterator[Batch], sharding) -> Iterator[dict[str, jax.Array]]:
@@ -171,8 +178,26 @@ def _phase_of(config: PretrainConfig, step: int) -> Phase:
     raise ValueError("the step is past the last phase")
 
 
+def _await(values: list[dict]) -> dict | None:
+    """The last of the values that must be there by now: waited for, so that the device is never far behind."""
+    return jax.block_until_ready(values[-1 - AHEAD]) if len(values) > AHEAD else None
+
+
+def _check_finite(values: dict | None, step: int, most: int) -> None:
+    """Raises where too many updates in a row were skipped."""
+    if values is not None and (skipped := int(values.get("skipped_in_a_row", 0))) >= most:
+        norm = float(values["gradient_norm"])
+        what = f"step {step}: {skipped} updates in a row weren't finite (gradient norm {norm}) and were skipped"
+        raise InputError(
+            f"{what}; go on from the last checkpoint in another --workdir, with --init and a lower "
+            "optimizer.learning_rate"
+        )
+
+
 def _add_up(sums: list[dict]) -> dict[str, float]:
+    """Over the steps with a finite loss; over all where there is none."""
     values = jax.device_get(sums)
+    values = [v for v in values if np.isfinite(v["mlm_loss"])] or values
     return {name: float(np.sum([v[name] for v in values], dtype=np.float64)) for name in values[0]}
 
 
@@ -181,18 +206,21 @@ def _held_out_means(sums: dict[str, float]) -> dict[str, float]:
     return {f"held_out_{name}": value for name, value in means.items()}
 
 
-def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clock", learning_rate: float) -> dict:
+def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clock", step: int, learning_rate) -> dict:
     """The means over the steps since the last row, and the last step's gradient norm and learning rate."""
     sums = _add_up(pending)
     last = jax.device_get(pending[-1])
-    speed = clock.lap()
+    skipped = int(last["skipped_updates"])
     row = losses.means(sums) | {
         "gradient_norm": float(last["gradient_norm"]),
-        "learning_rate": learning_rate,
-        "tokens_per_second": speed,
-        "skipped_in_a_row": int(last["skipped_in_a_row"]),
-        "skipped_updates": int(last["skipped_updates"]),
+        # A skipped update doesn't count in the schedule.
+        "learning_rate": float(learning_rate(max(step - 1 - skipped, 0))),
+        "skipped_updates": skipped,
     }
+    speed = clock.lap()
+    if speed is None:
+        return row
+    row["tokens_per_second"] = speed
     if peak := peak_flops():
         flops = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
         row["model_flops_utilisation"] = flops * speed / peak
@@ -200,22 +228,37 @@ def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clo
 
 
 def _postfix(row: dict) -> str:
-    parts = [f"loss {row['loss']:.3f}", f"MLM {row['mlm_accuracy']:.1%}", f"{row['tokens_per_second']:,.0f} tokens/s"]
-    return ", ".join([*parts, f"lr {row['learning_rate']:.1e}"])
+    parts = [f"loss {row['loss']:.3f}", f"MLM {row['mlm_accuracy']:.1%}", f"lr {row['learning_rate']:.1e}"]
+    if "tokens_per_second" in row:
+        parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
+    return ", ".join(parts)
 
 
-def _diverged(step: int, row: dict) -> str:
-    skipped, norm = row["skipped_in_a_row"], row["gradient_norm"]
-    what = f"step {step}: {skipped} updates in a row weren't finite (gradient norm {norm}) and were skipped"
-    return f"{what}; go on from the last checkpoint in another --workdir with a lower optimizer.learning_rate"
+class _Trace:
+    """Writes a trace of the steps `PROFILED` into a folder (None: none), to be opened with TensorBoard or Perfetto."""
 
+    def __init__(self, folder: Path | None):
+        self._folder = folder
+        self._running = False
 
-def _profile(wanted: bool, done: int, workdir: Path) -> None:
-    """Starts and stops the trace of the steps `PROFILED`, to be opened with TensorBoard or Perfetto."""
-    if wanted and done == PROFILED.start:
-        jax.profiler.start_trace(str(workdir / "profile"))
-    if wanted and done == PROFILED.stop:
-        jax.profiler.stop_trace()
+    def after(self, done: int, values: dict) -> None:
+        if self._folder and done == PROFILED.start:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif self._running and done == PROFILED.stop:
+            jax.block_until_ready(values)
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stop()
 
 
 class _Clock:
@@ -225,9 +268,10 @@ class _Clock:
         self.tokens = 0
         self._start = time.perf_counter()
 
-    def lap(self) -> float:
+    def lap(self) -> float | None:
+        """Since the lap before; None where nothing was done since."""
         now = time.perf_counter()
-        speed = self.tokens / (now - self._start)
+        speed = self.tokens / (now - self._start) if self.tokens else None
         self.tokens, self._start = 0, now
         return speed
 

@@ -1,6 +1,7 @@
 """Metrics of a run: one JSON line for each logged step, and the same for TensorBoard."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class Metrics:
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._stream.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 

@@ -2,11 +2,7 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from bert_jax.training import metrics
 
@@ -14,7 +10,8 @@ from bert_jax.training import metrics
 def plot_metrics(metrics_file: Path, png: Path) -> None:
     """Draws loss and accuracy over the steps, trained and held out, beside the unigram's loss."""
     rows = metrics.read(metrics_file)
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
     for axes, name in ((loss, "mlm_loss"), (accuracy, "mlm_accuracy"), (accuracy, "nsp_accuracy")):
         task, what = name.upper().split("_")
         color = "C2" if task == "NSP" else "C0"
@@ -29,10 +26,9 @@ def plot_metrics(metrics_file: Path, png: Path) -> None:
         if axes.get_lines():
             axes.legend(frameon=False)
     figure.savefig(png, dpi=120)
-    plt.close(figure)
 
 
 def _curve(axes, rows: list[dict], name: str, **style) -> None:
-    points = [(row["step"], row[name]) for row in rows if name in row]
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
     if points:
         axes.plot(*zip(*points, strict=True), **style)

@@ -98,7 +98,8 @@ def _sharding(mesh: Mesh, name: str, shape: tuple[int, ...]) -> NamedSharding:
     spec = [MESH_AXES[axis] for axis in axes]
     for axis, size in zip(spec, shape, strict=True):
         if axis and size % mesh.shape[axis]:
-            raise InputError(f"mesh.{axis}: {mesh.shape[axis]} doesn't divide {name} {shape}")
+            remedy = "; set model.vocab_size to a multiple of it" if "vocabulary" in axes else ""
+            raise InputError(f"mesh.{axis}: {mesh.shape[axis]} doesn't divide {name} {shape}{remedy}")
     used = [axis for axis in spec if axis]
     if len(used) > len(set(used)):
         raise ValueError(f"{name}: one mesh axis for two dimensions, {spec}")

@@ -74,7 +74,6 @@ def make_train_step(model: BertForPreTraining, optimizer: optax.GradientTransfor
 
 def _accumulated(gradient, params, batch, key, parts: int):
     """The sum of the parts' gradients and sums."""
-
     # Every parts-th row, so that each device's rows stay with it: [B, ...] -> [parts, B / parts, ...].
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
@@ -82,9 +81,9 @@ def _accumulated(gradient, params, batch, key, parts: int):
         number, part = numbered
         return jax.tree.map(jnp.add, total, gradient(params, part, jax.random.fold_in(key, number))), None
 
-    first = gradient(params, jax.tree.map(lambda x: x[0], split), jax.random.fold_in(key, 0))
-    rest = jax.tree.map(lambda x: x[1:], split)
-    return jax.lax.scan(add, first, (jnp.arange(1, parts), rest))[0]
+    shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], split), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (jnp.arange(parts), split))[0]
 
 
 def make_evaluation_step(model: BertForPreTraining, unigram_log_probabilities):
