@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib.util
 import json
+import math
 import re
 import traceback
 import typing
@@ -286,7 +287,7 @@ def _problems(c: PretrainConfig):
 
 
 def _type_problems(hint, value, where: str = ""):
-    """Yields what a config file can get wrong and the command line can't: values of another type than the field's."""
+    """Yields values of another type than the field's, as a config file can hold them, and numbers that aren't any."""
     if dataclasses.is_dataclass(hint) and isinstance(value, hint):
         for name, inner in typing.get_type_hints(hint).items():
             yield from _type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
@@ -306,6 +307,8 @@ def _type_problems(hint, value, where: str = ""):
         if type(value) not in allowed and not whole_for_real:
             names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
             yield where, f"is {value!r}, must be {names}"
+        elif type(value) is float and not math.isfinite(value):
+            yield where, f"is {value}, must be a finite number"
 
 
 def _by_path(config, path: str):

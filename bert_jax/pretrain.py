@@ -18,9 +18,9 @@ from bert_jax.training.plot import plot_metrics
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
-    "Return the number of [MASK] in the list.",
-    "If the file does not exist, an error is [MASK].",
-    "The first [MASK] is the name of the module.",
+    "Return True [MASK] the string is empty.",
+    "Return [MASK] if the object is a string.",
+    "If [MASK] is not given, the default value is used.",
 )
 
 
@@ -69,6 +69,8 @@ def _check_shardings(config: PretrainConfig, mesh) -> None:
 
 def _check_run(config: PretrainConfig, workdir: Path) -> None:
     """That a run in the workdir is this one, as far as the config alone says."""
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"{workdir}: is a file; a --workdir is a folder")
     with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         if checkpoints.latest is None:
             return

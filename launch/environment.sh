@@ -14,7 +14,7 @@ install() {
     state="$1 $(sha256sum setup.cfg pyproject.toml)"
     if ! grep --quiet --line-regexp --fixed-strings "$state" "$stamp" 2>/dev/null; then
         echo "installing $1 into .venv (minutes, the first time)"
-        .venv/bin/pip install --quiet --disable-pip-version-check --editable "$1"
+        .venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable "$1"
         echo "$state" >> "$stamp"
     fi
 }

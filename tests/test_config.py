@@ -93,6 +93,7 @@ def test_unknown_config_lists_those_there_are():
         (dict(run=RunConfig(accumulate_steps=0)), r"run\.accumulate_steps"),
         (dict(optimizer=OptimizerConfig(name="lamd")), r"optimizer\.name: is 'lamd'; did you mean 'lamb'"),
         (dict(optimizer=OptimizerConfig(learning_rate="1e-3")), r"optimizer\.learning_rate: is '1e-3', must be float"),
+        (dict(optimizer=OptimizerConfig(clip_norm=float("nan"))), r"optimizer\.clip_norm: is nan, must be a finite"),
         (dict(corpus=CorpusConfig(files="a.txt")), r"corpus\.files: is 'a\.txt', must be a tuple"),
         (dict(phases=(Phase(batch_size=2.5),)), r"phases\.0\.batch_size: is 2\.5, must be int"),
         (dict(seed=1 << 40), "seed"),

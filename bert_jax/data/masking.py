@@ -54,7 +54,8 @@ class Masker:
         length = input_ids.shape[1]
         candidates = tf.gather(self.ordinary, input_ids)
         uniform = _Uniform(seed, step, first_row, tf.shape(input_ids)[0])
-        wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float32)), tf.int32)
+        # In double precision and to the nearest even number, as Python's round() in the original.
+        wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float64)), tf.int32)
         wanted = tf.minimum(self.max_predictions, tf.maximum(1, wanted))
         scores = uniform(length)
         chosen = self._whole_words(input_ids, candidates, scores, wanted) if self.whole_word else None
