@@ -60,10 +60,16 @@ class TokenizerConfig:
 class ExamplesConfig:
     """How documents become unmasked examples of a fixed length (paper, appendix A.2)."""
 
-    sentence_pairs: bool = True
-    """[CLS] A [SEP] B [SEP] with next-sentence labels; otherwise [CLS] text [SEP], packed full from each document."""
+    format: Literal["sentence_pairs", "full_sentences", "packed"] = "sentence_pairs"
+    """sentence_pairs: [CLS] A [SEP] B [SEP] with next-sentence labels. full_sentences: [CLS] text [SEP], the text whole
+    sentences of one document, up to the length. packed: such texts share a row, each with its own [CLS], [SEP] and
+    positions, none attending to another."""
     short_sequence_probability: float = 0.1
     """Share of sentence pairs built to a random shorter length, to match shorter inputs in fine-tuning."""
+
+    @property
+    def sentence_pairs(self) -> bool:
+        return self.format == "sentence_pairs"
 
 
 @dataclass(frozen=True)

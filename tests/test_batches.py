@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase
 from bert_jax.data import pipeline, tokenizers
-from bert_jax.data.masking import Masker
+from bert_jax.data.masking import Masker, PlaceDraws
 from bert_jax.data.prepare import prepare
 
 VOCABULARY = [*tokenizers.SPECIAL, *(f"w{i}" for i in range(60)), *(f"##p{i}" for i in range(35))]
@@ -63,8 +63,8 @@ class Numbered:
 def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
     """[epochs, count] the order in which each epoch visits the examples."""
     masker = Masker.of(config.masking, 1, examples.tokenizer)
-    make = pipeline._train_batch(Numbered(count), masker, seed, 7, 0, range(7))
-    batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(make).as_numpy_iterator()
+    make = pipeline._Maker(Numbered(count), masker, seed, 7, range(7)).train
+    batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(lambda step: make(step, 0)).as_numpy_iterator()
     flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
     return flat[: epochs * count].reshape(epochs, count)
 
@@ -95,11 +95,16 @@ def test_rows_that_processes_cannot_share(examples, config):
         next(pipeline.batches(examples, config, 0, 0, 3))
 
 
-def test_a_batch_is_the_example_but_for_the_masks(examples, config):
-    batch = next(pipeline.batches(examples, config))
+def unmasked(batch) -> np.ndarray:
     restored = batch["input_ids"].copy()
     rows, columns = np.nonzero(batch["masked_lm_weights"])
     restored[rows, batch["masked_lm_positions"][rows, columns]] = batch["masked_lm_ids"][rows, columns]
+    return restored
+
+
+def test_a_batch_is_the_example_but_for_the_masks(examples, config):
+    batch = next(pipeline.batches(examples, config))
+    restored = unmasked(batch)
     reader = examples.split("train", 32)
     records = {tuple(r[3:]): r for r in reader.read(np.arange(len(reader)))}
     for i, row in enumerate(restored):
@@ -126,7 +131,8 @@ def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, **changes
     ids[np.arange(LENGTH) >= lengths[:, None]] = tokenizer.special_ids["[PAD]"]
     masker = Masker.of(MaskingConfig(**changes), max_predictions, tokenizer)
     take = slice(first_row, first_row + rows)
-    out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), seed, step, first_row)
+    draws = PlaceDraws(seed, step, first_row, rows)
+    out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), draws)
     return tokenizer, ids[take], lengths[take], *(x.numpy() for x in out)
 
 
@@ -180,7 +186,7 @@ def test_the_number_of_masks_is_the_originals():
     masker = Masker.of(MaskingConfig(), 77, tokenizer)
     lengths = np.arange(10, 513)
     ids = np.where(np.arange(512) < lengths[:, None] - 2, 20, tokenizer.special_ids["[PAD]"]).astype(np.int32)
-    weights = masker(tf.constant(ids), tf.constant(lengths), 0, 0, 0)[3].numpy()
+    weights = masker(tf.constant(ids), tf.constant(lengths), PlaceDraws(0, 0, 0, len(ids)))[3].numpy()
     assert weights.sum(1).tolist() == [min(77, max(1, int(round(n * 0.15)))) for n in range(10, 513)]
 
 
@@ -215,12 +221,49 @@ def test_whole_word_masking_takes_each_word_that_fits():
     row = [2, 10, *([70] * 8), *range(20, 29), 3]
     masker = Masker.of(MaskingConfig(whole_word=True), 20, tokenizer)
     ids = tf.constant([row] * 200, tf.int32)
-    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), 0, 0, 0)
+    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), PlaceDraws(0, 0, 0, 200))
     assert (weights.numpy().sum(1) == 3).all()
     assert positions.numpy()[weights.numpy() > 0].min() == 10
 
 
-def test_a_config_without_sentence_pairs(config, tmp_path):
-    config = dataclasses.replace(config, examples=ExamplesConfig(sentence_pairs=False))
-    batch = next(pipeline.batches(prepare(config, tmp_path / "packed"), config))
+def of_format(config, form: str, folder, **changes):
+    config = dataclasses.replace(config, examples=ExamplesConfig(form), **changes)
+    return prepare(config, folder), config
+
+
+def test_full_sentences_are_one_segment(config, tmp_path):
+    batch = next(pipeline.batches(*of_format(config, "full_sentences", tmp_path / "examples")))
     assert not batch["token_type_ids"].any()
+    assert not {"position_ids", "sequence_ids"} & set(batch)
+
+
+def test_where_the_texts_of_a_packed_row_are():
+    starts = np.array([[1, 0, 0, 1, 0, 0], [1, 0, 1, 0, 1, 0]], bool)
+    inside = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]], bool)
+    texts = pipeline._texts(tf.constant(starts), tf.constant(inside))
+    assert texts["sequence_ids"].numpy().tolist() == [[1, 1, 1, 2, 2, 0], [1, 1, 2, 2, 3, 3]]
+    assert texts["position_ids"].numpy().tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 1, 0, 1]]
+
+
+def test_packed_rows_are_told_apart_before_anything_is_masked(config, tmp_path):
+    """Half of the tokens are predicted, and random ones may be [CLS]: the texts are where they were all the same."""
+    masking = MaskingConfig(rate=0.5, random_tokens="all")
+    phase = Phase(sequence_length=64, batch_size=8, steps=30, max_predictions=30)
+    examples, config = of_format(config, "packed", tmp_path / "examples", masking=masking, phases=(phase,))
+    reader = examples.split("train", 64)
+    records = {tuple(record[3:]): record for record in reader.read(np.arange(len(reader)))}
+    texts = 0
+    for batch in itertools.islice(pipeline.batches(examples, config), 20):
+        assert all(batch[name].dtype == np.int32 for name in ("sequence_ids", "position_ids"))
+        for i, row in enumerate(unmasked(batch)):
+            length = records[tuple(row)][2]
+            starts = np.flatnonzero(row == examples.tokenizer.special_ids["[CLS]"])
+            sizes = np.diff([*starts, length])
+            padding = [0] * (64 - length)
+            sequences = [number + 1 for number, size in enumerate(sizes) for _ in range(size)]
+            assert batch["sequence_ids"][i].tolist() == sequences + padding
+            positions = [place for size in sizes for place in range(size)]
+            assert batch["position_ids"][i].tolist() == positions + padding
+            assert batch["masked_lm_weights"][i].sum() == min(30, round(0.5 * length), length - 2 * len(sizes))
+            texts += len(sizes)
+    assert texts > 1.3 * 20 * 8

@@ -1,7 +1,7 @@
 """Masked-LM targets for a whole batch at once, in TensorFlow (paper, section 3.1, task 1).
 
-Everything random is drawn by counter: a row's draws depend on (seed, step, its place in the global batch) alone, so
-every process computes just its own rows, and any number of processes makes the same batch.
+Everything random is drawn by counter: a row's draws depend on the seed and on (step, its place in the global batch),
+or on its example, alone. Every process computes just its own rows, and any number of processes makes the same batch.
 Shapes in comments: B rows, S sequence, K most predictions, V vocabulary.
 """
 
@@ -45,19 +45,18 @@ class Masker:
             continues_word=tokenizer.continues_word(),
         )
 
-    def __call__(self, input_ids, lengths, seed, step, first_row):
+    def __call__(self, input_ids, lengths, draws):
         """[B, S] ids and [B] lengths (special tokens counted) -> masked ids, positions, ids and weights [B, K].
 
-        `seed`, `step` and `first_row` (place of the first row in the global batch) are integer scalars. Positions are
-        ascending; unused ones are 0 with weight 0.
+        `draws` are a `PlaceDraws` or `ExampleDraws` of the rows. Positions are ascending; unused ones are 0 with
+        weight 0.
         """
         length = input_ids.shape[1]
         candidates = tf.gather(self.ordinary, input_ids)
-        uniform = _Uniform(seed, step, first_row, tf.shape(input_ids)[0])
         # In double precision and to the nearest even number, as Python's round() in the original.
         wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float64)), tf.int32)
         wanted = tf.minimum(self.max_predictions, tf.maximum(1, wanted))
-        scores = uniform(length)
+        scores = draws(length)
         chosen = self._whole_words(input_ids, candidates, scores, wanted) if self.whole_word else None
         if chosen is None:
             top, positions = tf.math.top_k(tf.where(candidates, scores, -1.0), self.max_predictions)
@@ -70,13 +69,13 @@ class Masker:
         used = positions < length
         positions = tf.where(used, positions, 0)
         ids = tf.gather(input_ids, positions, batch_dims=1)
-        masked = self._hide(input_ids, positions, ids, used, uniform)
+        masked = self._hide(input_ids, positions, ids, used, draws)
         return masked, positions, tf.where(used, ids, 0), tf.cast(used, tf.float32)
 
-    def _hide(self, input_ids, positions, ids, used, uniform):
+    def _hide(self, input_ids, positions, ids, used, draws):
         """Replaces the ids at the used positions: 80 % [MASK], 10 % random, 10 % unchanged."""
-        kind = uniform(self.max_predictions)
-        pick = uniform(self.max_predictions) * len(self.replacements)
+        kind = draws(self.max_predictions)
+        pick = draws(self.max_predictions) * len(self.replacements)
         random_ids = tf.gather(self.replacements, tf.cast(pick, tf.int32))
         new = tf.where(kind < MASKED, self.mask_id, tf.where(kind < MASKED + RANDOM, random_ids, ids))
         # Unused positions add nothing; used ones are unique in their row.
@@ -106,10 +105,13 @@ class Masker:
         return candidates & tf.gather(taken, tf.maximum(word, 0), batch_dims=1)
 
 
-class _Uniform:
-    """Uniform draws in [0, 1) for some rows of the global batch; each call is a stream of its own."""
+class PlaceDraws:
+    """Uniform draws in [0, 1) for `rows` rows of the global batch of a step, from its row `first_row` on.
 
-    def __init__(self, seed, step, first_row, rows):
+    Each call, with the draws wanted for a row, is a stream of its own: [rows, width].
+    """
+
+    def __init__(self, seed, step, first_row, rows: int):
         self._key = tf.cast(seed, tf.uint64)[None]
         self._step = tf.cast(step, tf.uint64)
         self._first_row = tf.cast(first_row, tf.uint64)

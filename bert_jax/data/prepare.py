@@ -15,7 +15,7 @@ import os
 import random
 import shutil
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from bert_jax.config import ExamplesConfig, InputError, PretrainConfig, to_dict
 from bert_jax.data import corpora, tokenizers
-from bert_jax.data.examples import build, record_type, split_sentences, to_record
+from bert_jax.data.examples import build, record_type, split_sentences, to_record, tokens_used
 from bert_jax.data.records import FORMAT, SPLITS, Examples, open_writer, shard_entry
 from bert_jax.data.tokenizers import UNK
 
@@ -122,6 +122,7 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
     writers = {(split, n): ShardWriter(folder / str(n) / split) for split in SPLITS for n in lengths}
     unigram_counts = np.zeros(tokenizer.vocab_size, np.int64)
     duplicates = DuplicateLines()
+    used = Counter()  # Places in the records that hold a token, by split and length.
     chunks = _chunks(corpora.documents(config.corpus), config.corpus.held_out)
     job = Job(tokenizer.to_dict(), config.examples, lengths, config.seed)
     with tqdm(desc="examples", unit=" characters", unit_scale=True) as bar:
@@ -129,6 +130,7 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
             statistics[chunk.split].add(result.statistics)
             for length, records in result.records.items():
                 writers[chunk.split, length].write(records, shard=chunk.number // CHUNKS_A_SHARD)
+                used[chunk.split, str(length)] += result.used[length]
             if chunk.split == "train":
                 unigram_counts += result.unigram_counts
             duplicates.add(result.line_hashes)
@@ -147,6 +149,7 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
         "duplicate_lines": duplicates.share(),
         "config": {k: v for k, v in to_dict(config).items() if k in ("seed", "corpus", "tokenizer", "examples")},
         "lengths": shards,
+        "fill": {n: {split: _fill(int(n), shards[n][split], used[split, n]) for split in SPLITS} for n in shards},
         "unigram_counts": unigram_counts.tolist(),
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer.to_dict()))
@@ -154,9 +157,17 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
     _report(manifest)
 
 
+def _fill(length: int, shards: list[dict], used: int) -> float:
+    """The share of the places that aren't padding."""
+    return used / max(1, length * sum(shard["examples"] for shard in shards))
+
+
 def _report(manifest: dict) -> None:
     for split, s in manifest["splits"].items():
-        counts = (f"{sum(x['examples'] for x in v[split]):,} of length {k}" for k, v in manifest["lengths"].items())
+        counts = (
+            f"{sum(x['examples'] for x in v[split]):,} of length {k} ({manifest['fill'][k][split]:.1%} full)"
+            for k, v in manifest["lengths"].items()
+        )
         print(f"{split}: {s['documents']:,} documents, {s['tokens']:,} tokens; examples: {', '.join(counts)}")
     print(f"unknown tokens {manifest['unknown_rate']:.3%}, duplicate lines {manifest['duplicate_lines']:.1%}")
     if manifest["duplicate_lines"] > DUPLICATES_WARNED:
@@ -164,8 +175,9 @@ def _report(manifest: dict) -> None:
     if manifest["unknown_rate"] > UNKNOWN_WARNED:
         print("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
     train = manifest["splits"]["train"]
-    if manifest["config"]["examples"]["sentence_pairs"] and train["sentences"] < 2 * train["documents"]:
-        print("warning: documents of one sentence have no next one; train without: --examples.no-sentence-pairs")
+    pairs = manifest["config"]["examples"]["format"] == "sentence_pairs"
+    if pairs and train["sentences"] < 2 * train["documents"]:
+        print("warning: documents of one sentence have no next one; train without: --examples.format full_sentences")
     if not manifest["splits"]["held_out"]["documents"]:
         print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
 
@@ -267,6 +279,8 @@ class ChunkResult:
     """What a worker makes of a chunk: the records of each sequence length, and what it counted."""
 
     records: dict[int, list[bytes]]
+    used: dict[int, int]
+    """Tokens in the records, special ones included."""
     statistics: Statistics
     unigram_counts: np.ndarray
     line_hashes: np.ndarray
@@ -319,11 +333,12 @@ def _work(chunk: Chunk) -> ChunkResult:
     tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(documents)), np.int32)
     counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
     dtype = record_type(tokenizer.vocab_size)
-    records = {}
+    records, used = {}, {}
     for length in job.lengths:
         rng = random.Random(f"{job.seed} {chunk.split} {chunk.number} {length}")
-        made = build(documents, length, job.examples, rng)
+        made = list(build(documents, length, job.examples, rng))
         records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
+        used[length] = sum(map(tokens_used, made))
     statistics = Statistics(
         documents=len(chunk.documents),
         lines=sum(map(len, chunk.documents)),
@@ -331,7 +346,7 @@ def _work(chunk: Chunk) -> ChunkResult:
         tokens=len(tokens),
         unknown=int(counts[tokenizer.special_ids[UNK]]),
     )
-    return ChunkResult(records, statistics, counts, _line_hashes(chunk.documents))
+    return ChunkResult(records, used, statistics, counts, _line_hashes(chunk.documents))
 
 
 def _encode(documents: list[corpora.Document], tokenizer) -> list[list[list[int]]]:
