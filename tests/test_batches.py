@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase
-from bert_jax.data import pipeline, tokenizers
-from bert_jax.data.masking import Masker, PlaceDraws
+from bert_jax.data import masking, pipeline, tokenizers
+from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.prepare import prepare
 
 VOCABULARY = [*tokenizers.SPECIAL, *(f"w{i}" for i in range(60)), *(f"##p{i}" for i in range(35))]
@@ -118,7 +118,7 @@ def test_a_batch_is_the_example_but_for_the_masks(examples, config):
 # ---- Masks ---------------------------------------------------------------------------------------------------------
 
 
-def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, **changes):
+def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, static=False, **changes):
     """Random rows of words and their continuations, padded, with what the masker makes of them."""
     tokenizer = tokenizers.WordPiece(VOCABULARY, True)
     rng = np.random.default_rng(3)
@@ -131,14 +131,15 @@ def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, **changes
     ids[np.arange(LENGTH) >= lengths[:, None]] = tokenizer.special_ids["[PAD]"]
     masker = Masker.of(MaskingConfig(**changes), max_predictions, tokenizer)
     take = slice(first_row, first_row + rows)
-    draws = PlaceDraws(seed, step, first_row, rows)
+    draws = ExampleDraws(seed, range(ROWS)[take]) if static else PlaceDraws(seed, step, first_row, rows)
     out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), draws)
     return tokenizer, ids[take], lengths[take], *(x.numpy() for x in out)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("whole_word", [False, True])
-def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word):
-    tokenizer, ids, lengths, new, positions, targets, weights = masked(whole_word=whole_word)
+def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word, static):
+    tokenizer, ids, lengths, new, positions, targets, weights = masked(whole_word=whole_word, static=static)
     assert lengths.sum() > 1e5
     wanted = np.minimum(30, np.maximum(1, np.round(0.15 * lengths))).astype(int)
     counts = weights.sum(1).astype(int)
@@ -155,9 +156,10 @@ def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word):
         assert not weights[row, counts[row] :].any()
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("random_tokens", ["ordinary", "all"])
-def test_shares_of_mask_random_and_kept(random_tokens):
-    tokenizer, ids, _, new, positions, _, weights = masked(random_tokens=random_tokens)
+def test_shares_of_mask_random_and_kept(random_tokens, static):
+    tokenizer, ids, _, new, positions, _, weights = masked(random_tokens=random_tokens, static=static)
     rows, columns = np.nonzero(weights)
     old, new = ids[rows, positions[rows, columns]], new[rows, positions[rows, columns]]
     n = len(old)
@@ -172,8 +174,9 @@ def test_shares_of_mask_random_and_kept(random_tokens):
     assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
 
 
-def test_every_ordinary_place_is_as_likely():
-    _, _, lengths, _, positions, _, weights = masked()
+@pytest.mark.parametrize("static", [False, True])
+def test_every_ordinary_place_is_as_likely(static):
+    _, _, lengths, _, positions, _, weights = masked(static=static)
     full = lengths > 100
     hits = np.bincount(positions[full][weights[full] > 0], minlength=LENGTH)
     assert hits[0] == hits[9] == 0
@@ -197,8 +200,9 @@ def test_masks_repeat_for_one_seed_and_step_only():
         assert (first[4] != other[4]).any(1).mean() > 0.99
 
 
-def test_masks_of_some_rows_are_those_rows_of_the_whole():
-    whole, part = masked(), masked(first_row=300, rows=10)
+@pytest.mark.parametrize("static", [False, True])
+def test_masks_of_some_rows_are_those_rows_of_the_whole(static):
+    whole, part = masked(static=static), masked(first_row=300, rows=10, static=static)
     assert all(np.array_equal(a[300:310], b) for a, b in zip(whole[3:], part[3:], strict=True))
 
 
@@ -226,6 +230,50 @@ def test_whole_word_masking_takes_each_word_that_fits():
     assert positions.numpy()[weights.numpy() > 0].min() == 10
 
 
+def test_words_are_taken_as_one_after_the_other_would():
+    rng = np.random.default_rng(0)
+    sizes = rng.choice([0, 1, 2, 3, 7], (300, 40), p=[0.3, 0.3, 0.2, 0.15, 0.05]).astype(np.int32)
+    room = rng.integers(0, 30, 300).astype(np.int32)
+    taken = masking._taken(tf.constant(sizes), tf.constant(room)).numpy()
+    for row, left in enumerate(room):
+        for size, is_taken in zip(sizes[row], taken[row], strict=True):
+            assert is_taken == (0 < size <= left)
+            left -= size * is_taken
+
+
+def test_stream_of_an_example_is_splitmix64():
+    """The first numbers that Vigna's C code gives for the seed 1234567."""
+    numbers = masking._mixed(tf.constant(1234567, tf.uint64) + tf.constant([1, 2, 3], tf.uint64) * masking._GOLDEN)
+    assert numbers.numpy().tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_static_masks_are_the_examples_own(config, examples):
+    """Two epochs, any start and any number of processes; and another mask for a copy of the same example."""
+    config = dataclasses.replace(config, masking=MaskingConfig(static=True))
+    count = len(examples.split("train", 32))
+    config = with_phases(config, Phase(32, 8, -(-2 * count // 8), 5))
+    test_started_anywhere_the_batches_are_the_same(examples, config, 2)
+    seen: dict[tuple, list] = {}
+    for batch in pipeline.batches(examples, config):
+        for row, masked_row in zip(unmasked(batch), batch["input_ids"], strict=True):
+            seen.setdefault(tuple(row), []).append(tuple(masked_row))
+    assert len(seen) > 0.9 * count
+    assert all(len(set(masks)) <= max(1, len(masks) // 2) for masks in seen.values())
+    dynamic = dataclasses.replace(config, masking=MaskingConfig())
+    assert not equal(next(pipeline.batches(examples, config)), next(pipeline.batches(examples, dynamic)))
+
+
+def test_copies_of_the_documents(config, tmp_path):
+    config = dataclasses.replace(config, examples=ExamplesConfig(dupe_factor=3))
+    examples = prepare(config, tmp_path / "examples")
+    reader = examples.split("train", 32)
+    rows = {tuple(record[3:]) for record in reader.read(np.arange(len(reader)))}
+    assert len(rows) > 0.8 * len(reader)
+    once = prepare(dataclasses.replace(config, examples=ExamplesConfig()), tmp_path / "once")
+    assert 2.8 < len(reader) / len(once.split("train", 32)) < 3.2
+    assert len(examples.split("held_out", 32)) == len(once.split("held_out", 32))
+
+
 def of_format(config, form: str, folder, **changes):
     config = dataclasses.replace(config, examples=ExamplesConfig(form), **changes)
     return prepare(config, folder), config
@@ -247,9 +295,9 @@ def test_where_the_texts_of_a_packed_row_are():
 
 def test_packed_rows_are_told_apart_before_anything_is_masked(config, tmp_path):
     """Half of the tokens are predicted, and random ones may be [CLS]: the texts are where they were all the same."""
-    masking = MaskingConfig(rate=0.5, random_tokens="all")
+    half = MaskingConfig(rate=0.5, random_tokens="all")
     phase = Phase(sequence_length=64, batch_size=8, steps=30, max_predictions=30)
-    examples, config = of_format(config, "packed", tmp_path / "examples", masking=masking, phases=(phase,))
+    examples, config = of_format(config, "packed", tmp_path / "examples", masking=half, phases=(phase,))
     reader = examples.split("train", 64)
     records = {tuple(record[3:]): record for record in reader.read(np.arange(len(reader)))}
     texts = 0

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bert_jax.config import InputError, Phase, PretrainConfig
 from bert_jax.data.examples import HEADER
-from bert_jax.data.masking import Masker, PlaceDraws
+from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.records import ExampleReader, Examples
 from bert_jax.data.tokenizers import CLS
 
@@ -86,6 +86,7 @@ class _Maker:
     seed: int
     batch_size: int
     rows: range
+    static: bool = False
     text_start: int | None = None
     """The id that each text of a packed row starts with; None where a row is one text."""
 
@@ -98,6 +99,7 @@ class _Maker:
             seed=config.seed,
             batch_size=phase.batch_size,
             rows=_rows(phase.batch_size, index, count),
+            static=config.masking.static,
             text_start=examples.tokenizer.special_ids[CLS] if config.examples.format == "packed" else None,
         )
 
@@ -129,7 +131,10 @@ class _Maker:
         records = tf.ensure_shape(records, [len(self.rows), HEADER + self.reader.length])
         labels, second, lengths = records[:, 0], records[:, 1], records[:, 2]
         input_ids = records[:, HEADER:]
-        draws = PlaceDraws(self.seed, step, self.rows.start, len(self.rows))
+        if self.static:
+            draws = ExampleDraws(self.seed, indices)
+        else:
+            draws = PlaceDraws(self.seed, step, self.rows.start, len(self.rows))
         masked_ids, positions, ids, weights = self.masker(input_ids, lengths, draws)
         place = tf.range(self.reader.length)
         in_text = place < lengths[:, None]

@@ -336,7 +336,8 @@ def _work(chunk: Chunk) -> ChunkResult:
     records, used = {}, {}
     for length in job.lengths:
         rng = random.Random(f"{job.seed} {chunk.split} {chunk.number} {length}")
-        made = list(build(documents, length, job.examples, rng))
+        copies = job.examples.dupe_factor if chunk.split == "train" else 1
+        made = [example for _ in range(copies) for example in build(documents, length, job.examples, rng)]
         records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
         used[length] = sum(map(tokens_used, made))
     statistics = Statistics(
