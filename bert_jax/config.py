@@ -67,6 +67,9 @@ class ExamplesConfig:
     short_sequence_probability: float = 0.1
     """Share of sentence pairs built to a random shorter length, to match shorter inputs in fine-tuning."""
 
+    word_segmenter: str | None = None
+    """A function text -> words, as module:function (jieba:lcut), for whole-word masking of text without spaces. None:
+    the tokenizer's words, each Chinese character one."""
     dupe_factor: int = 1
     """Times that the training documents are turned into examples, with other draws of pairs and cuts each time."""
 
@@ -259,6 +262,8 @@ def _problems(c: PretrainConfig):
     yield from at_least(16, "tokenizer", "vocab_size")
     yield from at_least(1, "tokenizer", "training_characters")
     yield from share("examples", "short_sequence_probability")
+    if c.examples.word_segmenter is not None and not re.fullmatch(r"[\w.]+:\w+", c.examples.word_segmenter):
+        yield "examples.word_segmenter", f"is {c.examples.word_segmenter!r}, must be module:function, as jieba:lcut"
     yield from at_least(1, "examples", "dupe_factor")
     if c.examples.dupe_factor > 1 and not (c.examples.sentence_pairs or c.masking.static):
         alike = f"is {c.examples.dupe_factor}, but copies of {c.examples.format} are alike"

@@ -191,9 +191,14 @@ def tokens_used(example: Example) -> int:
     return sum(1 + sum(len(segment) + 1 for segment in segments) for segments in example[1])
 
 
-def record_type(vocab_size: int) -> str:
-    """The numbers of a record: two bytes where the vocabulary allows it."""
-    return "uint16" if vocab_size <= 1 << 16 else "int32"
+def record_type(vocab_size: int, words: bool = False) -> str:
+    """The numbers of a record: two bytes where the vocabulary, and a bit for `words`, allow it."""
+    return "uint16" if vocab_size <= 1 << (15 if words else 16) else "int32"
+
+
+def continues_bit(dtype: str) -> int:
+    """Set in an id that continues a word, in records that hold the words of a segmenter."""
+    return 1 << (15 if dtype == "uint16" else 30)
 
 
 def to_record(example: Example, length: int, special_ids: dict[str, int], dtype: str) -> bytes:

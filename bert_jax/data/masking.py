@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_jax.config import MaskingConfig
+from bert_jax.data import words
 from bert_jax.data.tokenizers import MASK, Tokenizer
 
 PHILOX = 1
@@ -42,14 +43,14 @@ class Masker:
             mask_id=tokenizer.special_ids[MASK],
             ordinary=ordinary,
             replacements=np.flatnonzero(pool).astype(np.int32),
-            continues_word=tokenizer.continues_word(),
+            continues_word=words.continues_word(tokenizer),
         )
 
     def __call__(self, input_ids, lengths, draws, continues=None):
         """[B, S] ids and [B] lengths (special tokens counted) -> masked ids, positions, ids and weights [B, K].
 
         `draws` are the rows' `PlaceDraws` or `ExampleDraws`; `continues` [B, S] bool: which tokens continue the word of
-        the one before (None: those that do for the tokenizer). Positions are ascending; unused ones are 0, weight 0.
+        the one before (None: by its piece). Positions are ascending; unused ones are 0, weight 0.
         """
         length = input_ids.shape[1]
         candidates = tf.gather(self.ordinary, input_ids)

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_jax.config import InputError, Phase, PretrainConfig
-from bert_jax.data.examples import HEADER
+from bert_jax.data.examples import HEADER, continues_bit
 from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.records import ExampleReader, Examples
 from bert_jax.data.tokenizers import CLS
@@ -87,6 +87,8 @@ class _Maker:
     batch_size: int
     rows: range
     static: bool = False
+    continues_bit: int = 0
+    """Of an id that continues a word; 0 where the records don't hold words."""
     text_start: int | None = None
     """The id that each text of a packed row starts with; None where a row is one text."""
 
@@ -100,6 +102,7 @@ class _Maker:
             batch_size=phase.batch_size,
             rows=_rows(phase.batch_size, index, count),
             static=config.masking.static,
+            continues_bit=continues_bit(examples.dtype) if config.examples.word_segmenter else 0,
             text_start=examples.tokenizer.special_ids[CLS] if config.examples.format == "packed" else None,
         )
 
@@ -131,11 +134,15 @@ class _Maker:
         records = tf.ensure_shape(records, [len(self.rows), HEADER + self.reader.length])
         labels, second, lengths = records[:, 0], records[:, 1], records[:, 2]
         input_ids = records[:, HEADER:]
+        continues = None
+        if self.continues_bit:
+            continues = input_ids >= self.continues_bit
+            input_ids = tf.bitwise.bitwise_and(input_ids, self.continues_bit - 1)
         if self.static:
             draws = ExampleDraws(self.seed, indices)
         else:
             draws = PlaceDraws(self.seed, step, self.rows.start, len(self.rows))
-        masked_ids, positions, ids, weights = self.masker(input_ids, lengths, draws)
+        masked_ids, positions, ids, weights = self.masker(input_ids, lengths, draws, continues)
         place = tf.range(self.reader.length)
         in_text = place < lengths[:, None]
         texts = {} if self.text_start is None else _texts(input_ids == self.text_start, in_text)

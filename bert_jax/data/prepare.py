@@ -26,8 +26,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from bert_jax.config import ExamplesConfig, InputError, PretrainConfig, to_dict
-from bert_jax.data import corpora, tokenizers
-from bert_jax.data.examples import build, record_type, split_sentences, to_record, tokens_used
+from bert_jax.data import corpora, tokenizers, words
+from bert_jax.data.examples import build, continues_bit, record_type, split_sentences, to_record, tokens_used
 from bert_jax.data.records import FORMAT, SPLITS, Examples, open_writer, shard_entry
 from bert_jax.data.tokenizers import UNK
 
@@ -51,6 +51,8 @@ def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False)
             raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
         if not (output / "manifest.json").is_file():
             raise InputError(f"{output}: holds no examples, so it isn't overwritten; choose another folder")
+    if config.examples.word_segmenter:
+        words.load(config.examples.word_segmenter)  # Before hours of work.
     partial, old = (output.with_name(f"{output.name}.{suffix}") for suffix in ("partial", "old"))
     tokenizer = _tokenizer(config)
     made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
@@ -143,7 +145,7 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint(tokenizer),
         "vocab_size": tokenizer.vocab_size,
-        "record": f"{record_type(tokenizer.vocab_size)}: label, second segment's start, length, ids",
+        "record": _record(config, tokenizer),
         "splits": {split: dataclasses.asdict(s) for split, s in statistics.items()},
         "unknown_rate": sum(s.unknown for s in statistics.values()) / total,
         "duplicate_lines": duplicates.share(),
@@ -155,6 +157,14 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer.to_dict()))
     (folder / "manifest.json").write_text(json.dumps(manifest))
     _report(manifest)
+
+
+def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:
+    """What a record holds, in words."""
+    segmented = config.examples.word_segmenter is not None
+    dtype = record_type(tokenizer.vocab_size, segmented)
+    fields = f"{dtype}: label, second segment's start, length, ids"
+    return f"{fields}, {continues_bit(dtype)} added to those that continue a word" if segmented else fields
 
 
 def _fill(length: int, shards: list[dict], used: int) -> float:
@@ -329,10 +339,14 @@ def _end_with_parent() -> None:
 def _work(chunk: Chunk) -> ChunkResult:
     """One chunk: tokens, examples, records."""
     job, tokenizer = _worker_job, _worker_tokenizer
-    documents = _encode(chunk.documents, tokenizer)
+    segmenter = job.examples.word_segmenter
+    dtype = record_type(tokenizer.vocab_size, segmenter is not None)
+    encode = words.encoder(tokenizer, segmenter, continues_bit(dtype)) if segmenter else tokenizer.encode
+    documents = _encode(chunk.documents, encode)
     tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(documents)), np.int32)
+    if segmenter:
+        tokens &= continues_bit(dtype) - 1
     counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
-    dtype = record_type(tokenizer.vocab_size)
     records, used = {}, {}
     for length in job.lengths:
         rng = random.Random(f"{job.seed} {chunk.split} {chunk.number} {length}")
@@ -350,12 +364,12 @@ def _work(chunk: Chunk) -> ChunkResult:
     return ChunkResult(records, used, statistics, counts, _line_hashes(chunk.documents))
 
 
-def _encode(documents: list[corpora.Document], tokenizer) -> list[list[list[int]]]:
+def _encode(documents: list[corpora.Document], encode) -> list[list[list[int]]]:
     """Documents of lines -> documents of sentences of ids; sentences and documents that come out empty are left out."""
     sentences = [[s for line in document for s in split_sentences(line)] for document in documents]
     flat = list(itertools.chain.from_iterable(sentences))
     ids = itertools.chain.from_iterable(
-        tokenizer.encode(flat[start : start + ENCODED_AT_ONCE]) for start in range(0, len(flat), ENCODED_AT_ONCE)
+        encode(flat[start : start + ENCODED_AT_ONCE]) for start in range(0, len(flat), ENCODED_AT_ONCE)
     )
     encoded = ([x for x in itertools.islice(ids, len(document)) if x] for document in sentences)
     return [document for document in encoded if document]
