@@ -22,13 +22,12 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
 from bert_jax.config import ExamplesConfig, InputError, PretrainConfig, to_dict
 from bert_jax.data import corpora, tokenizers, words
 from bert_jax.data.examples import build, continues_bit, record_type, split_sentences, to_record, tokens_used
-from bert_jax.data.records import FORMAT, SPLITS, Examples, open_writer, shard_entry
+from bert_jax.data.records import FORMAT, SPLITS, Examples, shard_entry
 from bert_jax.data.tokenizers import UNK
 
 CHUNK_CHARACTERS = 1 << 20
@@ -243,7 +242,6 @@ class ShardWriter:
     def __init__(self, folder: Path):
         self._folder = folder
         self._shard: int | None = None
-        self._writer: ArrayRecordWriter | None = None
         self._examples = 0
         self._entries: list[dict] = []
 
@@ -251,12 +249,11 @@ class ShardWriter:
         if shard != self._shard:
             self._finish()
             self._shard = shard
-        for record in records:
-            if self._writer is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._writer = open_writer(self._path)
-            self._writer.write(record)
-            self._examples += 1
+        if records:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with open(self._path, "ab") as stream:
+                stream.writelines(records)
+            self._examples += len(records)
 
     def close(self) -> list[dict]:
         """The shards' entries for the manifest."""
@@ -265,13 +262,12 @@ class ShardWriter:
 
     @property
     def _path(self) -> Path:
-        return self._folder / f"{self._shard:05d}.array_record"
+        return self._folder / f"{self._shard:05d}.records"
 
     def _finish(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._examples:
             self._entries.append(shard_entry(self._path, self._examples))
-            self._writer, self._examples = None, 0
+            self._examples = 0
 
 
 @dataclasses.dataclass(frozen=True)
