@@ -1,17 +1,23 @@
 """Measurements beside a peer, in alternating rounds of one run: on a shared machine only the ratio says much."""
 
 import importlib.util
+import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 
-from bert_jax.config import InputError
+from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase, PretrainConfig, from_dict
+from bert_jax.data.examples import HEADER, continues_bit
+from bert_jax.data.records import Examples
 
 # transformers' fast tokenizer on the same lines, as one would call it, and nothing else.
 PEER = """
@@ -21,11 +27,45 @@ lines = [line for line in open(sys.argv[1], encoding="utf-8").read().split("\\n"
 BertTokenizer(sys.argv[2])(lines, return_attention_mask=False, return_token_type_ids=False)
 """
 
+# transformers' collator in torch's loader, in the quickest of the ways to call it: rows of one length as bare tensors,
+# so that it neither pads nor makes attention masks and segments.
+PEER_PIPELINE = """
+import sys, time, numpy, torch
+from torch.utils.data import DataLoader, Dataset
+from transformers import BertTokenizer, DataCollatorForLanguageModeling
+
+class Rows(Dataset):
+    def __init__(self, path):
+        self.rows = numpy.load(path, mmap_mode="r")
+    def __len__(self):
+        return len(self.rows)
+    def __getitem__(self, index):
+        return torch.from_numpy(self.rows[index].astype(numpy.int64))
+
+def endless(loader):
+    while True:
+        yield from loader
+
+rows, vocab, batch, seconds = Rows(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+collator = DataCollatorForLanguageModeling(BertTokenizer(vocab))
+workers = dict(num_workers=2, persistent_workers=True)
+batches = endless(DataLoader(rows, batch, shuffle=True, drop_last=True, collate_fn=collator, **workers))
+for _ in range(8):
+    next(batches)
+start, count = time.perf_counter(), 0
+while time.perf_counter() < start + seconds:
+    next(batches)
+    count += 1
+print(count * batch * rows.rows.shape[1] / (time.perf_counter() - start))
+"""
+BATCH = 256
+# The time to the first batch is measured on a corpus of so many examples, at the first step and at this one.
+MANY_EXAMPLES, LATE_STEP = 10_000_000, 1_000_000
+
 
 def bench_prepare(text: Path, vocab: Path, rounds: int) -> None:
     """`bert-jax prepare` of a text file beside the fast tokenizer alone; its peak memory for a tenth of the file."""
-    if importlib.util.find_spec("transformers") is None:
-        raise InputError("the peer isn't here: pip install -e '.[test]'")
+    _check_peer()
     for file in (text, vocab):
         if not file.is_file():
             raise InputError(f"{file}: no such file")
@@ -87,3 +127,142 @@ def _memory(process: psutil.Process) -> int:
     except psutil.NoSuchProcess:
         pass  # It ended while we looked.
     return total
+
+
+def _check_peer() -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("the peer isn't here: pip install -e '.[test]'")
+
+
+def bench_pipeline(folder: Path, rounds: int, seconds: float) -> None:
+    """For each length: our batches beside the peer's, what our stages cost, and the time to the first batch."""
+    _check_peer()
+    examples = Examples(folder)
+    if examples.tokenizer.kind != "wordpiece":
+        raise InputError(f"{folder}: the peer needs examples of a WordPiece vocabulary")
+    for length in map(int, examples.manifest["lengths"]):
+        if (count := len(examples.split("train", length))) < BATCH:
+            raise InputError(
+                f"{folder}: {count} examples of length {length}, fewer than a batch of {BATCH}; bring more"
+            )
+        _beside_peer(examples, length, rounds, seconds)
+        _stages(examples, length, seconds)
+        _first_batches(examples, length, rounds)
+
+
+def _config(examples: Examples, length: int, **masking) -> PretrainConfig:
+    """Batches as pretraining would take them, without end."""
+    phase = Phase(length, BATCH, 2 * LATE_STEP, max_predictions=math.ceil(0.15 * length))
+    made_by = from_dict(ExamplesConfig, examples.manifest["config"]["examples"])
+    return PretrainConfig(examples=made_by, masking=MaskingConfig(**masking), phases=(phase,))
+
+
+def _beside_peer(examples: Examples, length: int, rounds: int, seconds: float) -> None:
+    from bert_jax.data import pipeline
+
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        rows, vocab = Path(folder) / "rows.npy", Path(folder) / "vocab.txt"
+        np.save(rows, _ids(examples, length))
+        vocab.write_text("\n".join(examples.tokenizer.pieces()) + "\n", encoding="utf-8")
+        peer = [sys.executable, "-W", "ignore", "-c", PEER_PIPELINE, str(rows), str(vocab), str(BATCH), str(seconds)]
+        for number in range(rounds):
+            ours.append(_tokens_a_second(pipeline.batches(examples, _config(examples, length)), seconds))
+            theirs.append(float(subprocess.run(peer, capture_output=True, text=True, check=True).stdout))
+            speeds = f"{ours[-1] / 1e6:.1f} M tokens/s, the peer {theirs[-1] / 1e6:.1f}"
+            print(f"{length}, round {number + 1}: {speeds}", flush=True)
+    whole = _tokens_a_second(pipeline.batches(examples, _config(examples, length, whole_word=True)), seconds)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    for name, runs in (
+        ("bert-jax", ours),
+        ("DataCollatorForLanguageModeling", theirs),
+        ("bert-jax, whole words", [whole]),
+    ):
+        print(f"{length}, {name}: {statistics.median(runs) / 1e6:.1f} M tokens/s")
+    spread = f"{min(ratios):.1f}-{max(ratios):.1f}"
+    print(f"{length}, ratio, median of {rounds} rounds: {statistics.median(ratios):.1f} ({spread})")
+
+
+def _tokens_a_second(batches: Iterator[dict], seconds: float) -> float:
+    for _ in range(8):  # As the peer: the start isn't counted.
+        next(batches)
+    start, tokens = time.perf_counter(), 0
+    while time.perf_counter() < start + seconds:
+        tokens += next(batches)["input_ids"].size
+    return tokens / (time.perf_counter() - start)
+
+
+def _ids(examples: Examples, length: int) -> np.ndarray:
+    """[examples, length] of the training split, as they are on disk but for the words' bits."""
+    reader = examples.split("train", length)
+    ids = reader.read(np.arange(len(reader)))[:, HEADER:]
+    if examples.manifest["config"]["examples"]["word_segmenter"]:
+        ids &= continues_bit(examples.dtype) - 1
+    return ids.astype(examples.dtype)
+
+
+def _stages(examples: Examples, length: int, seconds: float) -> None:
+    """What a batch costs in each stage alone, and handed over as numpy arrays when nothing is left to do."""
+    import tensorflow as tf
+
+    from bert_jax.data import pipeline
+
+    config = _config(examples, length)
+    maker = pipeline.Maker.of(examples, config, config.phases[0], "train", 0, 1)
+    shuffled = tf.function(lambda step: maker.shuffled(step, 0))
+    masked = tf.function(maker.masked)
+    step = tf.constant(LATE_STEP, tf.int64)
+    indices = shuffled(step)
+    records = tf.constant(maker.reader.read(indices.numpy()))
+    made = masked(records, indices, step)
+    handed_over = pipeline.run(tf.data.Dataset.range(1 << 60), lambda _: dict(made))
+    stages = {
+        "shuffled indices": lambda: shuffled(step),
+        "read": lambda: maker.reader.read(indices.numpy()),
+        "mask": lambda: masked(records, indices, step),
+        "tf.data, to numpy": lambda: next(handed_over),
+    }
+    costs = (f"{name} {_milliseconds(stage, seconds / len(stages)):.2f}" for name, stage in stages.items())
+    print(f"{length}, ms a batch of each stage alone: {', '.join(costs)}", flush=True)
+
+
+def _milliseconds(stage: Callable, seconds: float) -> float:
+    stage()
+    times = []
+    while sum(times) < seconds:
+        start = time.perf_counter()
+        stage()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def _first_batches(examples: Examples, length: int, rounds: int) -> None:
+    """From opening the folder to the first batch, at the first step and at a late one, of `MANY_EXAMPLES`."""
+    from bert_jax.data import pipeline
+
+    times: dict[int, list[float]] = {0: [], LATE_STEP: []}
+    with tempfile.TemporaryDirectory() as folder:
+        _repeat(examples, length, Path(folder))
+        for _ in range(rounds + 1):
+            for step, found in times.items():
+                start = time.perf_counter()
+                many = Examples(folder)
+                next(pipeline.batches(many, _config(many, length), step))
+                found.append(time.perf_counter() - start)
+    first, late = (statistics.median(found[1:]) for found in times.values())
+    seconds = f"{first:.2f} s at step 0, {late:.2f} s at step {LATE_STEP:,}"
+    print(f"{length}, first batch of {MANY_EXAMPLES:,} examples: {seconds}, ratio {late / first:.2f}", flush=True)
+
+
+def _repeat(examples: Examples, length: int, folder: Path) -> None:
+    """Makes `folder` one of `MANY_EXAMPLES`, of links to the training files."""
+    source, target = (path / str(length) / "train" for path in (examples.folder.absolute(), folder))
+    target.mkdir(parents=True)
+    shards = []
+    for copy in range(-(-MANY_EXAMPLES // len(examples.split("train", length)))):
+        for shard in examples.manifest["lengths"][str(length)]["train"]:
+            shards.append(shard | {"name": f"{copy:05d}-{shard['name']}"})
+            (target / shards[-1]["name"]).symlink_to(source / shard["name"])
+    manifest = examples.manifest | {"lengths": {str(length): {"train": shards, "held_out": []}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "tokenizer.json").write_text(json.dumps(examples.tokenizer.to_dict()))

@@ -24,7 +24,7 @@ commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
   predict   fill-mask: complete sentences with a trained model
-  bench     prepare: measured beside a peer, in alternating rounds
+  bench     prepare, pipeline: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
@@ -157,14 +157,22 @@ def _predict(arguments: list[str]) -> None:
 
 def _bench(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bert-jax bench", description="Measures bert_jax beside a peer, in turns.")
-    parser.add_argument("what", choices=["prepare"])
-    parser.add_argument("--files", required=True, type=Path, help="a text file")
-    parser.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
-    parser.add_argument("--rounds", type=int, default=3)
+    what = parser.add_subparsers(dest="what", required=True)
+    prepare = what.add_parser("prepare", help="text to examples, beside a fast tokenizer")
+    prepare.add_argument("--files", required=True, type=Path, help="a text file")
+    prepare.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
+    prepare.add_argument("--rounds", type=int, default=3)
+    pipeline = what.add_parser("pipeline", help="examples to batches, beside a collator for masked words")
+    pipeline.add_argument("--examples", required=True, type=Path, help="a folder that bert-jax prepare made")
+    pipeline.add_argument("--rounds", type=int, default=3)
+    pipeline.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
     options = parser.parse_args(arguments)
-    from bert_jax.bench import bench_prepare
+    from bert_jax import bench
 
-    bench_prepare(options.files, options.vocab, options.rounds)
+    if options.what == "prepare":
+        bench.bench_prepare(options.files, options.vocab, options.rounds)
+    else:
+        bench.bench_pipeline(options.examples, options.rounds, options.seconds)
 
 
 COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "bench": _bench}

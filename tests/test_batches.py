@@ -63,7 +63,7 @@ class Numbered:
 def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
     """[epochs, count] the order in which each epoch visits the examples."""
     masker = Masker.of(config.masking, 1, examples.tokenizer)
-    make = pipeline._Maker(Numbered(count), masker, seed, 7, range(7)).train
+    make = pipeline.Maker(Numbered(count), masker, seed, 7, range(7)).train
     batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(lambda step: make(step, 0)).as_numpy_iterator()
     flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
     return flat[: epochs * count].reshape(epochs, count)

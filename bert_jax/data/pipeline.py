@@ -43,9 +43,9 @@ def batches(
     first = 0
     for phase in config.phases:
         if step < first + phase.steps:
-            maker = _Maker.of(examples, config, phase, "train", process_index, process_count)
+            maker = Maker.of(examples, config, phase, "train", process_index, process_count)
             make = functools.partial(maker.train, first=first)
-            yield from _run(tf.data.Dataset.range(max(step, first), first + phase.steps), make)
+            yield from run(tf.data.Dataset.range(max(step, first), first + phase.steps), make)
         first += phase.steps
 
 
@@ -56,9 +56,9 @@ def held_out_batches(
 
     An empty row has weights 0, attention mask 0 and next-sentence label -100.
     """
-    maker = _Maker.of(examples, config, phase, "held_out", process_index, process_count)
+    maker = Maker.of(examples, config, phase, "held_out", process_index, process_count)
     count = -(-len(maker.reader) // phase.batch_size)
-    return _run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
+    return run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> range:
@@ -68,7 +68,8 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
     return range(process_index * share, (process_index + 1) * share)
 
 
-def _run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
+def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
+    """What `make` makes of each element, in their order, some at the same time and ahead."""
     # Fixed numbers: the tuner gains little here, and its thread held up the end of a long run for half a minute.
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -78,7 +79,7 @@ def _run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Maker:
+class Maker:
     """Makes the batches of a phase and split: of each this process's `rows`."""
 
     reader: ExampleReader
@@ -108,15 +109,18 @@ class _Maker:
 
     def train(self, step, first: int) -> dict[str, tf.Tensor]:
         """The batch of a step, in a phase that began with the step `first`."""
+        return self._batch(self.shuffled(step, first), step)
+
+    def shuffled(self, step, first: int) -> tf.Tensor:
+        """[B] the examples of that batch. Every epoch is a permutation of its own; a phase starts with its epoch 0."""
         count = len(self.reader)
-        # [B] places in the endless row of epochs, each its own permutation. A phase starts with epoch 0 of its own.
+        # [B] places in the endless row of epochs.
         place = (step - first) * self.batch_size + tf.range(self.rows.start, self.rows.stop, dtype=tf.int64)
         epoch = place // count
         seeds = tf.stack([tf.fill(epoch.shape, np.int64(self.seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
-        indices = tf.raw_ops.RandomIndexShuffle(
+        return tf.raw_ops.RandomIndexShuffle(
             index=place % count, seed=seeds, max_index=np.int64(count - 1), rounds=SHUFFLE_ROUNDS
         )
-        return self._batch(indices, step)
 
     def held_out(self, number) -> dict[str, tf.Tensor]:
         """The held-out batch of a number."""
@@ -129,9 +133,12 @@ class _Maker:
         return batch
 
     def _batch(self, indices, step) -> dict[str, tf.Tensor]:
-        """The examples at [B] `indices`, masked with the draws of the step."""
         records = tf.numpy_function(self.reader.read, [indices], tf.int32)
         records = tf.ensure_shape(records, [len(self.rows), HEADER + self.reader.length])
+        return self.masked(records, indices, step)
+
+    def masked(self, records, indices, step) -> dict[str, tf.Tensor]:
+        """The batch of [B, HEADER + S] `records`, the examples [B] `indices`, with the draws of the step."""
         labels, second, lengths = records[:, 0], records[:, 1], records[:, 2]
         input_ids = records[:, HEADER:]
         continues = None

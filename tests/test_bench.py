@@ -1,0 +1,32 @@
+"""The benches run on a small corpus; what they measure there says nothing."""
+
+import re
+
+import pytest
+
+from bert_jax import bench
+from bert_jax.cli import main
+from bert_jax.config import InputError
+
+
+def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "BATCH", 8)
+    monkeypatch.setattr(bench, "MANY_EXAMPLES", 1000)
+    monkeypatch.setattr(bench, "LATE_STEP", 500)
+    before = sorted(examples.folder.parent.rglob("*"))
+    flags = ["--rounds", "1", "--seconds", "0.2"]
+    assert main(["bench", "pipeline", "--examples", str(examples.folder), *flags]) == 0
+    report = capsys.readouterr().out
+    for line in (
+        r"32, round 1: [\d.]+ M tokens/s, the peer [\d.]+",
+        r"32, ratio, median of 1 rounds: [\d.]+ ",
+        r"32, ms a batch .* shuffled indices [\d.]+, read [\d.]+, mask [\d.]+, tf.data, to numpy [\d.]+",
+        r"32, first batch of 1,000 examples: [\d.]+ s at step 0, [\d.]+ s at step 500, ratio [\d.]+",
+    ):
+        assert re.search(line, report), report
+    assert sorted(examples.folder.parent.rglob("*")) == before
+
+
+def test_pipeline_of_too_few_examples(examples):
+    with pytest.raises(InputError, match="fewer than a batch of 256"):
+        bench.bench_pipeline(examples.folder, 1, 0.1)
