@@ -8,6 +8,7 @@ Shapes in comments: B rows, S sequence, K most predictions, V vocabulary.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -23,27 +24,28 @@ MASKED, RANDOM = 0.8, 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Masker:
-    """Chooses and hides the tokens to predict: those `ordinary` ([V] bool); random ones come out of `replacements`."""
+    """Chooses and hides the tokens to predict, none of `special_ids`; random ones come out of `replacements`."""
 
     rate: float
     max_predictions: int
     whole_word: bool
     mask_id: int
-    ordinary: np.ndarray
+    special_ids: tuple[int, ...]
     replacements: np.ndarray
     continues_word: np.ndarray
 
     @classmethod
     def of(cls, config: MaskingConfig, max_predictions: int, tokenizer: Tokenizer, held_out: bool = False) -> "Masker":
-        ordinary = np.ones(tokenizer.vocab_size, bool)
-        ordinary[list(tokenizer.special_ids.values())] = False
-        pool = ordinary if config.random_tokens == "ordinary" else np.ones_like(ordinary)
+        special_ids = tuple(tokenizer.special_ids.values())
+        pool = np.ones(tokenizer.vocab_size, bool)
+        if config.random_tokens == "ordinary":
+            pool[list(special_ids)] = False
         return cls(
             rate=config.evaluation_rate if held_out else config.rate,
             max_predictions=max_predictions,
             whole_word=config.whole_word,
             mask_id=tokenizer.special_ids[MASK],
-            ordinary=ordinary,
+            special_ids=special_ids,
             replacements=np.flatnonzero(pool).astype(np.int32),
             continues_word=words.continues_word(tokenizer),
         )
@@ -55,7 +57,7 @@ class Masker:
         the one before (None: by its piece). Positions are ascending; unused ones are 0, weight 0.
         """
         length = input_ids.shape[1]
-        candidates = tf.gather(self.ordinary, input_ids)
+        candidates = functools.reduce(tf.logical_and, (input_ids != i for i in self.special_ids))
         # In double precision and to the nearest even number, as Python's round() in the original.
         wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float64)), tf.int32)
         wanted = tf.minimum(self.max_predictions, tf.maximum(1, wanted))
@@ -82,10 +84,11 @@ class Masker:
         pick = draws(self.max_predictions) * len(self.replacements)
         random_ids = tf.gather(self.replacements, tf.cast(pick, tf.int32))
         new = tf.where(kind < MASKED, self.mask_id, tf.where(kind < MASKED + RANDOM, random_ids, ids))
-        # Unused positions add nothing; used ones are unique in their row.
-        rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))
-        change = tf.where(used, new - ids, 0)
-        return tf.tensor_scatter_nd_add(input_ids, tf.stack([rows, positions], -1), change)
+        # Unused positions add nothing; used ones are unique in their row. (A sum by segments is the quickest scatter.)
+        batch, length = input_ids.shape
+        places = tf.range(batch)[:, None] * length + positions
+        change = tf.math.unsorted_segment_sum(tf.where(used, new - ids, 0), places, batch * length)
+        return input_ids + tf.reshape(change, input_ids.shape)
 
 
 def _random_order(eligible, scores):
@@ -127,19 +130,17 @@ def _taken(sizes, room):
     larger than what those leave, as what is left only shrinks; and again, a few times, until all that stay fit.
     """
 
-    def fitting(left):
-        running = tf.cumsum(tf.where(left, sizes, 0), axis=1)
-        return running, running <= room[:, None]
+    room = room[:, None]
 
-    def without_too_large(left):
-        running, fits = fitting(left)
-        rest = room - tf.reduce_max(tf.where(fits, running, 0), axis=1)
-        return (left & (fits | (sizes <= rest[:, None])),)
+    def some_do_not_fit(left, running):
+        return tf.reduce_any(left & (running > room))
 
-    def some_do_not_fit(left):
-        return tf.reduce_any(left & ~fitting(left)[1])
+    def without_too_large(left, running):
+        rest = room - tf.reduce_max(tf.where(running <= room, running, 0), axis=1, keepdims=True)
+        left &= (running <= room) | (sizes <= rest)
+        return left, tf.cumsum(tf.where(left, sizes, 0), axis=1)
 
-    return tf.while_loop(some_do_not_fit, without_too_large, (sizes > 0,))[0]
+    return tf.while_loop(some_do_not_fit, without_too_large, (sizes > 0, tf.cumsum(sizes, axis=1)))[0]
 
 
 class PlaceDraws:

@@ -167,12 +167,9 @@ class Maker:
 
 def _texts(starts, in_text) -> dict[str, tf.Tensor]:
     """[B, S] bool, where a text starts and where one is -> which text a token belongs to, and its place in that."""
+    number = tf.cumsum(tf.cast(starts, tf.int32), axis=1)  # From 1 in each row.
     # Every row starts with a text, so that the texts of the batch can be counted through.
-    flat = tf.reshape(starts, [-1])
-    began = tf.gather(tf.where(flat)[:, 0], tf.cumsum(tf.cast(flat, tf.int32)) - 1)
-    position = tf.reshape(tf.range(flat.shape[0], dtype=tf.int64) - began, starts.shape)
+    before = tf.cumsum(number[:, -1:], exclusive=True) - 1
+    began = tf.gather(tf.cast(tf.where(starts)[:, 1], tf.int32), before + number)
     inside = tf.cast(in_text, tf.int32)
-    return {
-        "sequence_ids": tf.cumsum(tf.cast(starts, tf.int32), axis=1) * inside,
-        "position_ids": tf.cast(position, tf.int32) * inside,
-    }
+    return {"sequence_ids": number * inside, "position_ids": (tf.range(starts.shape[1]) - began) * inside}
