@@ -1,0 +1,58 @@
+"""Training examples as a person reads them: what the model sees, and what it is to predict."""
+
+import itertools
+import textwrap
+
+import numpy as np
+
+from bert_jax.config import PretrainConfig
+from bert_jax.data import pipeline
+from bert_jax.data.records import Examples
+
+WIDTH = 120
+
+
+def show(examples: Examples, config: PretrainConfig, count: int) -> list[str]:
+    """The first `count` examples of the training batches, each a few lines: a line for each segment or text.
+
+    "seen{predicted}" is a token to predict, and what stands in its place: [MASK], a random token, or itself.
+    """
+    rows = (
+        {name: values[i] for name, values in batch.items()}
+        for batch in pipeline.batches(examples, config)
+        for i in range(len(batch["input_ids"]))
+    )
+    pieces = examples.tokenizer.pieces()
+    return [
+        f"example {number}: {_described(row, pieces, config.examples.sentence_pairs)}"
+        for number, row in enumerate(itertools.islice(rows, count), 1)
+    ]
+
+
+def _described(row: dict[str, np.ndarray], pieces: list[str], sentence_pairs: bool) -> str:
+    predicted = {
+        int(place): pieces[i]
+        for place, i, weight in zip(
+            row["masked_lm_positions"], row["masked_lm_ids"], row["masked_lm_weights"], strict=True
+        )
+        if weight
+    }
+    length, used = len(row["input_ids"]), int(row["attention_mask"].sum())
+    tokens = [pieces[i] + (f"{{{predicted[p]}}}" if p in predicted else "") for p, i in enumerate(row["input_ids"])]
+    names = _names(row, sentence_pairs)[:used]
+    lines = [f"{used} of {length} places used, {len(predicted)} to predict{_relation(row) if sentence_pairs else ''}"]
+    for name, group in itertools.groupby(range(used), key=names.__getitem__):
+        text = " ".join(tokens[place] for place in group)
+        lines.append(textwrap.fill(text, WIDTH, initial_indent=f"  {name:2} ", subsequent_indent=" " * 5))
+    return "\n".join(lines)
+
+
+def _names(row: dict[str, np.ndarray], sentence_pairs: bool) -> list[str]:
+    """Of each token's segment (A, B) or text (1, 2, ...)."""
+    if sentence_pairs:
+        return ["AB"[i] for i in row["token_type_ids"]]
+    return [str(i) for i in row.get("sequence_ids", row["attention_mask"])]
+
+
+def _relation(row: dict[str, np.ndarray]) -> str:
+    return "; B is from elsewhere" if row["next_sentence_labels"] else "; B follows A"
