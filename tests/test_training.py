@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import small_config, write_corpus
 
-from bert_jax.config import InputError, MeshConfig, Phase, RunConfig, TokenizerConfig
+from bert_jax.config import ExamplesConfig, InputError, MeshConfig, Phase, RunConfig, TokenizerConfig
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
 from bert_jax.pretrain import pretrain
@@ -81,6 +81,14 @@ def test_a_finished_run_started_again_does_nothing_but_report(finished, config, 
     again = pretrain(config, workdir, examples.folder)
     assert again.held_out == pytest.approx(result.held_out, rel=1e-6)
     assert (workdir / "metrics.jsonl").read_text() == before
+
+
+def test_packed_rows_train_without_a_next_sentence_head(config, tmp_path):
+    phase = Phase(sequence_length=64, batch_size=8, steps=30, max_predictions=10)
+    config = dataclasses.replace(config, examples=ExamplesConfig("packed"), phases=(phase,))
+    held_out = pretrain(with_run(config, accumulate_steps=2), tmp_path / "run").held_out
+    assert held_out["held_out_mlm_loss"] < np.log(200) - 0.3
+    assert "held_out_nsp_accuracy" not in held_out
 
 
 def command(config_file, examples, workdir, *flags) -> list[str]:
