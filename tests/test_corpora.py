@@ -20,7 +20,7 @@ def test_text_files_plain_and_packed(tmp_path):
         file.write(TEXT)
     with lzma.open(tmp_path / "c.txt.xz", "wt", newline="") as file:
         file.write(TEXT)
-    assert list(corpora.text_files([str(tmp_path / "*.txt*")])) == DOCUMENTS * 3
+    assert list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "*.txt*"),)))) == DOCUMENTS * 3
 
 
 @pytest.mark.parametrize(
@@ -34,15 +34,15 @@ def test_text_files_plain_and_packed(tmp_path):
 def test_unreadable_files_are_named_with_the_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
-        list(corpora.text_files([str(tmp_path / name)]))
+        list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / name),))))
     assert str(tmp_path / name) in str(error.value)
 
 
 def test_no_such_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        list(corpora.text_files([str(tmp_path / "none-*.txt")]))
+        list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "none-*.txt"),))))
     with pytest.raises(InputError, match="is a folder"):
-        list(corpora.text_files([str(tmp_path)]))
+        list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path),))))
 
 
 def test_python_docs_are_megabytes_of_prose_and_always_the_same():
@@ -56,7 +56,7 @@ def test_python_docs_are_megabytes_of_prose_and_always_the_same():
 def test_a_corpus_without_blank_lines_is_parted(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "LONGEST_DOCUMENT", 100)
     (tmp_path / "a.txt").write_text("twenty characters ok\n" * 100)
-    documents = list(corpora.text_files([str(tmp_path / "a.txt")]))
+    documents = list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))
     assert sum(map(len, documents)) == 100
     assert max(map(len, documents)) <= 6
 

@@ -14,9 +14,11 @@ import pytest
 from conftest import small_config, write_corpus
 
 from bert_jax.config import ExamplesConfig, InputError, TokenizerConfig
+from bert_jax.data import corpora
 from bert_jax.data import examples as building
 from bert_jax.data import prepare as preparing
-from bert_jax.data.prepare import DuplicateLines, prepare
+from bert_jax.data.duplicates import DuplicateLines
+from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
 
 
@@ -101,8 +103,8 @@ def test_manifest_counts_what_is_there(examples, config):
 
 
 def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "CHUNK_CHARACTERS", 1000)
-    monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", 2)
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", (2, 2))
     made = []
     for workers in (1, 3):
         run = dataclasses.replace(config.run, workers=workers)

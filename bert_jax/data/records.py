@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from array_record.python.array_record_module import ArrayRecordReader
 
 from bert_jax.config import InputError
 from bert_jax.data import tokenizers
@@ -27,16 +27,6 @@ SPLITS = ("train", "held_out")
 FORMAT = 1
 # Files open at once for one split: a process may open about a thousand.
 OPEN_SHARDS = 256
-
-
-def open_writer(path: Path) -> ArrayRecordWriter:
-    """For one record a group, not compressed: each is read at random by itself."""
-    return ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-
-
-def shard_entry(path: Path, examples: int) -> dict:
-    """What the manifest says of a finished shard."""
-    return {"name": path.name, "examples": examples, "bytes": path.stat().st_size, "crc32": checksum(path)}
 
 
 def checksum(path: Path) -> int:

@@ -1,5 +1,6 @@
 """Documents of a TensorFlow Datasets text data set (wikipedia, c4, lm1b, or one's own)."""
 
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -13,21 +14,48 @@ tf.config.set_visible_devices([], "GPU")
 
 def tfds_documents(config: CorpusConfig) -> Iterator[list[str]]:
     """One document for each record, its lines those of `text_field`; the files' order, so always the same."""
-    where = f"TFDS data set {config.dataset!r}"
+    builder = _builder(config)
     try:
-        builder = tfds.builder(config.dataset, data_dir=config.data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise InputError(f"{where}: {str(error).strip().splitlines()[0]}") from None
-    fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
-    if config.text_field not in fields:
-        there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
-        raise InputError(f"{where} has no text feature {config.text_field!r}; {there}")
-    try:
-        dataset = tfds.load(config.dataset, split=config.split, data_dir=config.data_dir, shuffle_files=False)
-    except (ValueError, OSError, tfds.download.DownloadError) as error:
-        raise InputError(f"{where}, split {config.split!r}: {str(error).strip().splitlines()[0]}") from None
+        dataset = builder.as_dataset(split=config.split, shuffle_files=False)
+    except (ValueError, OSError, AssertionError) as error:
+        raise InputError(f"{_name(config)}, split {config.split!r}: {_first_line(error)}") from None
     for record in dataset.as_numpy_iterator():
         text = record[config.text_field].decode("utf-8")
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if lines:
             yield lines
+
+
+def tfds_size(config: CorpusConfig) -> int:
+    """Bytes of the split's records: a little more than its text. A part of a split has its share of them."""
+    splits = _builder(config).info.splits
+    try:
+        part, whole = splits[config.split], splits[re.match(r"\w*", config.split)[0]]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{_name(config)}, split {config.split!r}: {_first_line(error)}") from None
+    return int(whole.num_bytes * part.num_examples / max(whole.num_examples, 1))
+
+
+def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
+    """The data set, downloaded and made where it isn't yet."""
+    try:
+        builder = tfds.builder(config.dataset, data_dir=config.data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise InputError(f"{_name(config)}: {_first_line(error)}") from None
+    fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
+    if config.text_field not in fields:
+        there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
+        raise InputError(f"{_name(config)} has no text feature {config.text_field!r}; {there}")
+    try:
+        builder.download_and_prepare()
+    except (ValueError, OSError, tfds.download.DownloadError) as error:
+        raise InputError(f"{_name(config)}: {_first_line(error)}") from None
+    return builder
+
+
+def _name(config: CorpusConfig) -> str:
+    return f"TFDS data set {config.dataset!r}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
