@@ -67,7 +67,6 @@ def lines_of(chunk: Chunk, job: Job) -> np.ndarray:
 def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, tokenizer: Tokenizer) -> ChunkResult:
     """The examples of chunk `number`. Where `repeated` is given, the lines that it marks are left out."""
     documents, removed = _without(list(chunk.documents(job.corpus.clean)), repeated)
-    hashes = line_hashes(line for document in documents for line in document)
     held_out: list[Document] = []
     if job.split == "train" and job.corpus.held_out:
         documents, held_out = hold_out(documents, job.corpus.held_out, at_least_one=number == 0)
@@ -91,6 +90,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
         tokens=len(tokens),
         unknown=int(counts[tokenizer.special_ids[UNK]]),
     )
+    hashes = line_hashes(line for document in documents for line in document)
     return ChunkResult(records, statistics, counts, hashes, held_out)
 
 
