@@ -1,7 +1,8 @@
 """Corpora: the embedded documentation, text files, or a TFDS text data set, as chunks of documents.
 
 A document is a list of lines that aren't blank; a line is a paragraph or a sentence. A chunk of plain files only says
-where its text lies, and is read by the process that works on it; other sources are read where the chunks are made.
+where its text lies, and is read by the process that works on it. Other sources come in pieces (a compressed file, a
+shard of a data set), each to be read from its start, and are chunks once they are read.
 """
 
 import ast
@@ -16,8 +17,10 @@ import re
 import sysconfig
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from bert_jax.config import CorpusConfig, InputError
@@ -66,6 +69,14 @@ class Chunk:
                 yield lines
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What has to be read from its start: a compressed file, a shard of a data set, the documentation."""
+
+    source: str
+    read: Callable[[], Iterator[Document]]
+
+
 def documents(config: CorpusConfig) -> Iterator[Document]:
     """Every document of the corpus, always in the same order."""
     for chunk in chunks(config):
@@ -74,16 +85,27 @@ def documents(config: CorpusConfig) -> Iterator[Document]:
 
 def chunks(config: CorpusConfig) -> Iterator[Chunk]:
     """The corpus in chunks, always the same. Raises `InputError` naming the file (and line) that can't be read."""
+    return chain.from_iterable(map(chunks_of, pieces(config)))
+
+
+def pieces(config: CorpusConfig) -> Iterator[Chunk | Piece]:
+    """The corpus in pieces and, where it is plain files, chunks, that any process can read by themselves."""
     if config.source == "text":
         for pattern in config.files:
-            yield from _text_chunks(pattern)
+            yield from _text_pieces(pattern)
     elif config.source == "tfds":
         # TensorFlow comes with it, so only here.
-        from bert_jax.data.tfds_corpus import tfds_documents
+        from bert_jax.data.tfds_corpus import tfds_documents, tfds_shards
 
-        yield from read_chunks(config.dataset, tfds_documents(config))
+        for split in tfds_shards(config):
+            yield Piece(config.dataset, partial(tfds_documents, config, split))
     else:
-        yield from read_chunks("python-docs", python_docs())
+        yield Piece("python-docs", python_docs)
+
+
+def chunks_of(piece: Chunk | Piece) -> Iterator[Chunk]:
+    """The chunks of a piece; a chunk is one already."""
+    return iter([piece]) if isinstance(piece, Chunk) else read_chunks(piece.source, piece.read())
 
 
 def sizes(config: CorpusConfig) -> dict[str, int]:
@@ -138,13 +160,13 @@ def expand(patterns: Iterable[str]) -> list[Path]:
     return files
 
 
-def _text_chunks(pattern: str) -> Iterator[Chunk]:
-    """Small plain files share a chunk; large ones are cut; compressed ones are read here."""
+def _text_pieces(pattern: str) -> Iterator[Chunk | Piece]:
+    """Large plain files are cut, small ones share a chunk; a compressed one is a piece."""
     parts: list[Part] = []
     room = CHUNK_BYTES
     for file in expand([pattern]):
         if file.suffix in OPENERS:
-            yield from read_chunks(pattern, _documents_of(_lines_of_compressed(file)))
+            yield Piece(pattern, partial(_documents_of_compressed, file))
             continue
         size = file.stat().st_size
         for start in range(0, size, CHUNK_BYTES):
@@ -159,6 +181,7 @@ def _text_chunks(pattern: str) -> Iterator[Chunk]:
 
 
 def read_chunks(source: str, documents: Iterable[Document]) -> Iterator[Chunk]:
+    """Documents, as they come, in chunks."""
     waiting: list[Document] = []
     characters = 0
     for document in documents:
@@ -194,7 +217,13 @@ def _cut(stream: io.BufferedReader, at: int) -> int:
     for pattern in (rb"\n\s*\n", rb"\n", rb"\s"):
         if found := re.search(pattern, window):
             return at + found.end()
+        if len(window) < CUT_WITHIN:  # The file's last document.
+            return at + len(window)
     return at + len(window) - len(window.lstrip(bytes(range(0x80, 0xC0))))
+
+
+def _documents_of_compressed(file: Path) -> Iterator[Document]:
+    return _documents_of(_lines_of_compressed(file))
 
 
 def _lines_of_compressed(file: Path) -> Iterator[str]:

@@ -9,11 +9,13 @@ meanwhile, and become chunks of their own at the end: a next sentence from elsew
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import math
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig, differences, to_dict
 from bert_jax.data import corpora, duplicates, tokenizers
 from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
-from bert_jax.data.corpora import Chunk
+from bert_jax.data.corpora import Chunk, Piece
 from bert_jax.data.examples import record_type
 from bert_jax.data.records import FORMAT, SPLITS, Examples
 from bert_jax.data.shards import Counts, ShardWriter, write_aside
@@ -36,10 +38,13 @@ DUPLICATES_WARNED = 0.1
 UNKNOWN_WARNED = 0.05
 
 
-def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False) -> Examples:
+def prepare(
+    config: PretrainConfig, output: str | Path, overwrite: bool = False, engine: "Engine | None" = None
+) -> Examples:
     """Makes the folder `output` with the examples of `config` for the lengths of all its phases.
 
     They are made in `output`.partial, where a run that was stopped goes on, and moved into place when they are whole.
+    `engine` does the work (None: processes of this machine, as many as `run.workers` says).
     Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was finished,
     nothing is left of it.
     """
@@ -51,7 +56,7 @@ def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False)
     with _kept_if_begun(partial, made):
         _begin(partial, job, overwrite)
         if not (partial / "manifest.json").exists():
-            _write(config, _tokenizer(config, partial), partial)
+            _write(config, _tokenizer(config, partial), partial, engine or Processes(config.run.workers))
         for leftover in ("progress", "job.json"):
             _remove(partial / leftover)
     _remove(old)
@@ -82,10 +87,11 @@ def _job(config: PretrainConfig) -> dict:
         name: value for name, value in to_dict(config).items() if name in ("seed", "corpus", "tokenizer", "examples")
     }
     states = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-    return {"format": FORMAT, **found, "lengths": list(_lengths(config)), "files": states}
+    return {"format": FORMAT, **found, "lengths": list(sequence_lengths(config)), "files": states}
 
 
-def _lengths(config: PretrainConfig) -> tuple[int, ...]:
+def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
+    """Of all phases, each once, ascending."""
     return tuple(sorted({phase.sequence_length for phase in config.phases}))
 
 
@@ -166,18 +172,19 @@ class TokenizerSample:
     def __iter__(self) -> Iterator[str]:
         corpus = self._config.corpus
         taken = dict.fromkeys(self._rates, 0.0)
-        empty = True
+        most = 2 * self._config.tokenizer.training_characters  # Where a source's size is unknown, or guessed too low.
         with tqdm(desc="tokenizer", unit=" characters", unit_scale=True) as bar:
             for number, chunk in enumerate(corpora.chunks(corpus)):
                 before = math.ceil(taken[chunk.source])
                 taken[chunk.source] += self._rates[chunk.source]
                 for _ in range(math.ceil(taken[chunk.source]) - before):
-                    lines = [line for document in self._documents(chunk, number) for line in document]
-                    empty = empty and not lines
-                    yield from lines
-                    bar.update(chunk.size)
-        if empty:
-            raise InputError(_empty(self._config))
+                    for document in self._documents(chunk, number):
+                        yield from document
+                        bar.update(sum(map(len, document)))
+                if bar.n > most:
+                    break
+        if not bar.n:
+            raise InputError(empty(self._config))
 
     def _documents(self, chunk: Chunk, number: int) -> list[corpora.Document]:
         documents = list(chunk.documents(self._config.corpus.clean))
@@ -187,15 +194,16 @@ class TokenizerSample:
 def sampling_rates(sizes: dict[str, int], config: TokenizerConfig) -> dict[str, float]:
     """How often the text of each source is taken, for about `training_characters` altogether.
 
-    A source of size n has a share proportional to n^(1 / temperature) (arXiv 1901.07291, section 3.1).
+    A source of n bytes (0: unknown, all of it is taken) has a share proportional to n^(1 / temperature) (arXiv
+    1901.07291, section 3.1).
     """
     weights = {source: size ** (1 / config.temperature) for source, size in sizes.items()}
     wanted = min(config.training_characters, sum(sizes.values()))
-    total = sum(weights.values()) or 1
-    return {source: wanted * weights[source] / total / max(size, 1) for source, size in sizes.items()}
+    total = sum(weights.values())
+    return {source: wanted * weights[source] / total / size if size else 1.0 for source, size in sizes.items()}
 
 
-def _empty(config: PretrainConfig) -> str:
+def empty(config: PretrainConfig) -> str:
     name = {"text": " ".join(config.corpus.files), "tfds": config.corpus.dataset}.get(
         config.corpus.source, "python-docs"
     )
@@ -205,49 +213,65 @@ def _empty(config: PretrainConfig) -> str:
 # ---- Examples -------------------------------------------------------------------------------------------------------
 
 
-def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """The work that makes a split: chunks, in their order, each with what it takes besides."""
+
+    pieces: Callable[[], Iterable[Chunk | Piece]]
+    job: Job
+    tokenizer: tokenizers.Tokenizer
+    chunks_a_shard: int
+    repeated: "RepeatedLines | None" = None
+    size: int | None = None
+    """In bytes, where it is known."""
+
+    def __iter__(self) -> Iterator[tuple[Chunk, int, np.ndarray | None, Job]]:
+        for number, chunk in enumerate(chain.from_iterable(map(corpora.chunks_of, self.pieces()))):
+            yield chunk, number, self.repeated.of(number) if self.repeated else None, self.job
+
+
+Engine = Callable[[ShardWriter, Calls], None]
+
+
+class Processes:
+    """Writes a split's shards with processes of this machine."""
+
+    def __init__(self, workers: int | None):
+        self._workers = workers
+
+    def __call__(self, writer: ShardWriter, calls: Calls) -> None:
+        with tqdm(total=calls.size, desc=f"{calls.job.split} examples", unit="B", unit_scale=True) as bar:
+
+            def unfinished():
+                for call in calls:
+                    if writer.is_finished(call[1] // calls.chunks_a_shard):
+                        bar.update(call[0].size)
+                    else:
+                        yield call
+
+            start = (calls.tokenizer.to_dict(),)
+            for (chunk, number, *_), result in in_workers(work_here, unfinished(), self._workers, start_worker, start):
+                writer.add(number // calls.chunks_a_shard, chunk.source, result)
+                bar.update(chunk.size)
+        writer.close()
+
+
+def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path, engine: Engine) -> None:
     """Both splits, then the manifest, which makes them valid."""
-    lengths = _lengths(config)
+    lengths = sequence_lengths(config)
     size = sum(corpora.sizes(config.corpus).values())
     chunks_a_shard = min(max(size // corpora.CHUNK_BYTES // SHARDS, CHUNKS_A_SHARD[0]), CHUNKS_A_SHARD[1])
     repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
     job = Job("train", config.corpus, config.examples, lengths, config.seed)
-    writers = {split: ShardWriter(folder, split, lengths) for split in SPLITS}
-    calls = (
-        (chunk, number, repeated.of(number) if repeated else None, job)
-        for number, chunk in enumerate(corpora.chunks(config.corpus))
+    train, held_out = (ShardWriter(folder, split, lengths) for split in SPLITS)
+    pieces = functools.partial(corpora.pieces, config.corpus)
+    engine(train, Calls(pieces, job, tokenizer, chunks_a_shard, repeated, size))
+    # These documents are cleaned already, and all of them belong to their split.
+    job = dataclasses.replace(
+        job, split="held_out", corpus=dataclasses.replace(config.corpus, held_out=0.0, clean=False)
     )
-    _write_split(writers["train"], calls, chunks_a_shard, tokenizer, config.run.workers, size)
-    whole = dataclasses.replace(config.corpus, held_out=0.0, clean=False)
-    held_out = dataclasses.replace(job, split="held_out", corpus=whole)
-    chunks = corpora.read_chunks("held_out", writers["train"].held_out())
-    calls = ((chunk, number, None, held_out) for number, chunk in enumerate(chunks))
-    _write_split(writers["held_out"], calls, chunks_a_shard, tokenizer, config.run.workers, None)
-    _write_manifest(config, tokenizer, folder, {split: writer.summary() for split, writer in writers.items()})
-
-
-def _write_split(
-    writer: ShardWriter,
-    calls: Iterable[tuple],
-    chunks_a_shard: int,
-    tokenizer: tokenizers.Tokenizer,
-    workers: int | None,
-    size: int | None,
-) -> None:
-    with tqdm(total=size, desc="examples", unit="B", unit_scale=True, leave=size is not None) as bar:
-
-        def unfinished():
-            for call in calls:
-                if writer.is_finished(call[1] // chunks_a_shard):
-                    bar.update(call[0].size)
-                else:
-                    yield call
-
-        results = in_workers(work_here, unfinished(), workers, start_worker, (tokenizer.to_dict(),))
-        for (chunk, number, *_), result in results:
-            writer.add(number // chunks_a_shard, chunk.source, result)
-            bar.update(chunk.size)
-        writer.close()
+    engine(held_out, Calls(lambda: [Piece("held_out", train.held_out)], job, tokenizer, chunks_a_shard))
+    _write_manifest(config, tokenizer, folder, {"train": train.summary(), "held_out": held_out.summary()})
 
 
 class RepeatedLines:
@@ -288,7 +312,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         everything.merge(counts[split])
     total = everything.total()
     if not any(entries["train"].values()):
-        raise InputError(_empty(config) if not total.tokens else "every document is held out; lower corpus.held_out")
+        raise InputError(empty(config) if not total.tokens else "every document is held out; lower corpus.held_out")
     manifest = {
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint(tokenizer),
@@ -299,7 +323,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         "unknown_rate": total.unknown / total.tokens,
         "duplicate_lines": everything.duplicates.share(),
         "config": {k: v for k, v in to_dict(config).items() if k in ("seed", "corpus", "tokenizer", "examples")},
-        "lengths": {str(n): {split: entries[split][n] for split in SPLITS} for n in _lengths(config)},
+        "lengths": {str(n): {split: entries[split][n] for split in SPLITS} for n in sequence_lengths(config)},
         "unigram_counts": counts["train"].unigrams.tolist(),
     }
     write_aside(folder / "manifest.json", json.dumps(manifest).encode())

@@ -12,13 +12,16 @@ from bert_jax.config import CorpusConfig, InputError
 tf.config.set_visible_devices([], "GPU")
 
 
-def tfds_documents(config: CorpusConfig) -> Iterator[list[str]]:
-    """One document for each record, its lines those of `text_field`; the files' order, so always the same."""
-    builder = _builder(config)
-    try:
-        dataset = builder.as_dataset(split=config.split, shuffle_files=False)
-    except (ValueError, OSError, AssertionError) as error:
-        raise InputError(f"{_name(config)}, split {config.split!r}: {_first_line(error)}") from None
+def tfds_shards(config: CorpusConfig) -> list[str]:
+    """The split's files, each as a split of its own; a part of a split, or one that isn't listed, is taken as one."""
+    splits = _splits(config)
+    shards = splits[config.split].num_shards if config.split in splits else 1
+    return [f"{config.split}[{number}shard]" for number in range(shards)] if shards > 1 else [config.split]
+
+
+def tfds_documents(config: CorpusConfig, split: str) -> Iterator[list[str]]:
+    """One document for each record, its lines those of `text_field`; always in the same order."""
+    dataset = _builder(config).as_dataset(split=split, shuffle_files=False)
     for record in dataset.as_numpy_iterator():
         text = record[config.text_field].decode("utf-8")
         lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -27,13 +30,23 @@ def tfds_documents(config: CorpusConfig) -> Iterator[list[str]]:
 
 
 def tfds_size(config: CorpusConfig) -> int:
-    """Bytes of the split's records: a little more than its text. A part of a split has its share of them."""
+    """Bytes of the split's records, a little more than its text; a part of a split has its share. 0 if not listed."""
+    splits = _splits(config)
+    if not splits:
+        return 0
+    part, whole = splits[config.split], splits[re.match(r"\w*", config.split)[0]]
+    return int(whole.num_bytes * part.num_examples / max(whole.num_examples, 1))
+
+
+def _splits(config: CorpusConfig) -> tfds.core.splits.SplitDict:
+    """The splits that the data set lists; where it does, `config.split` is among them or a part of one."""
     splits = _builder(config).info.splits
     try:
-        part, whole = splits[config.split], splits[re.match(r"\w*", config.split)[0]]
+        if splits:
+            splits[config.split]
     except (ValueError, KeyError) as error:
         raise InputError(f"{_name(config)}, split {config.split!r}: {_first_line(error)}") from None
-    return int(whole.num_bytes * part.num_examples / max(whole.num_examples, 1))
+    return splits
 
 
 def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
