@@ -56,7 +56,7 @@ class TokenizerConfig:
     """Size of a trained vocabulary, special tokens included."""
     lowercase: bool = True
     """Lower-case and strip accents (an uncased model). A SentencePiece .model brings its own normalisation."""
-    training_characters: int = 100_000_000
+    training_characters: int = 50_000_000
     """A vocabulary is trained on about so many characters, from all over the training documents."""
     temperature: float = 1.0
     """A source (each of corpus.files) of n bytes is sampled by n^(1/temperature): above 1, small languages more."""
