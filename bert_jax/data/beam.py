@@ -5,11 +5,13 @@ Every worker must see the output's folder and the corpus under the same paths. T
 """
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from bert_jax.config import InputError
 from bert_jax.data import corpora, tokenizers
 from bert_jax.data.building import ChunkResult, Job, work
 from bert_jax.data.corpora import Chunk, Piece
@@ -27,7 +29,9 @@ class BeamEngine:
 
     def __call__(self, writer: ShardWriter, calls: Calls) -> None:
         tokenizer = calls.tokenizer.to_dict()
-        with beam.Pipeline(options=PipelineOptions(self._options, save_main_session=False)) as pipeline:
+        # What a worker raises is raised here too.
+        logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+        with self._pipeline() as pipeline:
             pieces = pipeline | beam.Create(list(enumerate(calls.pieces()))) | "Spread pieces" >> beam.Reshuffle()
             counts = pieces | beam.MapTuple(lambda number, piece: (number, sum(1 for _ in corpora.chunks_of(piece))))
             _ = (
@@ -40,6 +44,13 @@ class BeamEngine:
                 | beam.GroupByKey()
                 | beam.MapTuple(lambda number, results: _write(writer, number, results))
             )
+
+    def _pipeline(self) -> beam.Pipeline:
+        try:
+            return beam.Pipeline(options=PipelineOptions(self._options, save_main_session=False))
+        except ValueError as error:
+            what = "; ".join(line.strip() for line in str(error).splitlines())
+            raise InputError(f"{' '.join(self._options)}: {what}") from None
 
 
 def _numbered(placed: tuple[int, Chunk | Piece], counts: dict[int, int]) -> Iterator[Numbered]:
