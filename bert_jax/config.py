@@ -66,15 +66,27 @@ class TokenizerConfig:
 class ExamplesConfig:
     """How documents become unmasked examples of a fixed length (paper, appendix A.2)."""
 
-    sentence_pairs: bool = True
-    """[CLS] A [SEP] B [SEP] with next-sentence labels; otherwise [CLS] text [SEP], packed full from each document."""
+    format: Literal["sentence_pairs", "full_sentences", "packed"] = "sentence_pairs"
+    """sentence_pairs: [CLS] A [SEP] B [SEP] with next-sentence labels. full_sentences: [CLS] text [SEP], the text whole
+    sentences of one document, up to the length. packed: such texts share a row, each with its own [CLS], [SEP] and
+    positions, none attending to another."""
     short_sequence_probability: float = 0.1
     """Share of sentence pairs built to a random shorter length, to match shorter inputs in fine-tuning."""
+
+    word_segmenter: str | None = None
+    """A function text -> words, as module:function (jieba:lcut), for whole-word masking of text without spaces. None:
+    the tokenizer's words, each Chinese character one."""
+    dupe_factor: int = 1
+    """Times that the training documents are turned into examples, with other draws of pairs and cuts each time."""
+
+    @property
+    def sentence_pairs(self) -> bool:
+        return self.format == "sentence_pairs"
 
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """Which tokens are predicted: drawn afresh for every batch from (seed, step)."""
+    """Which tokens are predicted: drawn afresh for every batch from (seed, step), unless `static`."""
 
     rate: float = 0.15
     """Share of an example's tokens (special ones count, but are never chosen) to predict, up to max_predictions."""
@@ -82,6 +94,8 @@ class MaskingConfig:
     """The same for held-out examples, so that runs with different rates can be compared (arXiv 2202.08005)."""
     whole_word: bool = False
     """Choose whole words instead of single word pieces."""
+    static: bool = False
+    """An example has the same mask whenever it comes, as in the original; each copy by examples.dupe_factor its own."""
     random_tokens: Literal["ordinary", "all"] = "ordinary"
     """Random replacements never are special tokens (ordinary) or come from the whole vocabulary (all: the original)."""
 
@@ -254,6 +268,12 @@ def _problems(c: PretrainConfig):
     yield from at_least(16, "tokenizer", "vocab_size")
     yield from at_least(1, "tokenizer", "training_characters", "temperature")
     yield from share("examples", "short_sequence_probability")
+    if c.examples.word_segmenter is not None and not re.fullmatch(r"[\w.]+:\w+", c.examples.word_segmenter):
+        yield "examples.word_segmenter", f"is {c.examples.word_segmenter!r}, must be module:function, as jieba:lcut"
+    yield from at_least(1, "examples", "dupe_factor")
+    if c.examples.dupe_factor > 1 and not (c.examples.sentence_pairs or c.masking.static):
+        alike = f"is {c.examples.dupe_factor}, but copies of {c.examples.format} are alike"
+        yield "examples.dupe_factor", f"{alike}; leave it 1, or tell their masks apart: --masking.static"
     yield from share("masking", "rate", "evaluation_rate")
     m = c.model
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")

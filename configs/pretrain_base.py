@@ -24,7 +24,7 @@ def get_config() -> PretrainConfig:
     return PretrainConfig(
         corpus=CorpusConfig(source="text", files=("text/*.txt",), held_out=0.001),
         tokenizer=TokenizerConfig(kind="wordpiece", vocab_size=30_522, lowercase=True),
-        examples=ExamplesConfig(sentence_pairs=True, short_sequence_probability=0.1),
+        examples=ExamplesConfig(format="sentence_pairs", short_sequence_probability=0.1),
         masking=MaskingConfig(rate=0.15, random_tokens="all"),
         model=model_preset("base", dtype="bfloat16"),
         optimizer=OptimizerConfig(

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase
-from bert_jax.data import pipeline, tokenizers
-from bert_jax.data.masking import Masker
+from bert_jax.data import masking, pipeline, tokenizers
+from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.prepare import prepare
 
 VOCABULARY = [*tokenizers.SPECIAL, *(f"w{i}" for i in range(60)), *(f"##p{i}" for i in range(35))]
@@ -63,8 +63,8 @@ class Numbered:
 def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
     """[epochs, count] the order in which each epoch visits the examples."""
     masker = Masker.of(config.masking, 1, examples.tokenizer)
-    make = pipeline._train_batch(Numbered(count), masker, seed, 7, 0, range(7))
-    batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(make).as_numpy_iterator()
+    make = pipeline._Maker(Numbered(count), masker, seed, 7, range(7)).train
+    batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(lambda step: make(step, 0)).as_numpy_iterator()
     flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
     return flat[: epochs * count].reshape(epochs, count)
 
@@ -95,11 +95,16 @@ def test_rows_that_processes_cannot_share(examples, config):
         next(pipeline.batches(examples, config, 0, 0, 3))
 
 
-def test_a_batch_is_the_example_but_for_the_masks(examples, config):
-    batch = next(pipeline.batches(examples, config))
+def unmasked(batch) -> np.ndarray:
     restored = batch["input_ids"].copy()
     rows, columns = np.nonzero(batch["masked_lm_weights"])
     restored[rows, batch["masked_lm_positions"][rows, columns]] = batch["masked_lm_ids"][rows, columns]
+    return restored
+
+
+def test_a_batch_is_the_example_but_for_the_masks(examples, config):
+    batch = next(pipeline.batches(examples, config))
+    restored = unmasked(batch)
     reader = examples.split("train", 32)
     records = {tuple(r[3:]): r for r in reader.read(np.arange(len(reader)))}
     for i, row in enumerate(restored):
@@ -113,7 +118,7 @@ def test_a_batch_is_the_example_but_for_the_masks(examples, config):
 # ---- Masks ---------------------------------------------------------------------------------------------------------
 
 
-def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, **changes):
+def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, static=False, **changes):
     """Random rows of words and their continuations, padded, with what the masker makes of them."""
     tokenizer = tokenizers.WordPiece(VOCABULARY, True)
     rng = np.random.default_rng(3)
@@ -126,13 +131,15 @@ def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, **changes
     ids[np.arange(LENGTH) >= lengths[:, None]] = tokenizer.special_ids["[PAD]"]
     masker = Masker.of(MaskingConfig(**changes), max_predictions, tokenizer)
     take = slice(first_row, first_row + rows)
-    out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), seed, step, first_row)
+    draws = ExampleDraws(seed, range(ROWS)[take]) if static else PlaceDraws(seed, step, first_row, rows)
+    out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), draws)
     return tokenizer, ids[take], lengths[take], *(x.numpy() for x in out)
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("whole_word", [False, True])
-def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word):
-    tokenizer, ids, lengths, new, positions, targets, weights = masked(whole_word=whole_word)
+def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word, static):
+    tokenizer, ids, lengths, new, positions, targets, weights = masked(whole_word=whole_word, static=static)
     assert lengths.sum() > 1e5
     wanted = np.minimum(30, np.maximum(1, np.round(0.15 * lengths))).astype(int)
     counts = weights.sum(1).astype(int)
@@ -149,9 +156,10 @@ def test_masked_tokens_are_ordinary_unique_and_as_many_as_asked(whole_word):
         assert not weights[row, counts[row] :].any()
 
 
+@pytest.mark.parametrize("static", [False, True])
 @pytest.mark.parametrize("random_tokens", ["ordinary", "all"])
-def test_shares_of_mask_random_and_kept(random_tokens):
-    tokenizer, ids, _, new, positions, _, weights = masked(random_tokens=random_tokens)
+def test_shares_of_mask_random_and_kept(random_tokens, static):
+    tokenizer, ids, _, new, positions, _, weights = masked(random_tokens=random_tokens, static=static)
     rows, columns = np.nonzero(weights)
     old, new = ids[rows, positions[rows, columns]], new[rows, positions[rows, columns]]
     n = len(old)
@@ -166,8 +174,9 @@ def test_shares_of_mask_random_and_kept(random_tokens):
     assert np.abs(counts - counts.mean()).max() < 5 * np.sqrt(counts.mean())
 
 
-def test_every_ordinary_place_is_as_likely():
-    _, _, lengths, _, positions, _, weights = masked()
+@pytest.mark.parametrize("static", [False, True])
+def test_every_ordinary_place_is_as_likely(static):
+    _, _, lengths, _, positions, _, weights = masked(static=static)
     full = lengths > 100
     hits = np.bincount(positions[full][weights[full] > 0], minlength=LENGTH)
     assert hits[0] == hits[9] == 0
@@ -180,7 +189,7 @@ def test_the_number_of_masks_is_the_originals():
     masker = Masker.of(MaskingConfig(), 77, tokenizer)
     lengths = np.arange(10, 513)
     ids = np.where(np.arange(512) < lengths[:, None] - 2, 20, tokenizer.special_ids["[PAD]"]).astype(np.int32)
-    weights = masker(tf.constant(ids), tf.constant(lengths), 0, 0, 0)[3].numpy()
+    weights = masker(tf.constant(ids), tf.constant(lengths), PlaceDraws(0, 0, 0, len(ids)))[3].numpy()
     assert weights.sum(1).tolist() == [min(77, max(1, int(round(n * 0.15)))) for n in range(10, 513)]
 
 
@@ -191,8 +200,9 @@ def test_masks_repeat_for_one_seed_and_step_only():
         assert (first[4] != other[4]).any(1).mean() > 0.99
 
 
-def test_masks_of_some_rows_are_those_rows_of_the_whole():
-    whole, part = masked(), masked(first_row=300, rows=10)
+@pytest.mark.parametrize("static", [False, True])
+def test_masks_of_some_rows_are_those_rows_of_the_whole(static):
+    whole, part = masked(static=static), masked(first_row=300, rows=10, static=static)
     assert all(np.array_equal(a[300:310], b) for a, b in zip(whole[3:], part[3:], strict=True))
 
 
@@ -215,12 +225,93 @@ def test_whole_word_masking_takes_each_word_that_fits():
     row = [2, 10, *([70] * 8), *range(20, 29), 3]
     masker = Masker.of(MaskingConfig(whole_word=True), 20, tokenizer)
     ids = tf.constant([row] * 200, tf.int32)
-    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), 0, 0, 0)
+    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), PlaceDraws(0, 0, 0, 200))
     assert (weights.numpy().sum(1) == 3).all()
     assert positions.numpy()[weights.numpy() > 0].min() == 10
 
 
-def test_a_config_without_sentence_pairs(config, tmp_path):
-    config = dataclasses.replace(config, examples=ExamplesConfig(sentence_pairs=False))
-    batch = next(pipeline.batches(prepare(config, tmp_path / "packed"), config))
+def test_words_are_taken_as_one_after_the_other_would():
+    rng = np.random.default_rng(0)
+    sizes = rng.choice([0, 1, 2, 3, 7], (300, 40), p=[0.3, 0.3, 0.2, 0.15, 0.05]).astype(np.int32)
+    room = rng.integers(0, 30, 300).astype(np.int32)
+    taken = masking._taken(tf.constant(sizes), tf.constant(room)).numpy()
+    for row, left in enumerate(room):
+        for size, is_taken in zip(sizes[row], taken[row], strict=True):
+            assert is_taken == (0 < size <= left)
+            left -= size * is_taken
+
+
+def test_stream_of_an_example_is_splitmix64():
+    """The first numbers that Vigna's C code gives for the seed 1234567."""
+    numbers = masking._mixed(tf.constant(1234567, tf.uint64) + tf.constant([1, 2, 3], tf.uint64) * masking._GOLDEN)
+    assert numbers.numpy().tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_static_masks_are_the_examples_own(config, examples):
+    """Two epochs, any start and any number of processes; and another mask for a copy of the same example."""
+    config = dataclasses.replace(config, masking=MaskingConfig(static=True))
+    count = len(examples.split("train", 32))
+    config = with_phases(config, Phase(32, 8, -(-2 * count // 8), 5))
+    test_started_anywhere_the_batches_are_the_same(examples, config, 2)
+    seen: dict[tuple, list] = {}
+    for batch in pipeline.batches(examples, config):
+        for row, masked_row in zip(unmasked(batch), batch["input_ids"], strict=True):
+            seen.setdefault(tuple(row), []).append(tuple(masked_row))
+    assert len(seen) > 0.9 * count
+    assert all(len(set(masks)) <= max(1, len(masks) // 2) for masks in seen.values())
+    dynamic = dataclasses.replace(config, masking=MaskingConfig())
+    assert not equal(next(pipeline.batches(examples, config)), next(pipeline.batches(examples, dynamic)))
+
+
+def test_copies_of_the_documents(config, tmp_path):
+    config = dataclasses.replace(config, examples=ExamplesConfig(dupe_factor=3))
+    examples = prepare(config, tmp_path / "examples")
+    reader = examples.split("train", 32)
+    rows = {tuple(record[3:]) for record in reader.read(np.arange(len(reader)))}
+    assert len(rows) > 0.8 * len(reader)
+    once = prepare(dataclasses.replace(config, examples=ExamplesConfig()), tmp_path / "once")
+    assert 2.8 < len(reader) / len(once.split("train", 32)) < 3.2
+    assert len(examples.split("held_out", 32)) == len(once.split("held_out", 32))
+
+
+def of_format(config, form: str, folder, **changes):
+    config = dataclasses.replace(config, examples=ExamplesConfig(form), **changes)
+    return prepare(config, folder), config
+
+
+def test_full_sentences_are_one_segment(config, tmp_path):
+    batch = next(pipeline.batches(*of_format(config, "full_sentences", tmp_path / "examples")))
     assert not batch["token_type_ids"].any()
+    assert not {"position_ids", "sequence_ids"} & set(batch)
+
+
+def test_where_the_texts_of_a_packed_row_are():
+    starts = np.array([[1, 0, 0, 1, 0, 0], [1, 0, 1, 0, 1, 0]], bool)
+    inside = np.array([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1]], bool)
+    texts = pipeline._texts(tf.constant(starts), tf.constant(inside))
+    assert texts["sequence_ids"].numpy().tolist() == [[1, 1, 1, 2, 2, 0], [1, 1, 2, 2, 3, 3]]
+    assert texts["position_ids"].numpy().tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 0, 1, 0, 1]]
+
+
+def test_packed_rows_are_told_apart_before_anything_is_masked(config, tmp_path):
+    """Half of the tokens are predicted, and random ones may be [CLS]: the texts are where they were all the same."""
+    half = MaskingConfig(rate=0.5, random_tokens="all")
+    phase = Phase(sequence_length=64, batch_size=8, steps=30, max_predictions=30)
+    examples, config = of_format(config, "packed", tmp_path / "examples", masking=half, phases=(phase,))
+    reader = examples.split("train", 64)
+    records = {tuple(record[3:]): record for record in reader.read(np.arange(len(reader)))}
+    texts = 0
+    for batch in itertools.islice(pipeline.batches(examples, config), 20):
+        assert all(batch[name].dtype == np.int32 for name in ("sequence_ids", "position_ids"))
+        for i, row in enumerate(unmasked(batch)):
+            length = records[tuple(row)][2]
+            starts = np.flatnonzero(row == examples.tokenizer.special_ids["[CLS]"])
+            sizes = np.diff([*starts, length])
+            padding = [0] * (64 - length)
+            sequences = [number + 1 for number, size in enumerate(sizes) for _ in range(size)]
+            assert batch["sequence_ids"][i].tolist() == sequences + padding
+            positions = [place for size in sizes for place in range(size)]
+            assert batch["position_ids"][i].tolist() == positions + padding
+            assert batch["masked_lm_weights"][i].sum() == min(30, round(0.5 * length), length - 2 * len(sizes))
+            texts += len(sizes)
+    assert texts > 1.3 * 20 * 8

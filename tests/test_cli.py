@@ -116,7 +116,7 @@ def test_examples_cut_off_or_of_another_tokenizer_or_length(capsys, place, confi
     cases = [
         (["--tokenizer.path", place / "vocab.txt"], "vocab.txt: not the tokenizer that made"),
         (["--phases.0.sequence-length", "48"], "no examples of length 48, only 32"),
-        (["--examples.no-sentence-pairs"], "examples.sentence_pairs was True"),
+        (["--examples.format", "packed"], "examples.format was 'sentence_pairs'"),
         (["--model.vocab-size", "100"], "model.vocab_size: is 100"),
     ]
     before = snapshot(place)

@@ -7,6 +7,7 @@ import pytest
 
 from bert_jax.config import (
     CorpusConfig,
+    ExamplesConfig,
     InputError,
     OptimizerConfig,
     Phase,
@@ -90,6 +91,12 @@ def test_unknown_config_lists_those_there_are():
     [
         (dict(phases=(Phase(sequence_length=1024),)), r"phases\.0\.sequence_length: is 1024 .*max_position_embeddings"),
         (dict(phases=()), "phases: is empty"),
+        (
+            dict(examples=ExamplesConfig("sentence_pair")),
+            r"examples\.format: is 'sentence_pair'; did you mean 'sentence_pairs'",
+        ),
+        (dict(examples=ExamplesConfig(dupe_factor=0)), r"examples\.dupe_factor: is 0, must be at least 1"),
+        (dict(examples=ExamplesConfig("packed", dupe_factor=5)), r"examples\.dupe_factor: .* packed are alike.*--mask"),
         (dict(run=RunConfig(accumulate_steps=0)), r"run\.accumulate_steps"),
         (dict(optimizer=OptimizerConfig(name="lamd")), r"optimizer\.name: is 'lamd'; did you mean 'lamb'"),
         (dict(optimizer=OptimizerConfig(learning_rate="1e-3")), r"optimizer\.learning_rate: is '1e-3', must be float"),

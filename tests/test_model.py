@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch_bert import in_our_names, inputs, reference
 
-from bert_jax.config import ModelConfig, OptimizerConfig, PretrainConfig, model_preset
+from bert_jax.config import ExamplesConfig, ModelConfig, OptimizerConfig, PretrainConfig, model_preset
 from bert_jax.data import pipeline
+from bert_jax.data.prepare import prepare
 from bert_jax.model import BertForPreTraining
 from bert_jax.training import losses, steps
 from bert_jax.training.optimizer import decayed, make_optimizer, schedule
@@ -31,13 +32,15 @@ MODEL = ModelConfig(
 @pytest.fixture(scope="module")
 def batches(examples, config):
     """50 batches of real examples, padding and short rows among them."""
-    found = [batch for _, batch in zip(range(50), pipeline.batches(examples, config_of(config, 50)), strict=False)]
+    found = [
+        batch for _, batch in zip(range(50), pipeline.batches(examples, with_phase(config, steps=50)), strict=False)
+    ]
     assert any((batch["attention_mask"] == 0).any() for batch in found)
     return found
 
 
-def config_of(config: PretrainConfig, count: int) -> PretrainConfig:
-    return dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], steps=count),))
+def with_phase(config: PretrainConfig, **changes) -> PretrainConfig:
+    return dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], **changes),))
 
 
 @pytest.fixture(scope="module", params=["gelu", "gelu_tanh"])
@@ -175,6 +178,33 @@ def test_padding_changes_nothing(pair, batches):
     for name in ("input_ids", "token_type_ids", "attention_mask"):
         padded[name] = np.pad(batch[name], [(0, 0), (0, 16)])
     assert abs(float(loss(ours, params, batch)) - float(loss(ours, params, padded))) < 1e-5
+
+
+def test_packed_texts_get_the_logits_of_rows_of_their_own(pair, config, tmp_path):
+    """Each text alone, without padding, in a model that is given neither positions nor sequence ids."""
+    ours, params, _ = pair
+    config = dataclasses.replace(config, examples=ExamplesConfig("packed"))
+    config = with_phase(config, sequence_length=48, batch_size=8, max_predictions=7)
+    batch = next(pipeline.batches(prepare(config, tmp_path / "packed"), config))
+    model = BertForPreTraining(ours.config, next_sentence=False)
+    inputs = [batch[name] for name in steps.MODEL_INPUTS]
+    packed = {name: batch[name] for name in steps.PACKED_INPUTS}
+    logits, _ = model.apply({"params": params}, *inputs, **packed)
+    compared = 0
+    for row, sequence in zip(*np.nonzero(batch["position_ids"] == 0), strict=True):
+        text = batch["sequence_ids"][row] == batch["sequence_ids"][row, sequence]
+        mine = text[batch["masked_lm_positions"][row]] & (batch["masked_lm_weights"][row] > 0)
+        if batch["sequence_ids"][row, sequence] and mine.any():
+            alone = batch["input_ids"][row][text][None]
+            at = batch["masked_lm_positions"][row][mine][None] - sequence
+            expected, _ = model.apply({"params": params}, alone, 0 * alone, 1 + 0 * alone, at)
+            assert np.abs(logits[row, mine] - expected[0]).max() < 1e-5
+            compared += 1
+    assert compared > len(logits)
+    mixed, _ = model.apply({"params": params}, *inputs)
+    assert np.abs(mixed - logits).max() > 0.1
+    sums = steps.loss_sums(model, params, batch)
+    assert float(sums["mlm_loss"]) == pytest.approx(float(losses.masked_lm_sums(logits, batch)["mlm_loss"]), rel=1e-5)
 
 
 def test_the_sizes_of_presets_are_heads_of_64():

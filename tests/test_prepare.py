@@ -42,7 +42,7 @@ def pairs():
 
 def test_pairs_fit_and_are_contiguous(pairs):
     _, runs = pairs
-    for label, a, b in (example for run in runs for example in run):
+    for label, [(a, b)] in (example for run in runs for example in run):
         assert len(a) > 0 and len(b) > 0 and len(a) + len(b) <= 61
         assert a == list(range(a[0], a[0] + len(a))) and b == list(range(b[0], b[0] + len(b)))
         if label == 0 and len(a) + len(b) < 61:
@@ -52,7 +52,7 @@ def test_pairs_fit_and_are_contiguous(pairs):
 def test_random_segments_come_from_other_documents_about_half_of_the_time(pairs):
     documents, runs = pairs
     home = {token: i for i, document in enumerate(documents) for sentence in document for token in sentence}
-    labelled = [(label, home[a[0]] == home[b[0]]) for run in runs for label, a, b in run]
+    labelled = [(label, home[a[0]] == home[b[0]]) for run in runs for label, [(a, b)] in run]
     assert all(same for label, same in labelled if label == 0)
     assert not any(same for label, same in labelled if label == 1)
     share = np.mean([label for label, _ in labelled])
@@ -62,7 +62,7 @@ def test_random_segments_come_from_other_documents_about_half_of_the_time(pairs)
 def test_every_sentence_begins_in_some_segment(pairs):
     documents, runs = pairs
     starts = {sentence[0] for document in documents for sentence in document}
-    used = {token for run in runs for _, a, b in run for token in (*a, *b)}
+    used = {token for run in runs for _, [(a, b)] in run for token in (*a, *b)}
     assert len(starts - used) < 0.1 * len(starts)  # Truncation drops a few.
 
 
@@ -75,20 +75,35 @@ def test_cut_tokens_are_shared_between_front_and_back():
     assert abs(np.mean([y[0] - 200 for _, y in cut]) - 10 / 2) < 0.3
 
 
-def test_packed_examples_hold_every_token_once():
+def test_full_sentences_are_whole_and_of_one_document():
+    document = [[1, 2, 3], [4, 5], [6], list(range(10, 22)), [30, 31], [40, 41, 42, 43]]
+    made = list(building.build([document, [[50]]], 7, ExamplesConfig("full_sentences"), random.Random(0)))
+    texts = [[1, 2, 3, 4, 5], [6], [10, 11, 12, 13, 14], [15, 16, 17, 18, 19], [20, 21, 30, 31], [40, 41, 42, 43], [50]]
+    assert made == [(0, [(text,)]) for text in texts]
+
+
+def test_packed_rows_hold_the_same_texts_once_and_are_full():
     documents = numbered_documents(random.Random(2))
-    packed = list(building.build(documents, 32, ExamplesConfig(sentence_pairs=False), random.Random(0)))
-    flat = [token for document in documents for sentence in document for token in sentence]
-    assert [token for _, a, b in packed for token in a + b] == flat
-    assert max(len(a) for _, a, _ in packed) == 30
+    alone = [text for _, [(text,)] in building.build(documents, 64, ExamplesConfig("full_sentences"), random.Random(0))]
+    packed = list(building.build(documents, 64, ExamplesConfig("packed"), random.Random(0)))
+    texts = [text for _, row in packed for (text,) in row]
+    assert sorted(texts) == sorted(alone)
+    assert [token for text in sorted(texts) for token in text] == list(range(1, max(texts)[-1] + 1))
+    used = [sum(len(text) + 2 for (text,) in row) for _, row in packed]
+    assert max(used) <= 64 and len(packed) < len(alone)
+    # No row could take the texts of the two emptiest others, as the best fit has it.
+    assert sum(sorted(used)[:2]) > 64
+    assert packed == list(building.build(documents, 64, ExamplesConfig("packed"), random.Random(0)))
 
 
 def test_record_layout():
     special = {"[CLS]": 101, "[SEP]": 102, "[PAD]": 7}
-    record = np.frombuffer(building.to_record((1, [5, 6], [8]), 8, special, "uint16"), "uint16")
+    record = np.frombuffer(building.to_record((1, [([5, 6], [8])]), 8, special, "uint16"), "uint16")
     assert record.tolist() == [1, 4, 6, 101, 5, 6, 102, 8, 102, 7, 7]
-    record = np.frombuffer(building.to_record((0, [5, 6], []), 6, special, "int32"), "int32")
+    record = np.frombuffer(building.to_record((0, [([5, 6],)]), 6, special, "int32"), "int32")
     assert record.tolist() == [0, 4, 4, 101, 5, 6, 102, 7, 7]
+    record = np.frombuffer(building.to_record((0, [([5, 6],), ([8],)]), 8, special, "int32"), "int32")
+    assert record.tolist() == [0, 7, 7, 101, 5, 6, 102, 101, 8, 102, 7]
 
 
 def test_manifest_counts_what_is_there(examples, config):
@@ -104,6 +119,10 @@ def test_manifest_counts_what_is_there(examples, config):
     assert (records[:, 3] == examples.tokenizer.special_ids["[CLS]"]).all()
     assert np.array_equal(reader.read(np.array([5, 0, 5])), records[[5, 0, 5]])
     assert sum(manifest["unigram_counts"]) == train["tokens"]
+    assert (
+        preparing.fill("32", manifest["lengths"]["32"]["train"])
+        == (records[:, 3:] != examples.tokenizer.special_ids["[PAD]"]).mean()
+    )
 
 
 def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch):
@@ -216,19 +235,21 @@ def test_killed_anywhere_and_started_again_every_byte_is_the_same(tmp_path, kill
     expected, out, killed = files_of(tmp_path / "whole"), tmp_path / "out", 0
     assert len(expected) > 4
     while killed < kills:
+        if out.exists():  # Done, or killed when it was.
+            assert files_of(out) == expected
+            shutil.rmtree(out)
         workers = ["--run.workers", str(random.randint(1, 3))]
         process = subprocess.Popen(
             prepare_command(out, *flags, *workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             assert process.wait(random.uniform(0.2, 0.8) * seconds) == 0
-            assert files_of(out) == expected
-            shutil.rmtree(out)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
             killed += 1
-    subprocess.run(prepare_command(out, *flags), check=True, capture_output=True)
+    if not out.exists():
+        subprocess.run(prepare_command(out, *flags), check=True, capture_output=True)
     assert files_of(out) == expected
 
 

@@ -3,15 +3,15 @@
 import dataclasses
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from bert_jax.config import CorpusConfig, ExamplesConfig
-from bert_jax.data import corpora, tokenizers
+from bert_jax.data import corpora, tokenizers, words
 from bert_jax.data.corpora import Chunk, Document
 from bert_jax.data.duplicates import line_hashes
-from bert_jax.data.examples import build, record_type, split_sentences, to_record
+from bert_jax.data.examples import Ids, build, continues_bit, record_type, split_sentences, to_record, tokens_used
 from bert_jax.data.tokenizers import UNK, Tokenizer
 
 ENCODED_AT_ONCE = 1 << 11  # sentences
@@ -53,6 +53,8 @@ class ChunkResult:
     """The records of each sequence length, and what was counted; held-out documents are handed back as they are."""
 
     records: dict[int, list[bytes]]
+    used: dict[int, int]
+    """Tokens in the records, special ones included."""
     statistics: Statistics
     unigram_counts: np.ndarray
     line_hashes: np.ndarray
@@ -70,16 +72,20 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
     held_out: list[Document] = []
     if job.split == "train" and job.corpus.held_out:
         documents, held_out = hold_out(documents, job.corpus.held_out, at_least_one=number == 0)
-    encoded = encode(documents, tokenizer)
+    segmenter = job.examples.word_segmenter
+    dtype = record_type(tokenizer.vocab_size, segmenter is not None)
+    bit = continues_bit(dtype)
+    encoded = _encode(documents, words.encoder(tokenizer, segmenter, bit) if segmenter else tokenizer.encode)
     tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(encoded)), np.int32)
-    counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
-    dtype = record_type(tokenizer.vocab_size)
-    records = {}
+    counts = np.bincount(tokens & (bit - 1) if segmenter else tokens, minlength=tokenizer.vocab_size)
+    records, used = {}, {}
     for length in job.lengths:
         # Of the chunk and the seed alone: who does the work, and when, changes nothing.
         rng = random.Random(f"{job.seed} {job.split} {number} {length}")
-        made = build(encoded, length, job.examples, rng)
+        copies = job.examples.dupe_factor if job.split == "train" else 1
+        made = [example for _ in range(copies) for example in build(encoded, length, job.examples, rng)]
         records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
+        used[length] = sum(map(tokens_used, made))
     statistics = Statistics(
         documents=len(documents),
         lines=sum(map(len, documents)),
@@ -91,7 +97,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
         unknown=int(counts[tokenizer.special_ids[UNK]]),
     )
     hashes = line_hashes(line for document in documents for line in document)
-    return ChunkResult(records, statistics, counts, hashes, held_out)
+    return ChunkResult(records, used, statistics, counts, hashes, held_out)
 
 
 def _without(documents: list[Document], repeated: np.ndarray | None) -> tuple[list[Document], int]:
@@ -112,12 +118,12 @@ def hold_out(documents: list[Document], share: float, at_least_one: bool) -> tup
     return train, [document for document, held in zip(documents, held_out, strict=True) if held]
 
 
-def encode(documents: Iterable[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:
+def _encode(documents: Iterable[Document], encode: Callable[[list[str]], list[Ids]]) -> list[list[Ids]]:
     """Documents of lines -> documents of sentences of ids; sentences and documents that come out empty are left out."""
     sentences = [[s for line in document for s in split_sentences(line)] for document in documents]
     flat = list(itertools.chain.from_iterable(sentences))
     ids = itertools.chain.from_iterable(
-        tokenizer.encode(flat[start : start + ENCODED_AT_ONCE]) for start in range(0, len(flat), ENCODED_AT_ONCE)
+        encode(flat[start : start + ENCODED_AT_ONCE]) for start in range(0, len(flat), ENCODED_AT_ONCE)
     )
     encoded = ([x for x in itertools.islice(ids, len(document)) if x] for document in sentences)
     return [document for document in encoded if document]

@@ -1,9 +1,10 @@
-"""Documents to unmasked examples: sentences, next-sentence pairs (paper, appendix A.2), or one packed segment.
+"""Documents to unmasked examples: next-sentence pairs (paper, appendix A.2), whole sentences, or several texts a row.
 
-An example is `(label, a, b)`: the ids of its segments without special tokens, `b` empty where there is one segment,
-and the next-sentence label (0: b follows a, 1: b is from elsewhere).
+An example is `(label, texts)`: the texts that share its row, each the ids of its one or two segments without special
+tokens, and the next-sentence label (0: the second segment follows the first, 1: it is from elsewhere).
 """
 
+import bisect
 import random
 import re
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from bert_jax.config import ExamplesConfig
 from bert_jax.data.tokenizers import CLS, PAD, SEP
 
 Ids = list[int]
-Example = tuple[int, Ids, Ids]
+Text = tuple[Ids, ...]
+Example = tuple[int, list[Text]]
 
 # Fields before the ids in a record: next-sentence label, where the second segment starts, length with special tokens.
 HEADER = 3
@@ -81,18 +83,47 @@ def _is_abbreviation(line: str, stop: int) -> bool:
 
 def build(documents: list[list[Ids]], length: int, config: ExamplesConfig, rng: random.Random) -> Iterator[Example]:
     """The examples of `documents` (each a list of its sentences' ids, none empty) for a sequence length."""
-    for index in range(len(documents)):
-        if config.sentence_pairs:
+    if config.format == "sentence_pairs":
+        for index in range(len(documents)):
             yield from _sentence_pairs(documents, index, length - 3, config.short_sequence_probability, rng)
+        return
+    texts = [text for document in documents for text in _full_sentences(document, length - 2)]
+    rows = _packed(texts, length, rng) if config.format == "packed" else ([text] for text in texts)
+    for row in rows:
+        yield 0, [(text,) for text in row]
+
+
+def _full_sentences(document: list[Ids], most: int) -> Iterator[Ids]:
+    """Sentences joined as long as `most` tokens hold them whole; one that is longer alone is cut."""
+    text: Ids = []
+    for sentence in document:
+        if text and len(text) + len(sentence) > most:
+            yield text
+            text = []
+        text = text + sentence
+        while len(text) > most:
+            yield text[:most]
+            text = text[most:]
+    if text:
+        yield text
+
+
+def _packed(texts: list[Ids], length: int, rng: random.Random) -> list[list[Ids]]:
+    """Rows of texts by best fit, the longest first: each goes where the least room is left that it fits in."""
+    rows: list[list[Ids]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens left, number of the row), ascending.
+    for text in sorted(texts, key=len, reverse=True):
+        size = len(text) + 2  # With [CLS] and [SEP].
+        at = bisect.bisect_left(rooms, (size, 0))
+        if at == len(rooms):
+            rows.append([])
+            room, number = length, len(rows) - 1
         else:
-            yield from _packed(documents[index], length - 2)
-
-
-def _packed(document: list[Ids], most: int) -> Iterator[Example]:
-    """The document's tokens cut into pieces of `most`; the last is what is left."""
-    ids = [i for sentence in document for i in sentence]
-    for start in range(0, len(ids), most):
-        yield 0, ids[start : start + most], []
+            room, number = rooms.pop(at)
+        rows[number].append(text)
+        bisect.insort(rooms, (room - size, number))
+    rng.shuffle(rows)  # Any stretch of them is then a sample: an evaluation may stop early.
+    return rows
 
 
 def _sentence_pairs(documents, index: int, most: int, short_probability: float, rng) -> Iterator[Example]:
@@ -115,7 +146,7 @@ def _sentence_pairs(documents, index: int, most: int, short_probability: float, 
             i -= len(chunk) - a_end  # The sentences not used are put back.
         else:
             b = [token for sentence in chunk[a_end:] for token in sentence]
-        yield int(is_random), *_truncate(a, b, most, rng)
+        yield int(is_random), [_truncate(a, b, most, rng)]
         chunk, size = [], 0
 
 
@@ -155,18 +186,30 @@ def _cut(segment: Ids, keep: int, rng) -> Ids:
     return segment[front : front + keep]
 
 
-def record_type(vocab_size: int) -> str:
-    """The numbers of a record: two bytes where the vocabulary allows it."""
-    return "uint16" if vocab_size <= 1 << 16 else "int32"
+def tokens_used(example: Example) -> int:
+    """Of the row, special tokens counted."""
+    return sum(1 + sum(len(segment) + 1 for segment in segments) for segments in example[1])
+
+
+def record_type(vocab_size: int, words: bool = False) -> str:
+    """The numbers of a record: two bytes where the vocabulary, and a bit for `words`, allow it."""
+    return "uint16" if vocab_size <= 1 << (15 if words else 16) else "int32"
+
+
+def continues_bit(dtype: str) -> int:
+    """Set in an id that continues a word, in records that hold the words of a segmenter."""
+    return 1 << (15 if dtype == "uint16" else 30)
 
 
 def to_record(example: Example, length: int, special_ids: dict[str, int], dtype: str) -> bytes:
-    """`HEADER` fields and `length` ids: [CLS] a [SEP] b [SEP] padding, or [CLS] a [SEP] padding."""
-    label, a, b = example
-    ids = [special_ids[CLS], *a, special_ids[SEP]]
-    second = len(ids)
-    if b:
-        ids += [*b, special_ids[SEP]]
+    """`HEADER` fields and `length` ids: of each text [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; then padding."""
+    label, texts = example
+    ids: Ids = []
+    for segments in texts:
+        ids.append(special_ids[CLS])
+        for segment in segments:
+            ids += [*segment, special_ids[SEP]]
     used = len(ids)
+    second = len(texts[0][0]) + 2 if len(texts[0]) == 2 else used
     padding = [special_ids[PAD]] * (length - used)
     return np.array([label, second, used, *ids, *padding], dtype).tobytes()

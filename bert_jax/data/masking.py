@@ -1,7 +1,7 @@
 """Masked-LM targets for a whole batch at once, in TensorFlow (paper, section 3.1, task 1).
 
-Everything random is drawn by counter: a row's draws depend on (seed, step, its place in the global batch) alone, so
-every process computes just its own rows, and any number of processes makes the same batch.
+Everything random is drawn by counter: a row's draws depend on the seed and on (step, its place in the global batch),
+or on its example, alone. Every process computes just its own rows, and any number of processes makes the same batch.
 Shapes in comments: B rows, S sequence, K most predictions, V vocabulary.
 """
 
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bert_jax.config import MaskingConfig
+from bert_jax.data import words
 from bert_jax.data.tokenizers import MASK, Tokenizer
 
 PHILOX = 1
@@ -42,41 +43,41 @@ class Masker:
             mask_id=tokenizer.special_ids[MASK],
             ordinary=ordinary,
             replacements=np.flatnonzero(pool).astype(np.int32),
-            continues_word=tokenizer.continues_word(),
+            continues_word=words.continues_word(tokenizer),
         )
 
-    def __call__(self, input_ids, lengths, seed, step, first_row):
+    def __call__(self, input_ids, lengths, draws, continues=None):
         """[B, S] ids and [B] lengths (special tokens counted) -> masked ids, positions, ids and weights [B, K].
 
-        `seed`, `step` and `first_row` (place of the first row in the global batch) are integer scalars. Positions are
-        ascending; unused ones are 0 with weight 0.
+        `draws` are the rows' `PlaceDraws` or `ExampleDraws`; `continues` [B, S] bool: which tokens continue the word of
+        the one before (None: by its piece). Positions are ascending; unused ones are 0, weight 0.
         """
         length = input_ids.shape[1]
         candidates = tf.gather(self.ordinary, input_ids)
-        uniform = _Uniform(seed, step, first_row, tf.shape(input_ids)[0])
         # In double precision and to the nearest even number, as Python's round() in the original.
         wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float64)), tf.int32)
         wanted = tf.minimum(self.max_predictions, tf.maximum(1, wanted))
-        scores = uniform(length)
-        chosen = self._whole_words(input_ids, candidates, scores, wanted) if self.whole_word else None
-        if chosen is None:
-            top, positions = tf.math.top_k(tf.where(candidates, scores, -1.0), self.max_predictions)
-            used = (tf.range(self.max_predictions) < wanted[:, None]) & (top >= 0)
-        else:
+        scores = draws(length)
+        if self.whole_word:
+            continues = tf.gather(self.continues_word, input_ids) if continues is None else continues
+            chosen = self._whole_words(candidates, continues, scores, wanted)
             top, positions = tf.math.top_k(tf.cast(chosen, tf.int32), self.max_predictions)
             used = top > 0
+        else:
+            top, positions = tf.math.top_k(tf.where(candidates, scores, -1.0), self.max_predictions)
+            used = (tf.range(self.max_predictions) < wanted[:, None]) & (top >= 0)
         # Ascending, unused last.
         positions = tf.sort(tf.where(used, positions, length), axis=1)
         used = positions < length
         positions = tf.where(used, positions, 0)
         ids = tf.gather(input_ids, positions, batch_dims=1)
-        masked = self._hide(input_ids, positions, ids, used, uniform)
+        masked = self._hide(input_ids, positions, ids, used, draws)
         return masked, positions, tf.where(used, ids, 0), tf.cast(used, tf.float32)
 
-    def _hide(self, input_ids, positions, ids, used, uniform):
+    def _hide(self, input_ids, positions, ids, used, draws):
         """Replaces the ids at the used positions: 80 % [MASK], 10 % random, 10 % unchanged."""
-        kind = uniform(self.max_predictions)
-        pick = uniform(self.max_predictions) * len(self.replacements)
+        kind = draws(self.max_predictions)
+        pick = draws(self.max_predictions) * len(self.replacements)
         random_ids = tf.gather(self.replacements, tf.cast(pick, tf.int32))
         new = tf.where(kind < MASKED, self.mask_id, tf.where(kind < MASKED + RANDOM, random_ids, ids))
         # Unused positions add nothing; used ones are unique in their row.
@@ -84,32 +85,54 @@ class Masker:
         change = tf.where(used, new - ids, 0)
         return tf.tensor_scatter_nd_add(input_ids, tf.stack([rows, positions], -1), change)
 
-    def _whole_words(self, input_ids, candidates, scores, wanted):
+    def _whole_words(self, candidates, continues, scores, wanted):
         """[B, S] bool: whole words in random order, each taken if it still fits, as the original does."""
-        length = input_ids.shape[1]
+        batch, length = candidates.shape
         # A word starts at a candidate that doesn't continue one, or that follows a token that is none.
         follows = tf.pad(candidates[:, :-1], [[0, 0], [1, 0]])
-        starts = candidates & ~(tf.gather(self.continues_word, input_ids) & follows)
-        word = tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1  # [B, S] number of the word in its row
-        member = tf.one_hot(tf.where(candidates, word, -1), length, dtype=tf.int32)  # [B, S, words]
-        sizes = tf.reduce_sum(member, 1)  # [B, words]
-        order = tf.argsort(tf.where(sizes > 0, scores, 2.0), axis=1)
-        sizes = tf.transpose(tf.gather(sizes, order, batch_dims=1))  # [words, B], in the order of choice
-
-        def take(room, size):
-            fits = (size > 0) & (size <= room[0])
-            return room[0] - tf.where(fits, size, 0), fits
-
-        _, taken = tf.scan(take, sizes, (wanted, tf.zeros_like(wanted, tf.bool)))
-        inverse = tf.argsort(order, axis=1)
-        taken = tf.gather(tf.transpose(taken), inverse, batch_dims=1)  # [B, words] in their places
-        return candidates & tf.gather(taken, tf.maximum(word, 0), batch_dims=1)
+        starts = candidates & ~(continues & follows)
+        # [B, S] number of each token's word, counted through the batch, S for each row.
+        word = tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1 + tf.range(batch)[:, None] * length
+        word = tf.where(candidates, word, -1)
+        sizes = tf.math.unsorted_segment_sum(tf.ones_like(word), word, batch * length)
+        scores = tf.where(tf.reshape(sizes, scores.shape) > 0, scores, -1.0)
+        order = tf.math.top_k(scores, length).indices + tf.range(batch)[:, None] * length  # [B, words]
+        taken = _taken(tf.gather(sizes, order), wanted)
+        taken = tf.tensor_scatter_nd_update(
+            tf.zeros_like(sizes, tf.bool), tf.reshape(order, [-1, 1]), tf.reshape(taken, [-1])
+        )
+        return candidates & tf.gather(taken, tf.maximum(word, 0))
 
 
-class _Uniform:
-    """Uniform draws in [0, 1) for some rows of the global batch; each call is a stream of its own."""
+def _taken(sizes, room):
+    """[B, words] bool: going through the row's words, each is taken whose size is no more than what is left of `room`.
 
-    def __init__(self, seed, step, first_row, rows):
+    The words that fit before the first that doesn't are found at once by their running sum. Then all those go that are
+    larger than what those leave, as what is left only shrinks; and again, a few times, until all that stay fit.
+    """
+
+    def fitting(left):
+        running = tf.cumsum(tf.where(left, sizes, 0), axis=1)
+        return running, running <= room[:, None]
+
+    def without_too_large(left):
+        running, fits = fitting(left)
+        rest = room - tf.reduce_max(tf.where(fits, running, 0), axis=1)
+        return (left & (fits | (sizes <= rest[:, None])),)
+
+    def some_do_not_fit(left):
+        return tf.reduce_any(left & ~fitting(left)[1])
+
+    return tf.while_loop(some_do_not_fit, without_too_large, (sizes > 0,))[0]
+
+
+class PlaceDraws:
+    """Uniform draws in [0, 1) for `rows` rows of the global batch of a step, from its row `first_row` on.
+
+    Each call, with the draws wanted for a row, is a stream of its own: [rows, width].
+    """
+
+    def __init__(self, seed, step, first_row, rows: int):
         self._key = tf.cast(seed, tf.uint64)[None]
         self._step = tf.cast(step, tf.uint64)
         self._first_row = tf.cast(first_row, tf.uint64)
@@ -126,3 +149,34 @@ class _Uniform:
             shape=[self._rows, padded], key=self._key, counter=tf.stack(counter), alg=PHILOX, dtype=tf.float32
         )
         return draws[:, :width]
+
+
+class ExampleDraws:
+    """The same for rows that hold the examples of [B] `indices`: whenever an example comes, its draws are the same.
+
+    A row is a stream of SplitMix64 (Steele, Lea and Flood, 2014): TensorFlow's generators take one key for all rows.
+    """
+
+    def __init__(self, seed, indices):
+        self._rows = _mixed(_mixed(tf.cast(seed, tf.uint64)) + tf.cast(indices, tf.uint64))
+        self._drawn = 0
+
+    def __call__(self, width: int):
+        places = tf.range(self._drawn + 1, self._drawn + width + 1, dtype=tf.int64)
+        self._drawn += width
+        bits = _mixed(self._rows[:, None] + tf.cast(places, tf.uint64) * _GOLDEN)
+        return tf.cast(_shifted(bits, 40), tf.float32) * 2.0**-24
+
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mixed(x):
+    """SplitMix64's output function: each bit of the uint64 `x` changes about half of the result's."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ _shifted(x, shift)) * np.uint64(factor)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x, bits: int):
+    return tf.bitwise.right_shift(x, np.uint64(bits))

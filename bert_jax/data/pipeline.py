@@ -1,5 +1,7 @@
 """Examples to batches of numpy arrays: a pure function of (examples, config, step), so any start is O(1)."""
 
+import dataclasses
+import functools
 import os
 from collections.abc import Iterator
 
@@ -7,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from bert_jax.config import InputError, Phase, PretrainConfig
-from bert_jax.data.examples import HEADER
-from bert_jax.data.masking import Masker
+from bert_jax.data.examples import HEADER, continues_bit
+from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.records import ExampleReader, Examples
+from bert_jax.data.tokenizers import CLS
 
 # The GPUs are JAX's.
 tf.config.set_visible_devices([], "GPU")
@@ -33,15 +36,15 @@ def batches(
 
     Each is this process's rows of the global batch, B / process_count of them, as int32 [B, S]: `input_ids`,
     `token_type_ids`, `attention_mask`; [B, K]: `masked_lm_positions`, `masked_lm_ids`, `masked_lm_weights` (float32);
-    [B]: `next_sentence_labels`. Every epoch is another permutation of all examples; batches run across its end.
+    [B]: `next_sentence_labels`; of packed examples also [B, S] `sequence_ids` (1, 2, ... for the texts of a row, 0 for
+    padding) and `position_ids` (from 0 in each text). Every epoch is another permutation of all examples; batches run
+    across its end.
     """
     first = 0
     for phase in config.phases:
         if step < first + phase.steps:
-            rows = _rows(phase.batch_size, process_index, process_count)
-            reader = examples.split("train", phase.sequence_length)
-            masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer)
-            make = _train_batch(reader, masker, config.seed, phase.batch_size, first, rows)
+            maker = _Maker.of(examples, config, phase, "train", process_index, process_count)
+            make = functools.partial(maker.train, first=first)
             yield from _run(tf.data.Dataset.range(max(step, first), first + phase.steps), make)
         first += phase.steps
 
@@ -53,12 +56,9 @@ def held_out_batches(
 
     An empty row has weights 0, attention mask 0 and next-sentence label -100.
     """
-    rows = _rows(phase.batch_size, process_index, process_count)
-    reader = examples.split("held_out", phase.sequence_length)
-    masker = Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out=True)
-    make = _held_out_batch(reader, masker, config.seed, phase.batch_size, rows)
-    count = -(-len(reader) // phase.batch_size)
-    return _run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), make)
+    maker = _Maker.of(examples, config, phase, "held_out", process_index, process_count)
+    count = -(-len(maker.reader) // phase.batch_size)
+    return _run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
 
 
 def _rows(batch_size: int, process_index: int, process_count: int) -> range:
@@ -77,56 +77,95 @@ def _run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
     return dataset.with_options(options).as_numpy_iterator()
 
 
-def _train_batch(reader: ExampleReader, masker: Masker, seed: int, batch_size: int, first: int, rows: range):
-    """Makes the batch of a step, in a phase that began with the step `first`."""
-    count = len(reader)
+@dataclasses.dataclass(frozen=True)
+class _Maker:
+    """Makes the batches of a phase and split: of each this process's `rows`."""
 
-    def make(step):
+    reader: ExampleReader
+    masker: Masker
+    seed: int
+    batch_size: int
+    rows: range
+    static: bool = False
+    continues_bit: int = 0
+    """Of an id that continues a word; 0 where the records don't hold words."""
+    text_start: int | None = None
+    """The id that each text of a packed row starts with; None where a row is one text."""
+
+    @classmethod
+    def of(cls, examples: Examples, config: PretrainConfig, phase: Phase, split: str, index: int, count: int):
+        held_out = split == "held_out"
+        return cls(
+            reader=examples.split(split, phase.sequence_length),
+            masker=Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out),
+            seed=config.seed,
+            batch_size=phase.batch_size,
+            rows=_rows(phase.batch_size, index, count),
+            static=config.masking.static,
+            continues_bit=continues_bit(examples.dtype) if config.examples.word_segmenter else 0,
+            text_start=examples.tokenizer.special_ids[CLS] if config.examples.format == "packed" else None,
+        )
+
+    def train(self, step, first: int) -> dict[str, tf.Tensor]:
+        """The batch of a step, in a phase that began with the step `first`."""
+        count = len(self.reader)
         # [B] places in the endless row of epochs, each its own permutation. A phase starts with epoch 0 of its own.
-        place = (step - first) * batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)
+        place = (step - first) * self.batch_size + tf.range(self.rows.start, self.rows.stop, dtype=tf.int64)
         epoch = place // count
-        seeds = tf.stack([tf.fill(epoch.shape, np.int64(seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
+        seeds = tf.stack([tf.fill(epoch.shape, np.int64(self.seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
         indices = tf.raw_ops.RandomIndexShuffle(
             index=place % count, seed=seeds, max_index=np.int64(count - 1), rounds=SHUFFLE_ROUNDS
         )
-        return _masked(_read(reader, indices), masker, seed, step, rows)
+        return self._batch(indices, step)
 
-    return make
-
-
-def _held_out_batch(reader: ExampleReader, masker: Masker, seed: int, batch_size: int, rows: range):
-    """Makes the held-out batch of a number."""
-
-    def make(number):
-        indices = number * batch_size + tf.range(rows.start, rows.stop, dtype=tf.int64)
-        real = indices < len(reader)
-        batch = _masked(_read(reader, tf.where(real, indices, 0)), masker, seed, HELD_OUT_STREAM + number, rows)
+    def held_out(self, number) -> dict[str, tf.Tensor]:
+        """The held-out batch of a number."""
+        indices = number * self.batch_size + tf.range(self.rows.start, self.rows.stop, dtype=tf.int64)
+        real = indices < len(self.reader)
+        batch = self._batch(tf.where(real, indices, 0), HELD_OUT_STREAM + number)
         for field in ("masked_lm_weights", "attention_mask"):
             batch[field] *= tf.cast(real, batch[field].dtype)[:, None]
         batch["next_sentence_labels"] = tf.where(real, batch["next_sentence_labels"], NO_LABEL)
         return batch
 
-    return make
+    def _batch(self, indices, step) -> dict[str, tf.Tensor]:
+        """The examples at [B] `indices`, masked with the draws of the step."""
+        records = tf.numpy_function(self.reader.read, [indices], tf.int32)
+        records = tf.ensure_shape(records, [len(self.rows), HEADER + self.reader.length])
+        labels, second, lengths = records[:, 0], records[:, 1], records[:, 2]
+        input_ids = records[:, HEADER:]
+        continues = None
+        if self.continues_bit:
+            continues = input_ids >= self.continues_bit
+            input_ids = tf.bitwise.bitwise_and(input_ids, self.continues_bit - 1)
+        if self.static:
+            draws = ExampleDraws(self.seed, indices)
+        else:
+            draws = PlaceDraws(self.seed, step, self.rows.start, len(self.rows))
+        masked_ids, positions, ids, weights = self.masker(input_ids, lengths, draws, continues)
+        place = tf.range(self.reader.length)
+        in_text = place < lengths[:, None]
+        texts = {} if self.text_start is None else _texts(input_ids == self.text_start, in_text)
+        return {
+            "input_ids": masked_ids,
+            "token_type_ids": tf.cast(in_text & (place >= second[:, None]), tf.int32),
+            "attention_mask": tf.cast(in_text, tf.int32),
+            "masked_lm_positions": positions,
+            "masked_lm_ids": ids,
+            "masked_lm_weights": weights,
+            "next_sentence_labels": labels,
+            **texts,
+        }
 
 
-def _read(reader: ExampleReader, indices) -> tf.Tensor:
-    records = tf.numpy_function(reader.read, [indices], tf.int32)
-    return tf.ensure_shape(records, [indices.shape[0], HEADER + reader.length])
-
-
-def _masked(records, masker: Masker, seed: int, step, rows: range) -> dict[str, tf.Tensor]:
-    """[B, HEADER + S] records -> a batch."""
-    labels, second, lengths = records[:, 0], records[:, 1], records[:, 2]
-    input_ids = records[:, HEADER:]
-    place = tf.range(input_ids.shape[1])
-    masked_ids, positions, ids, weights = masker(input_ids, lengths, seed, step, rows.start)
-    in_text = place < lengths[:, None]
+def _texts(starts, in_text) -> dict[str, tf.Tensor]:
+    """[B, S] bool, where a text starts and where one is -> which text a token belongs to, and its place in that."""
+    # Every row starts with a text, so that the texts of the batch can be counted through.
+    flat = tf.reshape(starts, [-1])
+    began = tf.gather(tf.where(flat)[:, 0], tf.cumsum(tf.cast(flat, tf.int32)) - 1)
+    position = tf.reshape(tf.range(flat.shape[0], dtype=tf.int64) - began, starts.shape)
+    inside = tf.cast(in_text, tf.int32)
     return {
-        "input_ids": masked_ids,
-        "token_type_ids": tf.cast(in_text & (place >= second[:, None]), tf.int32),
-        "attention_mask": tf.cast(in_text, tf.int32),
-        "masked_lm_positions": positions,
-        "masked_lm_ids": ids,
-        "masked_lm_weights": weights,
-        "next_sentence_labels": labels,
+        "sequence_ids": tf.cumsum(tf.cast(starts, tf.int32), axis=1) * inside,
+        "position_ids": tf.cast(position, tf.int32) * inside,
     }

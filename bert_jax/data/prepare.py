@@ -22,10 +22,10 @@ import numpy as np
 from tqdm import tqdm
 
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig, differences, to_dict
-from bert_jax.data import corpora, duplicates, tokenizers
+from bert_jax.data import corpora, duplicates, tokenizers, words
 from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece
-from bert_jax.data.examples import record_type
+from bert_jax.data.examples import continues_bit, record_type
 from bert_jax.data.records import FORMAT, SPLITS, Examples
 from bert_jax.data.shards import Counts, ShardWriter, write_aside
 from bert_jax.data.workers import in_workers
@@ -83,6 +83,8 @@ def _job(config: PretrainConfig) -> dict:
     if config.tokenizer.path:
         tokenizers.load(config.tokenizer.path, config.tokenizer)  # What is wrong with it is better said at once.
         files.append(Path(config.tokenizer.path))
+    if config.examples.word_segmenter:
+        words.load(config.examples.word_segmenter)
     found = {
         name: value for name, value in to_dict(config).items() if name in ("seed", "corpus", "tokenizer", "examples")
     }
@@ -317,7 +319,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint(tokenizer),
         "vocab_size": tokenizer.vocab_size,
-        "record": f"{record_type(tokenizer.vocab_size)}: label, second segment's start, length, ids",
+        "record": _record(config, tokenizer),
         "splits": {split: dataclasses.asdict(counts[split].total()) for split in SPLITS},
         "sources": {source: dataclasses.asdict(s) for source, s in counts["train"].sources.items()},
         "unknown_rate": total.unknown / total.tokens,
@@ -329,10 +331,27 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
     write_aside(folder / "manifest.json", json.dumps(manifest).encode())
 
 
+def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:
+    """What a record holds, in words."""
+    segmented = config.examples.word_segmenter is not None
+    dtype = record_type(tokenizer.vocab_size, segmented)
+    fields = f"{dtype}: label, second segment's start, length, ids"
+    return f"{fields}, {continues_bit(dtype)} added to those that continue a word" if segmented else fields
+
+
+def fill(length: str, shards: list[dict]) -> float:
+    """The share of the places in the shards' examples that aren't padding."""
+    places = int(length) * sum(shard["examples"] for shard in shards)
+    return sum(shard["tokens"] for shard in shards) / max(places, 1)
+
+
 def _report(manifest: dict) -> None:
     splits = {split: Statistics(**values) for split, values in manifest["splits"].items()}
     for split, s in splits.items():
-        counts = (f"{sum(x['examples'] for x in v[split]):,} of length {k}" for k, v in manifest["lengths"].items())
+        counts = (
+            f"{sum(x['examples'] for x in v[split]):,} of length {k} ({fill(k, v[split]):.1%} full)"
+            for k, v in manifest["lengths"].items()
+        )
         print(f"{split}: {s.documents:,} documents, {s.tokens:,} tokens; examples: {', '.join(counts)}")
     for source, values in manifest["sources"].items():
         print(f"  {source}: {describe(Statistics(**values))}")
@@ -344,8 +363,9 @@ def _report(manifest: dict) -> None:
         print("         --corpus.deduplicate leaves out the repeated ones")
     if manifest["unknown_rate"] > UNKNOWN_WARNED:
         print("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
-    if manifest["config"]["examples"]["sentence_pairs"] and splits["train"].sentences < 2 * splits["train"].documents:
-        print("warning: documents of one sentence have no next one; train without: --examples.no-sentence-pairs")
+    pairs = manifest["config"]["examples"]["format"] == "sentence_pairs"
+    if pairs and splits["train"].sentences < 2 * splits["train"].documents:
+        print("warning: documents of one sentence have no next one; train without: --examples.format full_sentences")
     if not splits["held_out"].documents:
         print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
 

@@ -24,7 +24,7 @@ from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
 
 SPLITS = ("train", "held_out")
-FORMAT = 1
+FORMAT = 2
 # Files open at once for one split: a process may open about a thousand.
 OPEN_SHARDS = 256
 
@@ -108,7 +108,7 @@ class Examples:
 
     @property
     def dtype(self) -> str:
-        return record_type(self.tokenizer.vocab_size)
+        return record_type(self.tokenizer.vocab_size, self.manifest["config"]["examples"]["word_segmenter"] is not None)
 
     def unigram_log_probabilities(self, vocab_size: int) -> np.ndarray:
         """[vocab_size] of ordinary tokens in the training documents, each counted once more; 0 for all other ids.

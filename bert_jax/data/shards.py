@@ -74,12 +74,13 @@ class ShardWriter:
             for record in records:
                 self._write(length, record)
             self._examples[length] += len(records)
+            self._tokens[length] += result.used[length]
         self._counts.add(source, result)
         self._held_out += result.held_out
 
     def _start(self, number: int) -> None:
         self._number = number
-        self._examples = dict.fromkeys(self._lengths, 0)
+        self._examples, self._tokens = dict.fromkeys(self._lengths, 0), dict.fromkeys(self._lengths, 0)
         self._writers: dict[int, ArrayRecordWriter] = {}
         self._counts = Counts()
         self._held_out: list[Document] = []
@@ -122,8 +123,8 @@ class ShardWriter:
     def _entry(self, length: int) -> dict:
         """What the manifest says of a finished shard."""
         path = self._shard(length)
-        size = path.stat().st_size
-        return {"name": path.name, "examples": self._examples[length], "bytes": size, "crc32": checksum(path)}
+        counts = {"examples": self._examples[length], "tokens": self._tokens[length]}
+        return {"name": path.name, **counts, "bytes": path.stat().st_size, "crc32": checksum(path)}
 
     def _shard(self, length: int) -> Path:
         return self._folder / str(length) / self._split / f"{self._number:05d}.array_record"

@@ -58,16 +58,17 @@ class Embeddings(nn.Module):
         self.LayerNorm = layer_norm(c, name=None)
         self.dropout = nn.Dropout(c.hidden_dropout_prob)
 
-    def __call__(self, input_ids, token_type_ids, deterministic: bool):
-        positions = jnp.arange(input_ids.shape[-1])
-        # [B, S] -> [B, S, H]; positions are the same for every row.
+    def __call__(self, input_ids, token_type_ids, position_ids, deterministic: bool):
+        if position_ids is None:  # The same for every row.
+            position_ids = jnp.arange(input_ids.shape[-1])
+        # [B, S] -> [B, S, H]
         x = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
-        x = self.LayerNorm(x + self.position_embeddings(positions))
+        x = self.LayerNorm(x + self.position_embeddings(position_ids))
         return self.dropout(x, deterministic=deterministic)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of every token to every other (arXiv 1706.03762, section 3.2)."""
+    """Multi-head attention of every token to every other in sight (arXiv 1706.03762, section 3.2)."""
 
     config: ModelConfig
 
@@ -154,9 +155,11 @@ class Layers(nn.Module):
 class BertEncoder(nn.Module):
     """Embeddings and layers: token ids to one vector for each token, and the pooled vector of [CLS].
 
-    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding).
-    Returns `(hidden, pooled)`, [batch, sequence, hidden] and [batch, hidden] in the compute type; `pooled` is None
-    where `pooler` is False. Every id must be below its table's size: JAX clamps those that aren't, silently.
+    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding); for
+    rows of several texts also with `position_ids` (from 0 in each text) and `sequence_ids` (a number for each text): a
+    token then attends to those of its own sequence id only. Returns `(hidden, pooled)`, [batch, sequence, hidden] and
+    [batch, hidden] in the compute type; `pooled` is None where `pooler` is False. Every id must be below its table's
+    size: JAX clamps those that aren't, silently.
     """
 
     config: ModelConfig
@@ -168,10 +171,22 @@ class BertEncoder(nn.Module):
         if self.pooler:
             self.pooler_dense = dense(self.config, self.config.hidden_size, "pooler")
 
-    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+    def __call__(
+        self,
+        input_ids,
+        token_type_ids,
+        attention_mask,
+        position_ids=None,
+        sequence_ids=None,
+        deterministic: bool = True,
+    ):
         # [B, S] -> [B, 1, 1, S]: the same for every head and query.
-        mask_adder = (1.0 - attention_mask[:, None, None, :]) * MASK_ADDER
-        hidden = self.embeddings(input_ids, token_type_ids, deterministic)
+        visible = attention_mask[:, None, None, :]
+        if sequence_ids is not None:
+            # [B, S] -> [B, 1, S, S]: blocks on the diagonal, the same for every head.
+            visible = visible * (sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :])
+        mask_adder = (1.0 - visible) * MASK_ADDER
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic)
         hidden = self.encoder(hidden, mask_adder, deterministic)
         pooled = jnp.tanh(self.pooler_dense(hidden[:, 0])) if self.pooler else None
         return hidden, pooled

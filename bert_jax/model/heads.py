@@ -61,7 +61,17 @@ class BertForPreTraining(nn.Module):
         self.bert = BertEncoder(self.config, pooler=self.next_sentence)
         self.cls = PreTrainingHeads(self.config, self.next_sentence)
 
-    def __call__(self, input_ids, token_type_ids, attention_mask, masked_lm_positions, deterministic: bool = True):
-        hidden, pooled = self.bert(input_ids, token_type_ids, attention_mask, deterministic)
+    def __call__(
+        self,
+        input_ids,
+        token_type_ids,
+        attention_mask,
+        masked_lm_positions,
+        position_ids=None,
+        sequence_ids=None,
+        deterministic: bool = True,
+    ):
+        inputs = (input_ids, token_type_ids, attention_mask, position_ids, sequence_ids)
+        hidden, pooled = self.bert(*inputs, deterministic=deterministic)
         word_embeddings = self.bert.embeddings.word_embeddings.embedding
         return self.cls(hidden, pooled, masked_lm_positions, word_embeddings)

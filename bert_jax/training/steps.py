@@ -12,6 +12,8 @@ from bert_jax.model import BertForPreTraining
 from bert_jax.training import losses
 
 MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")
+# Only batches of packed examples have these.
+PACKED_INPUTS = ("position_ids", "sequence_ids")
 
 
 def make_model(config: PretrainConfig) -> BertForPreTraining:
@@ -35,6 +37,7 @@ def loss_sums(model: BertForPreTraining, params, batch, dropout_key=None) -> dic
     mlm_logits, nsp_logits = model.apply(
         {"params": params},
         *(batch[name] for name in MODEL_INPUTS),
+        **{name: batch[name] for name in PACKED_INPUTS if name in batch},
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
