@@ -124,7 +124,7 @@ def test_examples_cut_off_or_of_another_tokenizer_or_length(capsys, place, confi
         code, error = run(capsys, *pretrain, *flags)
         assert (code, message in error) == (2, True), error
     assert snapshot(place) == before
-    shard = examples / "32/train/00000.array_record"
+    shard = examples / "32/train/00000.records"
     shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
     before = snapshot(place)
     code, error = run(capsys, *pretrain)

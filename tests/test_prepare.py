@@ -132,7 +132,7 @@ def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch)
     for workers in (1, 3):
         run = dataclasses.replace(config.run, workers=workers)
         made.append(prepare(dataclasses.replace(config, run=run), tmp_path / str(workers)).folder)
-    files = sorted(p.relative_to(made[0]) for p in made[0].rglob("*.array_record"))
+    files = sorted(p.relative_to(made[0]) for p in made[0].rglob("*.records"))
     assert len(files) > 4
     assert all(filecmp.cmp(made[0] / file, made[1] / file, shallow=False) for file in files)
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in made]
@@ -332,7 +332,7 @@ def damaged(shard):
 )
 def test_damaged_shards_are_named(config, tmp_path, damage, message):
     folder = prepare(config, tmp_path / "examples").folder
-    shard = folder / "32/train/00000.array_record"
+    shard = folder / "32/train/00000.records"
     damage(shard)
     with pytest.raises(InputError, match=message) as error:
         Examples(folder).check_files([32])

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
     "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
-    "data/": {"bert_jax.config", "bert_jax.data", "array_record", "sentencepiece", "tokenizers", "tqdm"},
+    "data/": {"bert_jax.config", "bert_jax.data", "sentencepiece", "tokenizers", "tqdm"},
     "training/checkpoints.py": {"bert_jax.config", "bert_jax.training", "jax", "orbax"},
     "training/": {
         *("bert_jax.config", "bert_jax.model", "bert_jax.training"),

@@ -5,14 +5,13 @@ counted, and, written before it, `train-00003.held_out.json`, the documents of t
 """
 
 import dataclasses
-import errno
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from bert_jax.data.building import ChunkResult, Statistics
 from bert_jax.data.corpora import Document
@@ -71,8 +70,8 @@ class ShardWriter:
             self.close()
             self._start(number)
         for length, records in result.records.items():
-            for record in records:
-                self._write(length, record)
+            if records:
+                self._file_of(length).writelines(records)
             self._examples[length] += len(records)
             self._tokens[length] += result.used[length]
         self._counts.add(source, result)
@@ -81,31 +80,24 @@ class ShardWriter:
     def _start(self, number: int) -> None:
         self._number = number
         self._examples, self._tokens = dict.fromkeys(self._lengths, 0), dict.fromkeys(self._lengths, 0)
-        self._writers: dict[int, ArrayRecordWriter] = {}
+        self._files: dict[int, BinaryIO] = {}
         self._counts = Counts()
         self._held_out: list[Document] = []
 
-    def _write(self, length: int, record: bytes) -> None:
-        path = self._shard(length)
-        try:
-            if length not in self._writers:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # One record a group, not compressed: each is read at random by itself.
-                self._writers[length] = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
-            self._writers[length].write(record)
-        except RuntimeError as error:
-            raise _os_error(error, path) from None
+    def _file_of(self, length: int) -> BinaryIO:
+        if length not in self._files:
+            path = self._shard(length)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[length] = open(path, "wb")  # noqa: SIM115
+        return self._files[length]
 
     def close(self) -> None:
         """Finishes the shard under way."""
         if self._number is None:
             return
-        for length, writer in self._writers.items():
-            try:
-                writer.close()
-            except RuntimeError as error:
-                raise _os_error(error, self._shard(length)) from None
-        entries = {n: self._entry(n) for n in self._writers}
+        for file in self._files.values():
+            file.close()
+        entries = {n: self._entry(n) for n in self._files}
         write_aside(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
         sources = {source: dataclasses.asdict(s) for source, s in self._counts.sources.items()}
         file = self._file(self._number, "npz")
@@ -127,7 +119,7 @@ class ShardWriter:
         return {"name": path.name, **counts, "bytes": path.stat().st_size, "crc32": checksum(path)}
 
     def _shard(self, length: int) -> Path:
-        return self._folder / str(length) / self._split / f"{self._number:05d}.array_record"
+        return self._folder / str(length) / self._split / f"{self._number:05d}.records"
 
     def _file(self, number: int, ending: str) -> Path:
         return self._progress / f"{self._split}-{number:05d}.{ending}"
@@ -157,10 +149,3 @@ class ShardWriter:
             for length, entry in about["entries"].items():
                 entries[int(length)].append(entry)
         return entries, counts
-
-
-def _os_error(error: RuntimeError, path: Path) -> Exception:
-    """ArrayRecord raises RuntimeError for all that fails."""
-    if "No space left" in str(error):
-        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    return error
