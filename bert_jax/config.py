@@ -37,6 +37,10 @@ class CorpusConfig:
     """tfds: the feature that holds the text."""
     data_dir: str | None = None
     """tfds: where the data sets lie (None: the library's own place)."""
+    clean: bool = True
+    """Resolve HTML entities, drop control characters, compose Unicode (NFC)."""
+    deduplicate: bool = False
+    """Leave out lines that occurred before anywhere in the corpus, exactly; the corpus is read twice."""
     held_out: float = 0.02
     """Share of documents, chosen by their content, that are not trained on but measure the loss. 0: no evaluation."""
 
@@ -52,8 +56,10 @@ class TokenizerConfig:
     """Size of a trained vocabulary, special tokens included."""
     lowercase: bool = True
     """Lower-case and strip accents (an uncased model). A SentencePiece .model brings its own normalisation."""
-    training_characters: int = 100_000_000
-    """A vocabulary is trained on the first so many characters of the training documents."""
+    training_characters: int = 50_000_000
+    """A vocabulary is trained on about so many characters, from all over the training documents."""
+    temperature: float = 1.0
+    """A source (each of corpus.files) of n bytes is sampled by n^(1/temperature): above 1, small languages more."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +266,7 @@ def _problems(c: PretrainConfig):
     if c.corpus.source == "tfds" and not c.corpus.dataset:
         yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
     yield from at_least(16, "tokenizer", "vocab_size")
-    yield from at_least(1, "tokenizer", "training_characters")
+    yield from at_least(1, "tokenizer", "training_characters", "temperature")
     yield from share("examples", "short_sequence_probability")
     if c.examples.word_segmenter is not None and not re.fullmatch(r"[\w.]+:\w+", c.examples.word_segmenter):
         yield "examples.word_segmenter", f"is {c.examples.word_segmenter!r}, must be module:function, as jieba:lcut"

@@ -2,6 +2,7 @@
 
 import gzip
 import lzma
+import random
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def test_text_files_plain_and_packed(tmp_path):
         file.write(TEXT)
     with lzma.open(tmp_path / "c.txt.xz", "wt", newline="") as file:
         file.write(TEXT)
-    assert list(corpora.text_files([str(tmp_path / "*.txt*")])) == DOCUMENTS * 3
+    assert list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "*.txt*"),)))) == DOCUMENTS * 3
 
 
 @pytest.mark.parametrize(
@@ -34,15 +35,15 @@ def test_text_files_plain_and_packed(tmp_path):
 def test_unreadable_files_are_named_with_the_line(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as error:
-        list(corpora.text_files([str(tmp_path / name)]))
+        list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / name),))))
     assert str(tmp_path / name) in str(error.value)
 
 
 def test_no_such_file(tmp_path):
     with pytest.raises(InputError, match="no such file"):
-        list(corpora.text_files([str(tmp_path / "none-*.txt")]))
+        list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "none-*.txt"),))))
     with pytest.raises(InputError, match="is a folder"):
-        list(corpora.text_files([str(tmp_path)]))
+        list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path),))))
 
 
 def test_python_docs_are_megabytes_of_prose_and_always_the_same():
@@ -56,9 +57,48 @@ def test_python_docs_are_megabytes_of_prose_and_always_the_same():
 def test_a_corpus_without_blank_lines_is_parted(tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "LONGEST_DOCUMENT", 100)
     (tmp_path / "a.txt").write_text("twenty characters ok\n" * 100)
-    documents = list(corpora.text_files([str(tmp_path / "a.txt")]))
+    documents = list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))
     assert sum(map(len, documents)) == 100
     assert max(map(len, documents)) <= 6
+
+
+@pytest.mark.parametrize("size", [7, 100, 1000, 10**6])
+def test_wherever_a_file_is_cut_its_documents_are_the_same(tmp_path, monkeypatch, size):
+    rng = random.Random(size)
+    text = "\n\n".join("\n".join(f"Größe {i} 中文 {j}" for j in range(rng.randint(1, 9))) for i in range(200))
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "b.txt").write_text("small\n")
+    (tmp_path / "c.txt").write_text("another")
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", size)
+    config = CorpusConfig(source="text", files=(str(tmp_path / "*.txt"),))
+    expected = [d.split("\n") for d in text.split("\n\n")] + [["small"], ["another"]]
+    assert list(corpora.documents(config)) == expected
+    assert len(list(corpora.chunks(config))) >= len(text.encode()) // size
+
+
+@pytest.mark.parametrize("separator", ["\n", " ", ""])
+def test_a_file_without_blank_lines_is_cut_at_lines_or_spaces_or_characters(tmp_path, monkeypatch, separator):
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(corpora, "CUT_WITHIN", 100)
+    text = separator.join(f"wörter{i}中" for i in range(2000))
+    (tmp_path / "a.txt").write_text(text)
+    chunks = list(corpora.chunks(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))
+    lines = [line for chunk in chunks for document in chunk.documents(clean=False) for line in document]
+    assert separator.join(lines) == text
+    assert max(len(line.encode()) for line in lines) <= 1100
+
+
+@pytest.mark.parametrize(
+    ("line", "clean"),
+    [
+        ("R&amp;D &lt;b&gt; caf&eacute; &#8364;5", "R&D <b> café €5"),
+        ("cafe\u0301 a\x00b\x07c \ufffd", "café abc"),
+        ("tab\tand no-break\u00a0space", "tab\tand no-break\u00a0space"),
+        ("\u200d👩\u200d👧 &nbsp;", "\u200d👩\u200d👧"),
+    ],
+)
+def test_cleaned_lines(line, clean):
+    assert corpora.clean_line(line) == clean
 
 
 def test_held_out_is_a_share_by_content():

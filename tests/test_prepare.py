@@ -2,8 +2,11 @@
 
 import dataclasses
 import filecmp
+import gzip
 import json
 import random
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +17,12 @@ import pytest
 from conftest import small_config, write_corpus
 
 from bert_jax.config import ExamplesConfig, InputError, TokenizerConfig
+from bert_jax.data import corpora
 from bert_jax.data import examples as building
 from bert_jax.data import prepare as preparing
-from bert_jax.data.prepare import DuplicateLines, prepare
+from bert_jax.data.dry_run import dry_run
+from bert_jax.data.duplicates import DuplicateLines, find_repeated
+from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
 
 
@@ -113,12 +119,15 @@ def test_manifest_counts_what_is_there(examples, config):
     assert (records[:, 3] == examples.tokenizer.special_ids["[CLS]"]).all()
     assert np.array_equal(reader.read(np.array([5, 0, 5])), records[[5, 0, 5]])
     assert sum(manifest["unigram_counts"]) == train["tokens"]
-    assert manifest["fill"]["32"]["train"] == (records[:, 3:] != examples.tokenizer.special_ids["[PAD]"]).mean()
+    assert (
+        preparing.fill("32", manifest["lengths"]["32"]["train"])
+        == (records[:, 3:] != examples.tokenizer.special_ids["[PAD]"]).mean()
+    )
 
 
 def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(preparing, "CHUNK_CHARACTERS", 1000)
-    monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", 2)
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", (2, 2))
     made = []
     for workers in (1, 3):
         run = dataclasses.replace(config.run, workers=workers)
@@ -151,6 +160,143 @@ def test_share_of_duplicates_stays_right_when_sampled():
         counted.add(block)
     assert len(counted._counts) <= 1000
     assert abs(counted.share() - 1 / 3) < 0.03
+
+
+@pytest.mark.parametrize("at_once", [16, 100, 10**6])
+def test_repeated_lines_are_found_in_bounded_memory(tmp_path, at_once):
+    hashes = np.random.default_rng(0).integers(0, 2**64 - 1, 300, np.uint64, endpoint=True)
+    hashes = np.concatenate([hashes, hashes[::3], hashes[:50], np.array([0, 2**64 - 1, 0], np.uint64)])
+    (tmp_path / "hashes").write_bytes(hashes.tobytes())
+    found = find_repeated(tmp_path / "hashes", tmp_path / "marks", at_once)
+    seen: set[int] = set()
+    expected = [value in seen or bool(seen.add(value)) for value in hashes.tolist()]
+    assert np.fromfile(tmp_path / "marks", np.uint8).astype(bool).tolist() == expected
+    assert found == sum(expected) == 151
+
+
+def test_repeated_lines_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 2000)
+    corpus = write_corpus(tmp_path / "a.txt")
+    lines = [line for line in corpus.read_text().split("\n") if line]
+    corpus.write_text(corpus.read_text() + "\n" + corpus.read_text())
+    config = small_config(corpus)
+    config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, deduplicate=True))
+    manifest = prepare(config, tmp_path / "examples").manifest
+    assert sum(split["lines"] for split in manifest["splits"].values()) == len(set(lines))
+    assert manifest["splits"]["train"]["removed_lines"] == 2 * len(lines) - len(set(lines))
+    assert manifest["duplicate_lines"] == 0
+    assert "lines that occurred before were left out" in capsys.readouterr().out
+
+
+def test_a_vocabulary_is_trained_on_a_share_of_each_source():
+    sizes = {"en": 9_000_000, "sw": 1_000_000}
+    even = preparing.sampling_rates(sizes, TokenizerConfig(training_characters=1_000_000))
+    assert even == pytest.approx({"en": 0.1, "sw": 0.1})
+    rates = preparing.sampling_rates(sizes, TokenizerConfig(training_characters=1_000_000, temperature=2))
+    assert rates == pytest.approx({"en": 0.75 / 9, "sw": 0.25})
+    all_of_it = preparing.sampling_rates(sizes, TokenizerConfig(temperature=2))
+    assert all_of_it == pytest.approx({"en": 7.5 / 9, "sw": 2.5})
+
+
+def test_a_dry_run_says_what_comes(config, examples, capsys):
+    found = dry_run(config)
+    totals = examples.manifest["splits"]["train"], examples.manifest["splits"]["held_out"]
+    for name in ("documents", "sentences"):
+        assert found[name] == pytest.approx(sum(split[name] for split in totals))
+    made = sum(s["examples"] for split in examples.manifest["lengths"]["32"].values() for s in split)
+    assert found["examples_32"] == pytest.approx(made, rel=0.05)
+    assert "examples" in capsys.readouterr().out
+
+
+def long_corpus(folder):
+    """Two files of a few chunks each, one of them compressed: some shards."""
+    write_corpus(folder / "a.txt", documents=9_000)
+    text = write_corpus(folder / "b.txt", documents=9_000, seed=1).read_bytes()
+    (folder / "b.txt").unlink()
+    (folder / "b.gz").write_bytes(gzip.compress(text, 1))
+    return ["--corpus.source", "text", "--corpus.files", str(folder / "a.txt"), str(folder / "b.gz")]
+
+
+def prepare_command(output, *flags) -> list[str]:
+    command = [sys.executable, "-m", "bert_jax", "prepare", "--config", "pretrain_tiny", "--output", str(output)]
+    return [*command, "--tokenizer.vocab-size", "300", *flags]
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_anywhere_and_started_again_every_byte_is_the_same(tmp_path, kills):
+    flags = long_corpus(tmp_path)
+    start = time.time()
+    subprocess.run(prepare_command(tmp_path / "whole", *flags), check=True, capture_output=True)
+    seconds = time.time() - start
+    expected, out, killed = files_of(tmp_path / "whole"), tmp_path / "out", 0
+    assert len(expected) > 4
+    while killed < kills:
+        if out.exists():  # Done, or killed when it was.
+            assert files_of(out) == expected
+            shutil.rmtree(out)
+        workers = ["--run.workers", str(random.randint(1, 3))]
+        process = subprocess.Popen(
+            prepare_command(out, *flags, *workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert process.wait(random.uniform(0.2, 0.8) * seconds) == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            killed += 1
+    if not out.exists():
+        subprocess.run(prepare_command(out, *flags), check=True, capture_output=True)
+    assert files_of(out) == expected
+
+
+def test_what_was_finished_remains_where_the_disk_is_full(tmp_path):
+    flags, disk = long_corpus(tmp_path), tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(prepare_command(tmp_path / "whole", *flags), check=True, capture_output=True)
+    size = sum(map(len, files_of(tmp_path / "whole").values()))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 3 // 4}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk")
+    try:
+        done = subprocess.run(prepare_command(disk / "out", *flags), capture_output=True, text=True)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        last = done.stderr.strip().split("\n")[-1]
+        assert re.search(r"no space left on the disk; \d finished shards are kept in .*/disk/out.partial", last)
+        subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
+        subprocess.run(prepare_command(disk / "out", *flags), check=True, capture_output=True)
+        assert files_of(disk / "out") == files_of(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_what_another_run_left_is_not_gone_on_with(config, tmp_path):
+    partial = tmp_path / "out.partial"
+    (partial / "progress").mkdir(parents=True)
+    job = preparing._job(config)
+    (partial / "job.json").write_text(json.dumps(job | {"seed": 7}))
+    with pytest.raises(InputError, match=r"out\.partial: seed was 7 in the run that was stopped there, is 0 now"):
+        prepare(config, tmp_path / "out")
+
+
+def test_beam_makes_the_same_bytes(config, tmp_path, monkeypatch):
+    from bert_jax.data.beam import BeamEngine
+
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", (2, 2))
+    text = write_corpus(tmp_path / "b.txt", seed=1).read_bytes()
+    (tmp_path / "b.gz").write_bytes(gzip.compress(text + b"\n\n" + text[:500]))
+    files = (*config.corpus.files, str(tmp_path / "b.gz"))
+    config = dataclasses.replace(
+        config, corpus=dataclasses.replace(config.corpus, files=files, deduplicate=True, held_out=0.2)
+    )
+    ours = prepare(config, tmp_path / "ours").folder
+    theirs = prepare(config, tmp_path / "theirs", engine=BeamEngine(["--runner=DirectRunner"])).folder
+    assert files_of(ours) == files_of(theirs)
+    assert len(files_of(ours)) > 6
 
 
 def test_nothing_is_left_where_the_corpus_is_bad(tmp_path):

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
+    "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
     "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
     "data/": {"bert_jax.config", "bert_jax.data", "sentencepiece", "tokenizers", "tqdm"},
     "training/checkpoints.py": {"bert_jax.config", "bert_jax.training", "jax", "orbax"},

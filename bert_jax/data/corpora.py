@@ -1,39 +1,126 @@
-"""Corpora: an iterator of documents from the embedded documentation, text files, or a TFDS text data set.
+"""Corpora: the embedded documentation, text files, or a TFDS text data set, as chunks of documents.
 
-A document is a list of lines that aren't blank; a line is a paragraph or a sentence.
+A document is a list of lines that aren't blank; a line is a paragraph or a sentence. A chunk of plain files only says
+where its text lies, and is read by the process that works on it. Other sources come in pieces (a compressed file, a
+shard of a data set), each to be read from its start, and are chunks once they are read.
 """
 
 import ast
 import glob
 import gzip
 import hashlib
+import html
 import inspect
+import io
 import lzma
 import re
 import sysconfig
+import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from bert_jax.config import CorpusConfig, InputError
 
 Document = list[str]
 
+CHUNK_BYTES = 1 << 20
 # Longer documents are parted: memory stays bounded where a corpus has no blank lines, and next sentences from another
 # document can be had near by.
 LONGEST_DOCUMENT = 1 << 16  # characters
+# How far a plain file is searched for a blank line, a line's end or a space to cut it at.
+CUT_WITHIN = 1 << 16
+OPENERS = {".gz": gzip.open, ".xz": lzma.open}
+# Text of a compressed file, to its size: a guess, for planning only.
+COMPRESSION = 3.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """The bytes of a plain file from the first cut at or after `start` to that at or after `end`."""
+
+    file: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """About `CHUNK_BYTES` of text: parts of plain files, or documents read already. `source` is the corpus's name."""
+
+    source: str
+    parts: tuple[Part, ...] = ()
+    read: tuple[Document, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the files, or characters of the documents."""
+        return sum(part.end - part.start for part in self.parts) + sum(len(line) for d in self.read for line in d)
+
+    def documents(self, clean: bool) -> Iterator[Document]:
+        """Its documents, cleaned or as they stand. Raises `InputError` naming the file and line."""
+        documents = (document for part in self.parts for document in _documents_of(_lines_of_part(part)))
+        for document in self.read or documents:
+            lines = [line for line in map(clean_line, document) if line] if clean else document
+            if lines:
+                yield lines
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What has to be read from its start: a compressed file, a shard of a data set, the documentation."""
+
+    source: str
+    read: Callable[[], Iterator[Document]]
 
 
 def documents(config: CorpusConfig) -> Iterator[Document]:
-    """Every document of the corpus, always in the same order. Raises `InputError` naming the file and line."""
-    if config.source == "text":
-        return text_files(config.files)
-    if config.source == "tfds":
-        # TensorFlow comes with it, so only here.
-        from bert_jax.data.tfds_corpus import tfds_documents
+    """Every document of the corpus, always in the same order."""
+    for chunk in chunks(config):
+        yield from chunk.documents(config.clean)
 
-        return tfds_documents(config)
-    return python_docs()
+
+def chunks(config: CorpusConfig) -> Iterator[Chunk]:
+    """The corpus in chunks, always the same. Raises `InputError` naming the file (and line) that can't be read."""
+    return chain.from_iterable(map(chunks_of, pieces(config)))
+
+
+def pieces(config: CorpusConfig) -> Iterator[Chunk | Piece]:
+    """The corpus in pieces and, where it is plain files, chunks, that any process can read by themselves."""
+    if config.source == "text":
+        for pattern in config.files:
+            yield from _text_pieces(pattern)
+    elif config.source == "tfds":
+        # TensorFlow comes with it, so only here.
+        from bert_jax.data.tfds_corpus import tfds_documents, tfds_shards
+
+        for split in tfds_shards(config):
+            yield Piece(config.dataset, partial(tfds_documents, config, split))
+    else:
+        yield Piece("python-docs", python_docs)
+
+
+def chunks_of(piece: Chunk | Piece) -> Iterator[Chunk]:
+    """The chunks of a piece; a chunk is one already."""
+    return iter([piece]) if isinstance(piece, Chunk) else read_chunks(piece.source, piece.read())
+
+
+def sizes(config: CorpusConfig) -> dict[str, int]:
+    """About how many bytes of text each source has, known before reading it."""
+    if config.source == "text":
+        return {pattern: sum(map(_text_size, expand([pattern]))) for pattern in config.files}
+    if config.source == "tfds":
+        from bert_jax.data.tfds_corpus import tfds_size
+
+        return {config.dataset: tfds_size(config)}
+    return {"python-docs": CHUNK_BYTES}
+
+
+def _text_size(file: Path) -> int:
+    return int(file.stat().st_size * (COMPRESSION if file.suffix in OPENERS else 1))
 
 
 def place(document: Document) -> float:
@@ -47,13 +134,21 @@ def is_held_out(document: Document, share: float) -> bool:
     return place(document) < share
 
 
-def text_files(patterns: Iterable[str]) -> Iterator[Document]:
-    """Documents of UTF-8 files, plain, .gz or .xz: blank lines, and the files' ends, part them."""
-    for file in _expand(patterns):
-        yield from _documents_of(_lines(file))
+# What no tokenizer makes a token of: control characters that aren't white space, and the mark of broken text.
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd]")
 
 
-def _expand(patterns: Iterable[str]) -> list[Path]:
+def clean_line(line: str) -> str:
+    """HTML entities resolved, control characters dropped, Unicode composed (NFC), as released vocabularies have it."""
+    if "&" in line:
+        line = html.unescape(line)
+    if not line.isascii() or not line.isprintable():
+        line = unicodedata.normalize("NFC", _CONTROL.sub("", line))
+    return line.strip()
+
+
+def expand(patterns: Iterable[str]) -> list[Path]:
+    """The files of the globs, in order; `InputError` for one that names none."""
     files = []
     for pattern in patterns:
         matches = [pattern] if Path(pattern).is_file() else sorted(glob.glob(pattern, recursive=True))
@@ -65,21 +160,101 @@ def _expand(patterns: Iterable[str]) -> list[Path]:
     return files
 
 
-def _lines(file: Path) -> Iterator[str]:
-    """The file's lines without their ends; white space inside a line is left as it is."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
+def _text_pieces(pattern: str) -> Iterator[Chunk | Piece]:
+    """Large plain files are cut, small ones share a chunk; a compressed one is a piece."""
+    parts: list[Part] = []
+    room = CHUNK_BYTES
+    for file in expand([pattern]):
+        if file.suffix in OPENERS:
+            yield Piece(pattern, partial(_documents_of_compressed, file))
+            continue
+        size = file.stat().st_size
+        for start in range(0, size, CHUNK_BYTES):
+            part = Part(str(file), start, min(start + CHUNK_BYTES, size))
+            if part.end - part.start > room and parts:
+                yield Chunk(pattern, tuple(parts))
+                parts, room = [], CHUNK_BYTES
+            parts.append(part)
+            room -= part.end - part.start
+    if parts:
+        yield Chunk(pattern, tuple(parts))
+
+
+def read_chunks(source: str, documents: Iterable[Document]) -> Iterator[Chunk]:
+    """Documents, as they come, in chunks."""
+    waiting: list[Document] = []
+    characters = 0
+    for document in documents:
+        waiting.append(document)
+        characters += sum(map(len, document))
+        if characters >= CHUNK_BYTES:
+            yield Chunk(source, read=tuple(waiting))
+            waiting, characters = [], 0
+    if waiting:
+        yield Chunk(source, read=tuple(waiting))
+
+
+def _lines_of_part(part: Part) -> list[str]:
+    """The lines between two cuts, without white space around them."""
+    try:
+        with open(part.file, "rb") as stream:
+            start, end = _cut(stream, part.start), _cut(stream, part.end)
+            stream.seek(start)
+            text = stream.read(end - start).decode("utf-8" if start else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise _not_utf8(Path(part.file)) from None
+    except OSError as error:
+        raise InputError(f"{part.file}: {error.strerror}") from None
+    return [line.strip() for line in text.split("\n")]
+
+
+def _cut(stream: io.BufferedReader, at: int) -> int:
+    """Where a file is cut at or after a byte: behind a blank line, or else a line, or else a space, or a character."""
+    if at == 0:
+        return 0
+    stream.seek(at)
+    window = stream.read(CUT_WITHIN)
+    for pattern in (rb"\n\s*\n", rb"\n", rb"\s"):
+        if found := re.search(pattern, window):
+            return at + found.end()
+        if len(window) < CUT_WITHIN:  # The file's last document.
+            return at + len(window)
+    return at + len(window) - len(window.lstrip(bytes(range(0x80, 0xC0))))
+
+
+def _documents_of_compressed(file: Path) -> Iterator[Document]:
+    return _documents_of(_lines_of_compressed(file))
+
+
+def _lines_of_compressed(file: Path) -> Iterator[str]:
+    """The lines without white space around them; one that is longer than a chunk is cut."""
     number = 0
     try:
-        with opener(file, "rb") as stream:
-            for number, line in enumerate(stream, 1):
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-    except UnicodeDecodeError as error:
-        at = f"{file}, line {number}: not UTF-8 (byte {error.start}: {error.object[error.start]:#04x})"
-        raise InputError(f"{at}; convert it, for example with iconv -t UTF-8") from None
+        with OPENERS[file.suffix](file, "rt", encoding="utf-8-sig", newline="\n") as stream:
+            while line := stream.readline(CHUNK_BYTES):
+                number += 1
+                yield line.strip()
+    except UnicodeDecodeError:
+        raise _not_utf8(file) from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{file}, after line {number}: damaged {file.suffix} file ({error})") from None
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
+
+
+def _not_utf8(file: Path) -> InputError:
+    """Says where a file's first byte is that isn't UTF-8."""
+    number = 0
+    with OPENERS.get(file.suffix, open)(file, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"byte {error.start}: {error.object[error.start]:#04x}"
+                break
+        else:
+            byte = "in the middle of a character"
+    return InputError(f"{file}, line {number}: not UTF-8 ({byte}); convert it, for example with iconv -t UTF-8")
 
 
 def _documents_of(lines: Iterable[str]) -> Iterator[Document]:

@@ -1,161 +1,334 @@
-"""Corpus to examples on disk: in several processes, in bounded memory, whole or not at all.
+"""Corpus to examples on disk: in several processes, in bounded memory, and going on where it was stopped.
 
-The corpus is read in order and cut into chunks of documents of one split. Workers turn chunks into records, and
-this process writes them into shards, in the chunks' order. What a worker makes depends on its chunk and the seed only:
-the number of workers changes nothing.
+The corpus is cut into chunks of about a megabyte. Workers turn chunks into records, and this process writes them into
+shards, in the chunks' order. What a worker makes depends on its chunk and the seed only, and a shard is finished whole
+or made again: neither the number of workers nor being killed changes a byte. Held-out documents are set aside
+meanwhile, and become chunks of their own at the end: a next sentence from elsewhere then comes from the same split.
 """
 
+import contextlib
 import dataclasses
-import hashlib
-import itertools
+import errno
+import functools
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import random
+import math
 import shutil
-import threading
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax.config import ExamplesConfig, InputError, PretrainConfig, to_dict
-from bert_jax.data import corpora, tokenizers, words
-from bert_jax.data.examples import build, continues_bit, record_type, split_sentences, to_record, tokens_used
-from bert_jax.data.records import FORMAT, SPLITS, Examples, shard_entry
-from bert_jax.data.tokenizers import UNK
+from bert_jax.config import InputError, PretrainConfig, TokenizerConfig, differences, to_dict
+from bert_jax.data import corpora, duplicates, tokenizers, words
+from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
+from bert_jax.data.corpora import Chunk, Piece
+from bert_jax.data.examples import continues_bit, record_type
+from bert_jax.data.records import FORMAT, SPLITS, Examples
+from bert_jax.data.shards import Counts, ShardWriter, write_aside
+from bert_jax.data.workers import in_workers
 
-CHUNK_CHARACTERS = 1 << 20
-# A shard holds the examples of so many chunks: tens of megabytes, and hundreds of files for all of Wikipedia.
-CHUNKS_A_SHARD = 64
-ENCODED_AT_ONCE = 1 << 11  # sentences
+# So many shards are aimed at, of so many chunks each: a run that is killed loses less than one.
+SHARDS = 256
+CHUNKS_A_SHARD = (4, 256)
 # Larger shares of repeated lines (the loss gets stuck on them) and of unknown tokens are warned about.
 DUPLICATES_WARNED = 0.1
 UNKNOWN_WARNED = 0.05
 
 
-def prepare(config: PretrainConfig, output: str | Path, overwrite: bool = False) -> Examples:
+def prepare(
+    config: PretrainConfig, output: str | Path, overwrite: bool = False, engine: "Engine | None" = None
+) -> Examples:
     """Makes the folder `output` with the examples of `config` for the lengths of all its phases.
 
-    Raises `InputError`, with nothing written, where the folder is taken, the corpus can't be read or is empty.
+    They are made in `output`.partial, where a run that was stopped goes on, and moved into place when they are whole.
+    `engine` does the work (None: processes of this machine, as many as `run.workers` says).
+    Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was finished,
+    nothing is left of it.
     """
     output = Path(output).absolute()
+    partial, old = (output.with_name(f"{output.name}.{suffix}") for suffix in ("partial", "old"))
+    _check_free(output, overwrite)
+    job = _job(config)
+    made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
+    with _kept_if_begun(partial, made):
+        _begin(partial, job, overwrite)
+        if not (partial / "manifest.json").exists():
+            _write(config, _tokenizer(config, partial), partial, engine or Processes(config.run.workers))
+        for leftover in ("progress", "job.json"):
+            _remove(partial / leftover)
+    _remove(old)
+    if output.exists():
+        output.rename(old)
+    partial.rename(output)
+    _remove(old)
+    examples = Examples(output)
+    _report(examples.manifest)
+    return examples
+
+
+def _check_free(output: Path, overwrite: bool) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not overwrite:
             raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
         if not (output / "manifest.json").is_file():
             raise InputError(f"{output}: holds no examples, so it isn't overwritten; choose another folder")
+
+
+def _job(config: PretrainConfig) -> dict:
+    """What decides the bytes of the examples: a run goes on with another's shards only where it is the same."""
+    files = corpora.expand(config.corpus.files) if config.corpus.source == "text" else []
+    if config.tokenizer.path:
+        tokenizers.load(config.tokenizer.path, config.tokenizer)  # What is wrong with it is better said at once.
+        files.append(Path(config.tokenizer.path))
     if config.examples.word_segmenter:
-        words.load(config.examples.word_segmenter)  # Before hours of work.
-    partial, old = (output.with_name(f"{output.name}.{suffix}") for suffix in ("partial", "old"))
-    tokenizer = _tokenizer(config)
-    made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
-    shutil.rmtree(partial, ignore_errors=True)
+        words.load(config.examples.word_segmenter)
+    found = {
+        name: value for name, value in to_dict(config).items() if name in ("seed", "corpus", "tokenizer", "examples")
+    }
+    states = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    return {"format": FORMAT, **found, "lengths": list(sequence_lengths(config)), "files": states}
+
+
+def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
+    """Of all phases, each once, ascending."""
+    return tuple(sorted({phase.sequence_length for phase in config.phases}))
+
+
+def _begin(partial: Path, job: dict, overwrite: bool) -> None:
+    """Makes the folder, or takes up what an earlier run of the same job left there."""
+    file = partial / "job.json"
+    if partial.exists() and not file.exists():
+        _remove(partial)  # Killed before it began, or behind its end.
+    if file.exists():
+        different = differences(json.loads(file.read_text()), job)
+        if not different:
+            return
+        if not overwrite:
+            name, there, here = different[0]
+            what = f"{name} was {there!r} in the run that was stopped there, is {here!r} now"
+            raise InputError(f"{partial}: {what}; give it back to go on, or remove the folder")
+        _remove(partial)
     partial.mkdir(parents=True)
+    write_aside(file, json.dumps(job).encode())
+
+
+@contextlib.contextmanager
+def _kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
+    """Where something fails, removes the folder and those `made` for it, unless there are finished shards to keep."""
     try:
-        _write(config, tokenizer, partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in made:
-            folder.rmdir()
+        yield
+    except BaseException as error:
+        finished = sum(1 for _ in (partial / "progress").glob("*.npz"))
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not finished:
+            _remove(partial)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        kept = f"; {finished} finished shards are kept in {partial}, and the same command goes on" if finished else ""
+        if full:
+            raise InputError(f"{partial}: no space left on the disk{kept or '; free some'}") from None
+        if isinstance(error, InputError):
+            raise InputError(f"{error}{kept}") from None
+        if finished:
+            print(f"\n{kept[2:]}", file=sys.stderr)
         raise
-    shutil.rmtree(old, ignore_errors=True)
-    if output.exists():
-        output.rename(old)
-    partial.rename(output)
-    shutil.rmtree(old, ignore_errors=True)
-    return Examples(output)
 
 
-def training_text(config: PretrainConfig) -> Iterator[str]:
-    """The lines of the training documents."""
-    for document in corpora.documents(config.corpus):
-        if not corpora.is_held_out(document, config.corpus.held_out):
-            yield from document
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
-def _tokenizer(config: PretrainConfig) -> tokenizers.Tokenizer:
+# ---- Tokenizer ------------------------------------------------------------------------------------------------------
+
+
+def _tokenizer(config: PretrainConfig, folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of the config, loaded or trained, or the one that an earlier run left in the folder."""
+    file = folder / "tokenizer.json"
+    if file.exists():
+        return tokenizers.from_dict(json.loads(file.read_bytes()))
     if config.tokenizer.path:
         tokenizer = tokenizers.load(config.tokenizer.path, config.tokenizer)
     else:
-        lines = training_text(config)
-        first = next(lines, None)
-        if first is None:
-            raise InputError(_empty(config))
-        bar = tqdm(itertools.chain([first], lines), desc="tokenizer", unit=" lines", unit_scale=True)
-        tokenizer = tokenizers.train(bar, config.tokenizer)
+        tokenizer = tokenizers.train(TokenizerSample(config), config.tokenizer)
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:
         sizes = f"model.vocab_size is {config.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}"
         raise InputError(f"{sizes}; leave model.vocab_size out to take the tokenizer's")
+    write_aside(file, json.dumps(tokenizer.to_dict()).encode())
     return tokenizer
 
 
-def _empty(config: PretrainConfig) -> str:
+class TokenizerSample:
+    """The lines that a vocabulary is trained on, of chunks spread over each source; iterated as often as asked."""
+
+    def __init__(self, config: PretrainConfig):
+        self._config = config
+        self._rates = sampling_rates(corpora.sizes(config.corpus), config.tokenizer)
+
+    def __iter__(self) -> Iterator[str]:
+        corpus = self._config.corpus
+        taken = dict.fromkeys(self._rates, 0.0)
+        most = 2 * self._config.tokenizer.training_characters  # Where a source's size is unknown, or guessed too low.
+        with tqdm(desc="tokenizer", unit=" characters", unit_scale=True) as bar:
+            for number, chunk in enumerate(corpora.chunks(corpus)):
+                before = math.ceil(taken[chunk.source])
+                taken[chunk.source] += self._rates[chunk.source]
+                for _ in range(math.ceil(taken[chunk.source]) - before):
+                    for document in self._documents(chunk, number):
+                        yield from document
+                        bar.update(sum(map(len, document)))
+                if bar.n > most:
+                    break
+        if not bar.n:
+            raise InputError(empty(self._config))
+
+    def _documents(self, chunk: Chunk, number: int) -> list[corpora.Document]:
+        documents = list(chunk.documents(self._config.corpus.clean))
+        return hold_out(documents, self._config.corpus.held_out, at_least_one=number == 0)[0]
+
+
+def sampling_rates(sizes: dict[str, int], config: TokenizerConfig) -> dict[str, float]:
+    """How often the text of each source is taken, for about `training_characters` altogether.
+
+    A source of n bytes (0: unknown, all of it is taken) has a share proportional to n^(1 / temperature) (arXiv
+    1901.07291, section 3.1).
+    """
+    weights = {source: size ** (1 / config.temperature) for source, size in sizes.items()}
+    wanted = min(config.training_characters, sum(sizes.values()))
+    total = sum(weights.values())
+    return {source: wanted * weights[source] / total / size if size else 1.0 for source, size in sizes.items()}
+
+
+def empty(config: PretrainConfig) -> str:
     name = {"text": " ".join(config.corpus.files), "tfds": config.corpus.dataset}.get(
         config.corpus.source, "python-docs"
     )
     return f"{name}: the corpus is empty; it has no line that isn't blank"
 
 
-@dataclasses.dataclass
-class Statistics:
-    """What is counted of a chunk's split, added up in the manifest."""
-
-    documents: int = 0
-    lines: int = 0
-    sentences: int = 0
-    tokens: int = 0
-    unknown: int = 0
-
-    def add(self, other: "Statistics") -> None:
-        for field in dataclasses.fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+# ---- Examples -------------------------------------------------------------------------------------------------------
 
 
-def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
-    lengths = tuple(sorted({phase.sequence_length for phase in config.phases}))
-    statistics = {split: Statistics() for split in SPLITS}
-    writers = {(split, n): ShardWriter(folder / str(n) / split) for split in SPLITS for n in lengths}
-    unigram_counts = np.zeros(tokenizer.vocab_size, np.int64)
-    duplicates = DuplicateLines()
-    used = Counter()  # Places in the records that hold a token, by split and length.
-    chunks = _chunks(corpora.documents(config.corpus), config.corpus.held_out)
-    job = Job(tokenizer.to_dict(), config.examples, lengths, config.seed)
-    with tqdm(desc="examples", unit=" characters", unit_scale=True) as bar:
-        for chunk, result in _in_workers(job, chunks, config.run.workers):
-            statistics[chunk.split].add(result.statistics)
-            for length, records in result.records.items():
-                writers[chunk.split, length].write(records, shard=chunk.number // CHUNKS_A_SHARD)
-                used[chunk.split, str(length)] += result.used[length]
-            if chunk.split == "train":
-                unigram_counts += result.unigram_counts
-            duplicates.add(result.line_hashes)
-            bar.update(chunk.characters)
-    shards = {str(n): {split: writers[split, n].close() for split in SPLITS} for n in lengths}
-    total = sum(s.tokens for s in statistics.values())
-    if not any(s["train"] for s in shards.values()):
-        raise InputError(_empty(config) if not total else "every document is held out; lower corpus.held_out")
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """The work that makes a split: chunks, in their order, each with what it takes besides."""
+
+    pieces: Callable[[], Iterable[Chunk | Piece]]
+    job: Job
+    tokenizer: tokenizers.Tokenizer
+    chunks_a_shard: int
+    repeated: "RepeatedLines | None" = None
+    size: int | None = None
+    """In bytes, where it is known."""
+
+    def __iter__(self) -> Iterator[tuple[Chunk, int, np.ndarray | None, Job]]:
+        for number, chunk in enumerate(chain.from_iterable(map(corpora.chunks_of, self.pieces()))):
+            yield chunk, number, self.repeated.of(number) if self.repeated else None, self.job
+
+
+Engine = Callable[[ShardWriter, Calls], None]
+
+
+class Processes:
+    """Writes a split's shards with processes of this machine."""
+
+    def __init__(self, workers: int | None):
+        self._workers = workers
+
+    def __call__(self, writer: ShardWriter, calls: Calls) -> None:
+        with tqdm(total=calls.size, desc=f"{calls.job.split} examples", unit="B", unit_scale=True) as bar:
+
+            def unfinished():
+                for call in calls:
+                    if writer.is_finished(call[1] // calls.chunks_a_shard):
+                        bar.update(call[0].size)
+                    else:
+                        yield call
+
+            start = (calls.tokenizer.to_dict(),)
+            for (chunk, number, *_), result in in_workers(work_here, unfinished(), self._workers, start_worker, start):
+                writer.add(number // calls.chunks_a_shard, chunk.source, result)
+                bar.update(chunk.size)
+        writer.close()
+
+
+def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path, engine: Engine) -> None:
+    """Both splits, then the manifest, which makes them valid."""
+    lengths = sequence_lengths(config)
+    size = sum(corpora.sizes(config.corpus).values())
+    chunks_a_shard = min(max(size // corpora.CHUNK_BYTES // SHARDS, CHUNKS_A_SHARD[0]), CHUNKS_A_SHARD[1])
+    repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
+    job = Job("train", config.corpus, config.examples, lengths, config.seed)
+    train, held_out = (ShardWriter(folder, split, lengths) for split in SPLITS)
+    pieces = functools.partial(corpora.pieces, config.corpus)
+    engine(train, Calls(pieces, job, tokenizer, chunks_a_shard, repeated, size))
+    # These documents are cleaned already, and all of them belong to their split.
+    job = dataclasses.replace(
+        job, split="held_out", corpus=dataclasses.replace(config.corpus, held_out=0.0, clean=False)
+    )
+    engine(held_out, Calls(lambda: [Piece("held_out", train.held_out)], job, tokenizer, chunks_a_shard))
+    _write_manifest(config, tokenizer, folder, {"train": train.summary(), "held_out": held_out.summary()})
+
+
+class RepeatedLines:
+    """Which lines of each chunk occurred before in the corpus."""
+
+    def __init__(self, marks: Path, lines: list[int]):
+        self._marks = np.memmap(marks, np.uint8, "r") if sum(lines) else np.zeros(0, np.uint8)
+        self._starts = np.cumsum([0, *lines])
+
+    def of(self, number: int) -> np.ndarray:
+        """[lines] bool."""
+        return np.array(self._marks[self._starts[number] : self._starts[number + 1]], bool)
+
+
+def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> RepeatedLines:
+    """Reads the corpus once, for its lines alone."""
+    hashes, marks, counts = (folder / "progress" / name for name in ("lines.hashes", "lines.repeated", "lines.json"))
+    hashes.parent.mkdir(exist_ok=True)
+    if not counts.exists():
+        job = Job("train", config.corpus, config.examples, (), config.seed)
+        lines = []
+        with open(hashes, "wb") as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
+            calls = ((chunk, job) for chunk in corpora.chunks(config.corpus))
+            for (chunk, _), found in in_workers(lines_of, calls, config.run.workers):
+                stream.write(found.tobytes())
+                lines.append(len(found))
+                bar.update(chunk.size)
+        duplicates.find_repeated(hashes, marks)
+        write_aside(counts, json.dumps(lines).encode())
+    return RepeatedLines(marks, json.loads(counts.read_bytes()))
+
+
+def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path, summaries: dict) -> None:
+    entries = {split: entries for split, (entries, _) in summaries.items()}
+    counts: dict[str, Counts] = {split: counts for split, (_, counts) in summaries.items()}
+    everything = Counts()
+    for split in SPLITS:
+        everything.merge(counts[split])
+    total = everything.total()
+    if not any(entries["train"].values()):
+        raise InputError(empty(config) if not total.tokens else "every document is held out; lower corpus.held_out")
     manifest = {
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint(tokenizer),
         "vocab_size": tokenizer.vocab_size,
         "record": _record(config, tokenizer),
-        "splits": {split: dataclasses.asdict(s) for split, s in statistics.items()},
-        "unknown_rate": sum(s.unknown for s in statistics.values()) / total,
-        "duplicate_lines": duplicates.share(),
+        "splits": {split: dataclasses.asdict(counts[split].total()) for split in SPLITS},
+        "sources": {source: dataclasses.asdict(s) for source, s in counts["train"].sources.items()},
+        "unknown_rate": total.unknown / total.tokens,
+        "duplicate_lines": everything.duplicates.share(),
         "config": {k: v for k, v in to_dict(config).items() if k in ("seed", "corpus", "tokenizer", "examples")},
-        "lengths": shards,
-        "fill": {n: {split: _fill(int(n), shards[n][split], used[split, n]) for split in SPLITS} for n in shards},
-        "unigram_counts": unigram_counts.tolist(),
+        "lengths": {str(n): {split: entries[split][n] for split in SPLITS} for n in sequence_lengths(config)},
+        "unigram_counts": counts["train"].unigrams.tolist(),
     }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer.to_dict()))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    _report(manifest)
+    write_aside(folder / "manifest.json", json.dumps(manifest).encode())
 
 
 def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:
@@ -166,236 +339,38 @@ def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:
     return f"{fields}, {continues_bit(dtype)} added to those that continue a word" if segmented else fields
 
 
-def _fill(length: int, shards: list[dict], used: int) -> float:
-    """The share of the places that aren't padding."""
-    return used / max(1, length * sum(shard["examples"] for shard in shards))
+def fill(length: str, shards: list[dict]) -> float:
+    """The share of the places in the shards' examples that aren't padding."""
+    places = int(length) * sum(shard["examples"] for shard in shards)
+    return sum(shard["tokens"] for shard in shards) / max(places, 1)
 
 
 def _report(manifest: dict) -> None:
-    for split, s in manifest["splits"].items():
+    splits = {split: Statistics(**values) for split, values in manifest["splits"].items()}
+    for split, s in splits.items():
         counts = (
-            f"{sum(x['examples'] for x in v[split]):,} of length {k} ({manifest['fill'][k][split]:.1%} full)"
+            f"{sum(x['examples'] for x in v[split]):,} of length {k} ({fill(k, v[split]):.1%} full)"
             for k, v in manifest["lengths"].items()
         )
-        print(f"{split}: {s['documents']:,} documents, {s['tokens']:,} tokens; examples: {', '.join(counts)}")
+        print(f"{split}: {s.documents:,} documents, {s.tokens:,} tokens; examples: {', '.join(counts)}")
+    for source, values in manifest["sources"].items():
+        print(f"  {source}: {describe(Statistics(**values))}")
     print(f"unknown tokens {manifest['unknown_rate']:.3%}, duplicate lines {manifest['duplicate_lines']:.1%}")
+    if removed := splits["train"].removed_lines:
+        print(f"{removed:,} lines that occurred before were left out")
     if manifest["duplicate_lines"] > DUPLICATES_WARNED:
-        print("warning: many lines occur more than once; a model learns them by heart, and its loss says little")
+        print("warning: many lines occur more than once; a model learns them by heart, and its loss says little;")
+        print("         --corpus.deduplicate leaves out the repeated ones")
     if manifest["unknown_rate"] > UNKNOWN_WARNED:
         print("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
-    train = manifest["splits"]["train"]
     pairs = manifest["config"]["examples"]["format"] == "sentence_pairs"
-    if pairs and train["sentences"] < 2 * train["documents"]:
+    if pairs and splits["train"].sentences < 2 * splits["train"].documents:
         print("warning: documents of one sentence have no next one; train without: --examples.format full_sentences")
-    if not manifest["splits"]["held_out"]["documents"]:
+    if not splits["held_out"].documents:
         print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
 
 
-@dataclasses.dataclass(frozen=True)
-class Chunk:
-    """Whole documents of one split, of `CHUNK_CHARACTERS` together; numbered within the split."""
-
-    split: str
-    number: int
-    documents: list[corpora.Document]
-
-    @property
-    def characters(self) -> int:
-        return sum(len(line) for document in self.documents for line in document)
-
-
-def _chunks(documents: Iterable[corpora.Document], held_out: float) -> Iterator[Chunk]:
-    """Cuts both splits into chunks, apart: a next sentence from elsewhere then comes from the same split."""
-    waiting: dict[str, list[corpora.Document]] = {split: [] for split in SPLITS}
-    characters, numbers = dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-
-    def chunk(split: str) -> Chunk:
-        if split == "train" and not numbers["train"] and held_out:
-            _hold_one_out(waiting, numbers["held_out"])
-        made = Chunk(split, numbers[split], waiting[split])
-        numbers[split] += 1
-        waiting[split], characters[split] = [], 0
-        return made
-
-    for document in documents:
-        split = "held_out" if corpora.is_held_out(document, held_out) else "train"
-        waiting[split].append(document)
-        characters[split] += sum(map(len, document))
-        if characters[split] >= CHUNK_CHARACTERS:
-            yield chunk(split)
-    for split in SPLITS:
-        if waiting[split]:
-            yield chunk(split)
-
-
-def _hold_one_out(waiting: dict[str, list[corpora.Document]], chunks_held_out: int) -> None:
-    """Moves one document out of the first training chunk if none is held out yet: a small corpus is measured too."""
-    if not chunks_held_out and not waiting["held_out"] and len(waiting["train"]) > 1:
-        chosen = min(waiting["train"], key=corpora.place)
-        waiting["train"].remove(chosen)
-        waiting["held_out"].append(chosen)
-
-
-class ShardWriter:
-    """Writes the records of one split and length, shard after shard."""
-
-    def __init__(self, folder: Path):
-        self._folder = folder
-        self._shard: int | None = None
-        self._examples = 0
-        self._entries: list[dict] = []
-
-    def write(self, records: list[bytes], shard: int) -> None:
-        if shard != self._shard:
-            self._finish()
-            self._shard = shard
-        if records:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with open(self._path, "ab") as stream:
-                stream.writelines(records)
-            self._examples += len(records)
-
-    def close(self) -> list[dict]:
-        """The shards' entries for the manifest."""
-        self._finish()
-        return self._entries
-
-    @property
-    def _path(self) -> Path:
-        return self._folder / f"{self._shard:05d}.records"
-
-    def _finish(self) -> None:
-        if self._examples:
-            self._entries.append(shard_entry(self._path, self._examples))
-            self._examples = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What a worker needs besides its chunks."""
-
-    tokenizer: dict
-    examples: ExamplesConfig
-    lengths: tuple[int, ...]
-    seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ChunkResult:
-    """What a worker makes of a chunk: the records of each sequence length, and what it counted."""
-
-    records: dict[int, list[bytes]]
-    used: dict[int, int]
-    """Tokens in the records, special ones included."""
-    statistics: Statistics
-    unigram_counts: np.ndarray
-    line_hashes: np.ndarray
-
-
-def _in_workers(job: Job, chunks: Iterable[Chunk], workers: int | None) -> Iterator[tuple[Chunk, ChunkResult]]:
-    """Runs `_work` on every chunk; results in the chunks' order. At most two chunks a worker are in flight."""
-    workers = workers or os.cpu_count()
-    # Spawned, not forked: the parent may hold the threads of JAX and TensorFlow.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,)) as pool:
-        pending = deque()
-        try:
-            for chunk in chunks:
-                pending.append((chunk, pool.submit(_work, chunk)))
-                if len(pending) >= 2 * workers:
-                    done, future = pending.popleft()
-                    yield done, future.result()
-            for done, future in pending:
-                yield done, future.result()
-        except BrokenProcessPool:
-            causes = "as by lack of memory (try --run.workers 1), or a script without if __name__ == '__main__'"
-            raise InputError(f"a worker ended by itself, {causes}") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-_worker_job: Job
-_worker_tokenizer: tokenizers.Tokenizer
-
-
-def _start_worker(job: Job) -> None:
-    global _worker_job, _worker_tokenizer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # The processes are the parallelism.
-    _worker_job = job
-    _worker_tokenizer = tokenizers.from_dict(job.tokenizer)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed can't end its workers."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
-
-
-def _work(chunk: Chunk) -> ChunkResult:
-    """One chunk: tokens, examples, records."""
-    job, tokenizer = _worker_job, _worker_tokenizer
-    segmenter = job.examples.word_segmenter
-    dtype = record_type(tokenizer.vocab_size, segmenter is not None)
-    encode = words.encoder(tokenizer, segmenter, continues_bit(dtype)) if segmenter else tokenizer.encode
-    documents = _encode(chunk.documents, encode)
-    tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(documents)), np.int32)
-    if segmenter:
-        tokens &= continues_bit(dtype) - 1
-    counts = np.bincount(tokens, minlength=tokenizer.vocab_size)
-    records, used = {}, {}
-    for length in job.lengths:
-        rng = random.Random(f"{job.seed} {chunk.split} {chunk.number} {length}")
-        copies = job.examples.dupe_factor if chunk.split == "train" else 1
-        made = [example for _ in range(copies) for example in build(documents, length, job.examples, rng)]
-        records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
-        used[length] = sum(map(tokens_used, made))
-    statistics = Statistics(
-        documents=len(chunk.documents),
-        lines=sum(map(len, chunk.documents)),
-        sentences=sum(map(len, documents)),
-        tokens=len(tokens),
-        unknown=int(counts[tokenizer.special_ids[UNK]]),
-    )
-    return ChunkResult(records, used, statistics, counts, _line_hashes(chunk.documents))
-
-
-def _encode(documents: list[corpora.Document], encode) -> list[list[list[int]]]:
-    """Documents of lines -> documents of sentences of ids; sentences and documents that come out empty are left out."""
-    sentences = [[s for line in document for s in split_sentences(line)] for document in documents]
-    flat = list(itertools.chain.from_iterable(sentences))
-    ids = itertools.chain.from_iterable(
-        encode(flat[start : start + ENCODED_AT_ONCE]) for start in range(0, len(flat), ENCODED_AT_ONCE)
-    )
-    encoded = ([x for x in itertools.islice(ids, len(document)) if x] for document in sentences)
-    return [document for document in encoded if document]
-
-
-def _line_hashes(documents: list[corpora.Document]) -> np.ndarray:
-    digests = b"".join(hashlib.blake2b(line.encode(), digest_size=8).digest() for d in documents for line in d)
-    return np.frombuffer(digests, np.uint64)
-
-
-class DuplicateLines:
-    """The share of lines that occurred before, in bounded memory.
-
-    Exact up to `most` distinct lines; beyond, it keeps those whose hash ends in ever more zeros: a sample of the
-    distinct lines with all of their copies, so the share stays an unbiased estimate.
-    """
-
-    def __init__(self, most: int = 1 << 16):
-        self._most = most
-        self._zeros = 0
-        self._counts: dict[int, int] = {}
-
-    def add(self, hashes: np.ndarray) -> None:
-        for value in hashes[hashes & np.uint64((1 << self._zeros) - 1) == 0].tolist():
-            self._counts[value] = self._counts.get(value, 0) + 1
-        while len(self._counts) > self._most:
-            self._zeros += 1
-            mask = (1 << self._zeros) - 1
-            self._counts = {value: n for value, n in self._counts.items() if not value & mask}
-
-    def share(self) -> float:
-        total = sum(self._counts.values())
-        return 1 - len(self._counts) / total if total else 0.0
+def describe(s: Statistics) -> str:
+    """Tokens a word (the vocabulary's fertility), characters a token, and the unknown ones."""
+    words = f"{s.tokens / max(s.words, 1):.2f} tokens a word, {s.characters / max(s.tokens, 1):.2f} characters a token"
+    return f"{s.tokens:,} tokens, {words}, {s.unknown / max(s.tokens, 1):.3%} unknown"

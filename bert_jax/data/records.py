@@ -30,11 +30,6 @@ FORMAT = 2
 OPEN_SHARDS = 256
 
 
-def shard_entry(path: Path, examples: int) -> dict:
-    """What the manifest says of a finished shard."""
-    return {"name": path.name, "examples": examples, "bytes": path.stat().st_size, "crc32": checksum(path)}
-
-
 def checksum(path: Path) -> int:
     crc = 0
     with open(path, "rb") as stream:

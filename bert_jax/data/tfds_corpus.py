@@ -1,5 +1,6 @@
 """Documents of a TensorFlow Datasets text data set (wikipedia, c4, lm1b, or one's own)."""
 
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
@@ -11,23 +12,63 @@ from bert_jax.config import CorpusConfig, InputError
 tf.config.set_visible_devices([], "GPU")
 
 
-def tfds_documents(config: CorpusConfig) -> Iterator[list[str]]:
-    """One document for each record, its lines those of `text_field`; the files' order, so always the same."""
-    where = f"TFDS data set {config.dataset!r}"
-    try:
-        builder = tfds.builder(config.dataset, data_dir=config.data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise InputError(f"{where}: {str(error).strip().splitlines()[0]}") from None
-    fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
-    if config.text_field not in fields:
-        there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
-        raise InputError(f"{where} has no text feature {config.text_field!r}; {there}")
-    try:
-        dataset = tfds.load(config.dataset, split=config.split, data_dir=config.data_dir, shuffle_files=False)
-    except (ValueError, OSError, tfds.download.DownloadError) as error:
-        raise InputError(f"{where}, split {config.split!r}: {str(error).strip().splitlines()[0]}") from None
+def tfds_shards(config: CorpusConfig) -> list[str]:
+    """The split's files, each as a split of its own; a part of a split, or one that isn't listed, is taken as one."""
+    splits = _splits(config)
+    shards = splits[config.split].num_shards if config.split in splits else 1
+    return [f"{config.split}[{number}shard]" for number in range(shards)] if shards > 1 else [config.split]
+
+
+def tfds_documents(config: CorpusConfig, split: str) -> Iterator[list[str]]:
+    """One document for each record, its lines those of `text_field`; always in the same order."""
+    dataset = _builder(config).as_dataset(split=split, shuffle_files=False)
     for record in dataset.as_numpy_iterator():
         text = record[config.text_field].decode("utf-8")
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if lines:
             yield lines
+
+
+def tfds_size(config: CorpusConfig) -> int:
+    """Bytes of the split's records, a little more than its text; a part of a split has its share. 0 if not listed."""
+    splits = _splits(config)
+    if not splits:
+        return 0
+    part, whole = splits[config.split], splits[re.match(r"\w*", config.split)[0]]
+    return int(whole.num_bytes * part.num_examples / max(whole.num_examples, 1))
+
+
+def _splits(config: CorpusConfig) -> tfds.core.splits.SplitDict:
+    """The splits that the data set lists; where it does, `config.split` is among them or a part of one."""
+    splits = _builder(config).info.splits
+    try:
+        if splits:
+            splits[config.split]
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{_name(config)}, split {config.split!r}: {_first_line(error)}") from None
+    return splits
+
+
+def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
+    """The data set, downloaded and made where it isn't yet."""
+    try:
+        builder = tfds.builder(config.dataset, data_dir=config.data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise InputError(f"{_name(config)}: {_first_line(error)}") from None
+    fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
+    if config.text_field not in fields:
+        there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
+        raise InputError(f"{_name(config)} has no text feature {config.text_field!r}; {there}")
+    try:
+        builder.download_and_prepare()
+    except (ValueError, OSError, tfds.download.DownloadError) as error:
+        raise InputError(f"{_name(config)}: {_first_line(error)}") from None
+    return builder
+
+
+def _name(config: CorpusConfig) -> str:
+    return f"TFDS data set {config.dataset!r}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

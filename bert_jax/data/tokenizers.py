@@ -200,8 +200,7 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
 
 
 def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config.vocab_size` pieces from the first `config.training_characters` of the lines."""
-    lines = _first(lines, config.training_characters)
+    """A tokenizer of `config.vocab_size` pieces from the lines, which are iterated more than once."""
     tokenizer = _train_wordpiece(lines, config) if config.kind == "wordpiece" else _train_sentencepiece(lines, config)
     if tokenizer.vocab_size < config.vocab_size // 2:
         size = f"the corpus gives {tokenizer.vocab_size} pieces, far from tokenizer.vocab_size {config.vocab_size}"
@@ -209,18 +208,9 @@ def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     return tokenizer
 
 
-def _first(lines: Iterable[str], characters: int) -> Iterable[str]:
-    for line in lines:
-        if characters <= 0:
-            return
-        characters -= len(line)
-        yield line
-
-
 def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece:
     from tokenizers.trainers import WordPieceTrainer
 
-    lines = list(lines)
     backend = WordPiece(list(SPECIAL), config.lowercase)._backend
     first, inner = _alphabet(lines, backend)
     # The trainer breaks ties by the pieces' ids, and numbers the single characters as it meets them in a hash map, in
@@ -237,7 +227,7 @@ def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece
     return WordPiece(sorted(vocab, key=vocab.get)[: config.vocab_size], config.lowercase)
 
 
-def _alphabet(lines: list[str], backend) -> tuple[list[str], list[str]]:
+def _alphabet(lines: Iterable[str], backend) -> tuple[list[str], list[str]]:
     """The `ALPHABET` most frequent characters, sorted, and those of them that occur inside of words."""
     words = Counter(chain.from_iterable(line.split(" ") for line in lines))
     counts, inner = Counter(), set()

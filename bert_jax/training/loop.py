@@ -221,6 +221,7 @@ def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clo
     if speed is None:
         return row
     row["tokens_per_second"] = speed
+    row["text_tokens_per_second"] = speed * sums["tokens"] / sums["places"]  # Without padding.
     if peak := peak_flops():
         flops = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
         row["model_flops_utilisation"] = flops * speed / peak

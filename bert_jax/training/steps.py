@@ -41,7 +41,8 @@ def loss_sums(model: BertForPreTraining, params, batch, dropout_key=None) -> dic
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
-    sums = losses.masked_lm_sums(mlm_logits, batch)
+    mask = batch["attention_mask"]
+    sums = {"tokens": jnp.sum(mask), "places": jnp.array(mask.size), **losses.masked_lm_sums(mlm_logits, batch)}
     return sums if nsp_logits is None else {**sums, **losses.next_sentence_sums(nsp_logits, batch)}
 
 

@@ -1,0 +1,81 @@
+"""The same work as an Apache Beam pipeline, past one machine: Dataflow, Flink, Spark, or Beam's own runner here.
+
+Every worker must see the output's folder and the corpus under the same paths. The shards come out byte for byte as
+`prepare` makes them in its own processes: the work on a chunk and the writing of a shard are the same functions.
+"""
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from bert_jax.config import InputError
+from bert_jax.data import corpora, tokenizers
+from bert_jax.data.building import ChunkResult, Job, work
+from bert_jax.data.corpora import Chunk, Piece
+from bert_jax.data.prepare import Calls, RepeatedLines
+from bert_jax.data.shards import ShardWriter
+
+Numbered = tuple[int, Chunk]
+
+
+class BeamEngine:
+    """Writes a split's shards with a Beam pipeline; `options` are Beam's own (--runner, --project, ...)."""
+
+    def __init__(self, options: list[str]):
+        self._options = options
+
+    def __call__(self, writer: ShardWriter, calls: Calls) -> None:
+        tokenizer = calls.tokenizer.to_dict()
+        # What a worker raises is raised here too.
+        logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
+        with self._pipeline() as pipeline:
+            pieces = pipeline | beam.Create(list(enumerate(calls.pieces()))) | "Spread pieces" >> beam.Reshuffle()
+            counts = pieces | beam.MapTuple(lambda number, piece: (number, sum(1 for _ in corpora.chunks_of(piece))))
+            _ = (
+                pieces
+                | beam.FlatMap(_numbered, beam.pvalue.AsDict(counts))
+                | beam.Filter(lambda numbered: not writer.is_finished(numbered[0] // calls.chunks_a_shard))
+                | "Spread chunks" >> beam.Reshuffle()
+                | beam.ParDo(_Work(calls.job, calls.repeated, tokenizer))
+                | beam.Map(lambda done: (done[0] // calls.chunks_a_shard, done))
+                | beam.GroupByKey()
+                | beam.MapTuple(lambda number, results: _write(writer, number, results))
+            )
+
+    def _pipeline(self) -> beam.Pipeline:
+        try:
+            return beam.Pipeline(options=PipelineOptions(self._options, save_main_session=False))
+        except ValueError as error:
+            what = "; ".join(line.strip() for line in str(error).splitlines())
+            raise InputError(f"{' '.join(self._options)}: {what}") from None
+
+
+def _numbered(placed: tuple[int, Chunk | Piece], counts: dict[int, int]) -> Iterator[Numbered]:
+    """The chunks of a piece with their numbers in the whole corpus; `counts` are those of all pieces."""
+    place, piece = placed
+    return enumerate(corpora.chunks_of(piece), sum(counts[before] for before in range(place)))
+
+
+class _Work(beam.DoFn):
+    """Chunks to their results, in a process that keeps its tokenizer."""
+
+    def __init__(self, job: Job, repeated: RepeatedLines | None, tokenizer: dict):
+        self._job, self._repeated, self._values = job, repeated, tokenizer
+
+    def setup(self) -> None:
+        self._tokenizer = tokenizers.from_dict(self._values)
+
+    def process(self, numbered: Numbered) -> Iterator[tuple[int, str, ChunkResult]]:
+        number, chunk = numbered
+        repeated = self._repeated.of(number) if self._repeated else None
+        yield number, chunk.source, work(chunk, number, repeated, self._job, self._tokenizer)
+
+
+def _write(writer: ShardWriter, number: int, results: Iterable[tuple[int, str, ChunkResult]]) -> None:
+    writer = copy.copy(writer)  # Of its own: a runner may write several shards at a time.
+    for _, source, result in sorted(results, key=lambda done: done[0]):
+        writer.add(number, source, result)
+    writer.close()

@@ -1,0 +1,144 @@
+"""What a worker does with a chunk of the corpus: tokens, examples, records, and what it counts on the way."""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from bert_jax.config import CorpusConfig, ExamplesConfig
+from bert_jax.data import corpora, tokenizers, words
+from bert_jax.data.corpora import Chunk, Document
+from bert_jax.data.duplicates import line_hashes
+from bert_jax.data.examples import Ids, build, continues_bit, record_type, split_sentences, to_record, tokens_used
+from bert_jax.data.tokenizers import UNK, Tokenizer
+
+ENCODED_AT_ONCE = 1 << 11  # sentences
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What the work on a chunk needs besides it; the same for all chunks of a split."""
+
+    split: str
+    corpus: CorpusConfig
+    examples: ExamplesConfig
+    lengths: tuple[int, ...]
+    seed: int
+
+
+@dataclasses.dataclass
+class Statistics:
+    """What is counted of some text."""
+
+    documents: int = 0
+    lines: int = 0
+    removed_lines: int = 0
+    """Dropped because they occurred before; not counted in `lines`."""
+    characters: int = 0
+    sentences: int = 0
+    words: int = 0
+    """As the tokenizer parts them before it takes them apart: punctuation and single Chinese characters are words."""
+    tokens: int = 0
+    unknown: int = 0
+
+    def add(self, other: "Statistics") -> None:
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+@dataclasses.dataclass(frozen=True)
+class ChunkResult:
+    """The records of each sequence length, and what was counted; held-out documents are handed back as they are."""
+
+    records: dict[int, list[bytes]]
+    used: dict[int, int]
+    """Tokens in the records, special ones included."""
+    statistics: Statistics
+    unigram_counts: np.ndarray
+    line_hashes: np.ndarray
+    held_out: list[Document]
+
+
+def lines_of(chunk: Chunk, job: Job) -> np.ndarray:
+    """[n] the hashes of a chunk's lines, in order."""
+    return line_hashes(line for document in chunk.documents(job.corpus.clean) for line in document)
+
+
+def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, tokenizer: Tokenizer) -> ChunkResult:
+    """The examples of chunk `number`. Where `repeated` is given, the lines that it marks are left out."""
+    documents, removed = _without(list(chunk.documents(job.corpus.clean)), repeated)
+    held_out: list[Document] = []
+    if job.split == "train" and job.corpus.held_out:
+        documents, held_out = hold_out(documents, job.corpus.held_out, at_least_one=number == 0)
+    segmenter = job.examples.word_segmenter
+    dtype = record_type(tokenizer.vocab_size, segmenter is not None)
+    bit = continues_bit(dtype)
+    encoded = _encode(documents, words.encoder(tokenizer, segmenter, bit) if segmenter else tokenizer.encode)
+    tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(encoded)), np.int32)
+    counts = np.bincount(tokens & (bit - 1) if segmenter else tokens, minlength=tokenizer.vocab_size)
+    records, used = {}, {}
+    for length in job.lengths:
+        # Of the chunk and the seed alone: who does the work, and when, changes nothing.
+        rng = random.Random(f"{job.seed} {job.split} {number} {length}")
+        copies = job.examples.dupe_factor if job.split == "train" else 1
+        made = [example for _ in range(copies) for example in build(encoded, length, job.examples, rng)]
+        records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
+        used[length] = sum(map(tokens_used, made))
+    statistics = Statistics(
+        documents=len(documents),
+        lines=sum(map(len, documents)),
+        removed_lines=removed,
+        characters=sum(len(line) for document in documents for line in document),
+        sentences=sum(map(len, encoded)),
+        words=int(counts[~tokenizer.continues_word()].sum()),
+        tokens=len(tokens),
+        unknown=int(counts[tokenizer.special_ids[UNK]]),
+    )
+    hashes = line_hashes(line for document in documents for line in document)
+    return ChunkResult(records, used, statistics, counts, hashes, held_out)
+
+
+def _without(documents: list[Document], repeated: np.ndarray | None) -> tuple[list[Document], int]:
+    """The documents without the lines marked, and how many those were."""
+    if repeated is None or not repeated.any():
+        return documents, 0
+    marks = iter(repeated.tolist())
+    kept = [[line for line in document if not next(marks)] for document in documents]
+    return [document for document in kept if document], int(repeated.sum())
+
+
+def hold_out(documents: list[Document], share: float, at_least_one: bool) -> tuple[list[Document], list[Document]]:
+    """Parts documents into those to train on and those held out; one at least, so that a small corpus is measured."""
+    held_out = [corpora.is_held_out(document, share) for document in documents]
+    if at_least_one and not any(held_out) and len(documents) > 1:
+        held_out[min(range(len(documents)), key=lambda i: corpora.place(documents[i]))] = True
+    train = [document for document, held in zip(documents, held_out, strict=True) if not held]
+    return train, [document for document, held in zip(documents, held_out, strict=True) if held]
+
+
+def _encode(documents: Iterable[Document], encode: Callable[[list[str]], list[Ids]]) -> list[list[Ids]]:
+    """Documents of lines -> documents of sentences of ids; sentences and documents that come out empty are left out."""
+    sentences = [[s for line in document for s in split_sentences(line)] for document in documents]
+    flat = list(itertools.chain.from_iterable(sentences))
+    ids = itertools.chain.from_iterable(
+        encode(flat[start : start + ENCODED_AT_ONCE]) for start in range(0, len(flat), ENCODED_AT_ONCE)
+    )
+    encoded = ([x for x in itertools.islice(ids, len(document)) if x] for document in sentences)
+    return [document for document in encoded if document]
+
+
+# ---- Processes ------------------------------------------------------------------------------------------------------
+
+_tokenizer: Tokenizer
+
+
+def start_worker(tokenizer: dict) -> None:
+    """Sets up a process for `work_here`."""
+    global _tokenizer
+    _tokenizer = tokenizers.from_dict(tokenizer)
+
+
+def work_here(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job) -> ChunkResult:
+    return work(chunk, number, repeated, job, _tokenizer)

@@ -1,0 +1,98 @@
+"""What `prepare` would make of a corpus, and in what time, told from a sample of its chunks."""
+
+import dataclasses
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from bert_jax.config import InputError, PretrainConfig
+from bert_jax.data import corpora, tokenizers
+from bert_jax.data.building import Job, work
+from bert_jax.data.corpora import Chunk
+from bert_jax.data.prepare import describe, empty, sequence_lengths
+from bert_jax.data.shards import Counts, ShardWriter
+
+SAMPLED = 24  # chunks
+
+
+def dry_run(config: PretrainConfig) -> dict[str, float]:
+    """Prints, and returns by name, what is to be expected; writes nothing that stays.
+
+    Plain files are sampled all over, other sources at their beginning. Without `tokenizer.path` the vocabulary is
+    trained on the sample.
+    """
+    sizes = corpora.sizes(config.corpus)
+    chunks, size = _sample(config, sum(sizes.values()))
+    if not size:
+        raise InputError(empty(config))
+    times = max(sum(sizes.values()) / size, 1.0)  # The corpus is so many times the sample.
+    start = time.perf_counter()
+    tokenizer = _tokenizer(config, chunks)
+    trained = time.perf_counter() - start
+    start = time.perf_counter()
+    counts, examples, written = _prepared(config, chunks, tokenizer)
+    seconds = time.perf_counter() - start
+    workers = config.run.workers or os.cpu_count()
+    total = counts.total()
+    if not config.tokenizer.path:
+        trained *= min(config.tokenizer.training_characters / size, times)
+    found = {
+        "documents": total.documents * times,
+        "sentences": total.sentences * times,
+        "tokens": total.tokens * times,
+        "unknown_rate": total.unknown / max(total.tokens, 1),
+        "duplicate_lines": counts.duplicates.share(),
+        **{f"examples_{length}": number * times for length, number in examples.items()},
+        "disk_bytes": written * times,
+        "seconds": seconds * times / workers + trained,
+    }
+    print(f"corpus           {sum(sizes.values()) / 1e6:,.1f} MB of text, of which {size / 1e6:,.1f} MB were sampled")
+    for name in ("documents", "sentences", "tokens"):
+        print(f"{name:16} {found[name]:,.0f}")
+    for source, statistics in counts.sources.items():
+        print(f"  {source}: {describe(statistics)} in the sample")
+    print(f"unknown tokens   {found['unknown_rate']:.3%}")
+    print(f"duplicate lines  {found['duplicate_lines']:.1%} of the sample's; the whole can have more")
+    for length in examples:
+        print(f"examples         {found[f'examples_{length}']:,.0f} of length {length}")
+    print(f"disk             {found['disk_bytes'] / 1e6:,.0f} MB")
+    print(
+        f"time             {found['seconds']:,.0f} s in {workers} processes, {trained:,.0f} s of it for the vocabulary"
+    )
+    return found
+
+
+def _sample(config: PretrainConfig, size: int) -> tuple[list[Chunk], int]:
+    """Chunks, and their size in characters or bytes."""
+    every = max(size // corpora.CHUNK_BYTES // SAMPLED, 1)
+    sampled: list[Chunk] = []
+    for number, chunk in enumerate(corpora.chunks(config.corpus)):
+        if chunk.read or number % every == 0:
+            sampled.append(chunk)
+        if len(sampled) == SAMPLED:
+            break
+    return sampled, sum(chunk.size for chunk in sampled)
+
+
+def _tokenizer(config: PretrainConfig, chunks: list[Chunk]) -> tokenizers.Tokenizer:
+    if config.tokenizer.path:
+        return tokenizers.load(config.tokenizer.path, config.tokenizer)
+    documents = (document for chunk in chunks for document in chunk.documents(config.corpus.clean))
+    return tokenizers.train([line for document in documents for line in document], config.tokenizer)
+
+
+def _prepared(
+    config: PretrainConfig, chunks: list[Chunk], tokenizer: tokenizers.Tokenizer
+) -> tuple[Counts, dict[int, int], int]:
+    """Prepares the sample into a folder that is thrown away: counts, examples of each length, and bytes."""
+    whole = dataclasses.replace(config.corpus, held_out=0.0)
+    job = Job("train", whole, config.examples, sequence_lengths(config), config.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        writer = ShardWriter(Path(folder), "train", job.lengths)
+        for number, chunk in enumerate(chunks):
+            writer.add(0, chunk.source, work(chunk, number, None, job, tokenizer))
+        writer.close()
+        entries, counts = writer.summary()
+    examples = {n: sum(entry["examples"] for entry in found) for n, found in entries.items()}
+    return counts, examples, sum(entry["bytes"] for found in entries.values() for entry in found)

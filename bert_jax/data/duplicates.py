@@ -1,0 +1,93 @@
+"""Lines that occur more than once: counted by a sample, or found exactly to be dropped. Both in bounded memory."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+# Lines (8 bytes each, and as much again to sort them) that are compared at once.
+COMPARED_AT_ONCE = 1 << 25
+
+
+def line_hashes(lines: Iterable[str]) -> np.ndarray:
+    """[n] uint64."""
+    digests = b"".join(hashlib.blake2b(line.encode(), digest_size=8).digest() for line in lines)
+    return np.frombuffer(digests, np.uint64)
+
+
+class DuplicateLines:
+    """The share of lines that occurred before.
+
+    Exact up to `most` distinct lines; beyond, it keeps those whose hash ends in ever more zeros: a sample of the
+    distinct lines with all of their copies, so the share stays an unbiased estimate.
+    """
+
+    def __init__(self, most: int = 1 << 16):
+        self._most = most
+        self._zeros = 0
+        self._counts: dict[int, int] = {}
+
+    def add(self, hashes: np.ndarray) -> None:
+        self._add(*np.unique(hashes, return_counts=True))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What was counted, to be `merge`d elsewhere."""
+        numbers = len(self._counts)
+        return {
+            "zeros": np.array(self._zeros),
+            "hashes": np.fromiter(self._counts, np.uint64, numbers),
+            "counts": np.fromiter(self._counts.values(), np.int64, numbers),
+        }
+
+    def merge(self, zeros: np.ndarray, hashes: np.ndarray, counts: np.ndarray) -> None:
+        self._zeros = max(self._zeros, int(zeros))
+        self._drop()
+        self._add(hashes, counts)
+
+    def _add(self, hashes: np.ndarray, counts: np.ndarray) -> None:
+        kept = hashes & np.uint64((1 << self._zeros) - 1) == 0
+        for value, n in zip(hashes[kept].tolist(), counts[kept].tolist(), strict=True):
+            self._counts[value] = self._counts.get(value, 0) + n
+        while len(self._counts) > self._most:
+            self._zeros += 1
+            self._drop()
+
+    def _drop(self) -> None:
+        mask = (1 << self._zeros) - 1
+        self._counts = {value: n for value, n in self._counts.items() if not value & mask}
+
+    def share(self) -> float:
+        total = sum(self._counts.values())
+        return 1 - len(self._counts) / total if total else 0.0
+
+
+def find_repeated(hashes: Path, repeated: Path, at_once: int = COMPARED_AT_ONCE) -> int:
+    """For a file of uint64 hashes, writes a file of one byte each: 1 where the same hash stands earlier in the file.
+
+    Returns how many there are. They are compared in as many rounds as it takes, each the hashes of a range of values.
+    """
+    values = np.memmap(hashes, np.uint64, "r") if hashes.stat().st_size else np.zeros(0, np.uint64)
+    rounds = 1 << max(0, (len(values) - 1) // at_once).bit_length()
+    width = (1 << 64) // rounds
+    found = 0
+    with open(repeated, "wb") as stream:
+        stream.truncate(len(values))
+    marks = np.memmap(repeated, np.uint8, "r+") if len(values) else np.zeros(0, np.uint8)
+    for number in range(rounds):
+        low, high = np.uint64(number * width), np.uint64((number + 1) * width - 1)
+        places = np.concatenate(
+            [
+                start + np.flatnonzero((block >= low) & (block <= high))
+                for start in range(0, len(values), at_once)
+                for block in [values[start : start + at_once]]
+            ]
+            or [np.zeros(0, np.int64)]
+        )
+        chosen = values[places]
+        order = np.argsort(chosen, kind="stable")  # Stable: of equal ones, the first comes first.
+        chosen = chosen[order]
+        again = places[order[1:][chosen[1:] == chosen[:-1]]]
+        marks[again] = 1
+        found += len(again)
+    return found

@@ -1,0 +1,151 @@
+"""Shards of examples under way: each is finished whole, or made again, so a run that was killed loses little.
+
+While a folder is prepared, `progress/` in it holds two files for each finished shard: `train-00003.npz`, what was
+counted, and, written before it, `train-00003.held_out.json`, the documents of these chunks that aren't trained on.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from bert_jax.data.building import ChunkResult, Statistics
+from bert_jax.data.corpora import Document
+from bert_jax.data.duplicates import DuplicateLines
+from bert_jax.data.records import checksum
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole, or not at all."""
+    aside = path.with_name(f"{path.name}.partial")
+    aside.write_bytes(content)
+    os.replace(aside, path)
+
+
+class Counts:
+    """What is counted of any number of chunks of one split."""
+
+    def __init__(self):
+        self.sources: dict[str, Statistics] = {}
+        self.unigrams: np.ndarray | int = 0
+        self.duplicates = DuplicateLines()
+
+    def add(self, source: str, result: ChunkResult) -> None:
+        self.sources.setdefault(source, Statistics()).add(result.statistics)
+        self.unigrams = self.unigrams + result.unigram_counts
+        self.duplicates.add(result.line_hashes)
+
+    def merge(self, other: "Counts") -> None:
+        for source, statistics in other.sources.items():
+            self.sources.setdefault(source, Statistics()).add(statistics)
+        self.unigrams = self.unigrams + other.unigrams
+        self.duplicates.merge(**other.duplicates.arrays())
+
+    def total(self) -> Statistics:
+        total = Statistics()
+        for statistics in self.sources.values():
+            total.add(statistics)
+        return total
+
+
+class ShardWriter:
+    """Writes the shards of one split, for all lengths side by side, in `folder`."""
+
+    def __init__(self, folder: Path, split: str, lengths: tuple[int, ...]):
+        self._folder, self._split, self._lengths = folder, split, lengths
+        self._progress = folder / "progress"
+        self._progress.mkdir(exist_ok=True)
+        self._number: int | None = None
+
+    def is_finished(self, number: int) -> bool:
+        return self._file(number, "npz").exists()
+
+    def add(self, number: int, source: str, result: ChunkResult) -> None:
+        """Adds a chunk to a shard; numbers never go down, and a higher one finishes the one before it."""
+        if number != self._number:
+            self.close()
+            self._start(number)
+        for length, records in result.records.items():
+            if records:
+                self._file_of(length).writelines(records)
+            self._examples[length] += len(records)
+            self._tokens[length] += result.used[length]
+        self._counts.add(source, result)
+        self._held_out += result.held_out
+
+    def _start(self, number: int) -> None:
+        self._number = number
+        self._examples, self._tokens = dict.fromkeys(self._lengths, 0), dict.fromkeys(self._lengths, 0)
+        self._files: dict[int, BinaryIO] = {}
+        self._counts = Counts()
+        self._held_out: list[Document] = []
+
+    def _file_of(self, length: int) -> BinaryIO:
+        if length not in self._files:
+            path = self._shard(length)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files[length] = open(path, "wb")  # noqa: SIM115
+        return self._files[length]
+
+    def close(self) -> None:
+        """Finishes the shard under way."""
+        if self._number is None:
+            return
+        for file in self._files.values():
+            file.close()
+        entries = {n: self._entry(n) for n in self._files}
+        write_aside(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
+        sources = {source: dataclasses.asdict(s) for source, s in self._counts.sources.items()}
+        file = self._file(self._number, "npz")
+        aside = file.with_suffix(".partial")
+        with open(aside, "wb") as stream:
+            np.savez(
+                stream,
+                about=json.dumps({"entries": entries, "sources": sources}),
+                unigrams=self._counts.unigrams,
+                **self._counts.duplicates.arrays(),
+            )
+        os.replace(aside, file)
+        self._number = None
+
+    def _entry(self, length: int) -> dict:
+        """What the manifest says of a finished shard."""
+        path = self._shard(length)
+        counts = {"examples": self._examples[length], "tokens": self._tokens[length]}
+        return {"name": path.name, **counts, "bytes": path.stat().st_size, "crc32": checksum(path)}
+
+    def _shard(self, length: int) -> Path:
+        return self._folder / str(length) / self._split / f"{self._number:05d}.records"
+
+    def _file(self, number: int, ending: str) -> Path:
+        return self._progress / f"{self._split}-{number:05d}.{ending}"
+
+    # ---- What is finished -------------------------------------------------------------------------------------------
+
+    def finished(self) -> list[int]:
+        return sorted(int(file.stem.split("-")[1]) for file in self._progress.glob(f"{self._split}-*.npz"))
+
+    def held_out(self) -> Iterator[Document]:
+        """The held-out documents of all finished shards, in order."""
+        for number in self.finished():
+            yield from json.loads(self._file(number, "held_out.json").read_bytes())
+
+    def summary(self) -> tuple[dict[int, list[dict]], Counts]:
+        """The finished shards' entries for the manifest, by length, and all that was counted."""
+        entries: dict[int, list[dict]] = {length: [] for length in self._lengths}
+        counts = Counts()
+        for number in self.finished():
+            with np.load(self._file(number, "npz")) as arrays:
+                about = json.loads(str(arrays["about"]))
+                part = Counts()
+                part.sources = {source: Statistics(**values) for source, values in about["sources"].items()}
+                part.unigrams = arrays["unigrams"]
+                part.duplicates.merge(arrays["zeros"], arrays["hashes"], arrays["counts"])
+            counts.merge(part)
+            for length, entry in about["entries"].items():
+                entries[int(length)].append(entry)
+        return entries, counts
