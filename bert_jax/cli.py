@@ -117,6 +117,11 @@ def _prepare(arguments: list[str]) -> None:
     if not command.show or command.overwrite or not command.output.exists():
         engine = _beam_engine(command.runner, beam_options) if command.runner else None
         prepare(command.config, command.output, command.overwrite, engine)
+    if command.show:
+        from bert_jax.data.records import Examples
+        from bert_jax.data.show import show
+
+        print("\n\n".join(show(Examples(command.output), command.config, command.show)))
 
 
 def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:

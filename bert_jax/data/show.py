@@ -1,11 +1,12 @@
 """Training examples as a person reads them: what the model sees, and what it is to predict."""
 
+import dataclasses
 import itertools
 import textwrap
 
 import numpy as np
 
-from bert_jax.config import PretrainConfig
+from bert_jax.config import ExamplesConfig, PretrainConfig, from_dict
 from bert_jax.data import pipeline
 from bert_jax.data.records import Examples
 
@@ -15,8 +16,11 @@ WIDTH = 120
 def show(examples: Examples, config: PretrainConfig, count: int) -> list[str]:
     """The first `count` examples of the training batches, each a few lines: a line for each segment or text.
 
+    Of the config, the first phase, the masking and the seed count.
+
     "seen{predicted}" is a token to predict, and what stands in its place: [MASK], a random token, or itself.
     """
+    config = dataclasses.replace(config, examples=from_dict(ExamplesConfig, examples.manifest["config"]["examples"]))
     rows = (
         {name: values[i] for name, values in batch.items()}
         for batch in pipeline.batches(examples, config)

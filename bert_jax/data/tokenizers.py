@@ -32,6 +32,9 @@ class Tokenizer(Protocol):
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] and [SEP]. A literal "[MASK]" in running text is split like any other."""
 
+    def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        """Ids of each text, and where in the text each of them begins."""
+
     def encode_masked(self, text: str) -> list[int]:
         """Ids of one text in which each literal [MASK] is the token."""
 
@@ -90,6 +93,10 @@ class WordPiece:
                 del cache[word]
         return ids
 
+    def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        encoded = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [(one.ids, [start for start, _ in one.offsets]) for one in encoded]
+
     def encode_masked(self, text: str) -> list[int]:
         return _joined(self.encode(text.split(MASK)), self.special_ids[MASK])
 
@@ -134,6 +141,10 @@ class SentencePiece:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return self._backend.encode(texts, num_threads=1)
+
+    def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        encoded = self._backend.encode(texts, return_type="offset_mapping", num_threads=1)
+        return [(one["ids"], [start for start, _ in one["offsets"]]) for one in encoded]
 
     def encode_masked(self, text: str) -> list[int]:
         first, *rest = text.split(MASK)

@@ -53,21 +53,12 @@ def encoder(tokenizer: Tokenizer, name: str, bit: int) -> Callable[[list[str]], 
 
     def encode(texts: list[str]) -> list[Ids]:
         marked = []
-        for text, (ids, starts) in zip(texts, _with_starts(tokenizer, texts), strict=True):
+        for text, (ids, starts) in zip(texts, tokenizer.encode_with_starts(texts), strict=True):
             continues = _continues(text, starts, _segmented(text, segmenter))
             marked.append([i | bit if c else i for i, c in zip(ids, continues, strict=True)])
         return marked
 
     return encode
-
-
-def _with_starts(tokenizer: Tokenizer, texts: list[str]) -> list[tuple[Ids, list[int]]]:
-    """Ids, and where in the text each begins."""
-    if tokenizer.kind == "sentencepiece":
-        made = tokenizer._backend.encode(texts, return_type="offset_mapping", num_threads=1)
-        return [(one["ids"], [start for start, _ in one["offsets"]]) for one in made]
-    made = tokenizer._backend.encode_batch(texts, add_special_tokens=False)
-    return [(one.ids, [start for start, _ in one.offsets]) for one in made]
 
 
 def _segmented(text: str, segmenter: Segmenter) -> list[str]:
