@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -113,6 +115,20 @@ def test_a_batch_is_the_example_but_for_the_masks(examples, config):
         assert batch["attention_mask"][i].tolist() == [1] * length + [0] * (32 - length)
         expected = [0] * second + [1] * (length - second) + [0] * (32 - length)
         assert batch["token_type_ids"][i].tolist() == expected
+
+
+def test_python_ends_with_batches_under_way(examples, config):
+    """An error that nobody catches leaves them so; the process must not hang."""
+    code = f"""
+from bert_jax.config import *
+from bert_jax.data import pipeline
+from bert_jax.data.records import Examples
+batches = pipeline.batches(Examples({str(examples.folder)!r}), {config!r})
+next(batches)
+raise SystemError
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "SystemError" in done.stderr
 
 
 # ---- Masks ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
+import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from bert_jax.config import InputError
@@ -32,11 +33,18 @@ class BeamEngine:
         # What a worker raises is raised here too.
         logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
         with self._pipeline() as pipeline:
-            pieces = pipeline | beam.Create(list(enumerate(calls.pieces()))) | "Spread pieces" >> beam.Reshuffle()
+            # Listed by a worker: the pipeline's description is limited to some megabytes.
+            pieces = (
+                pipeline
+                | beam.Create([None])
+                | beam.FlatMap(lambda _, list_pieces=calls.pieces: enumerate(list_pieces()))
+                | "Spread pieces" >> beam.Reshuffle()
+            )
             counts = pieces | beam.MapTuple(lambda number, piece: (number, sum(1 for _ in corpora.chunks_of(piece))))
+            starts = counts | beam.combiners.ToList() | beam.Map(_starts)
             _ = (
                 pieces
-                | beam.FlatMap(_numbered, beam.pvalue.AsDict(counts))
+                | beam.FlatMap(_numbered, beam.pvalue.AsSingleton(starts))
                 | beam.Filter(lambda numbered: not writer.is_finished(numbered[0] // calls.chunks_a_shard))
                 | "Spread chunks" >> beam.Reshuffle()
                 | beam.ParDo(_Work(calls.job, calls.repeated, tokenizer))
@@ -53,10 +61,15 @@ class BeamEngine:
             raise InputError(f"{' '.join(self._options)}: {what}") from None
 
 
-def _numbered(placed: tuple[int, Chunk | Piece], counts: dict[int, int]) -> Iterator[Numbered]:
-    """The chunks of a piece with their numbers in the whole corpus; `counts` are those of all pieces."""
+def _starts(counts: list[tuple[int, int]]) -> np.ndarray:
+    """[pieces] the number of each piece's first chunk, from the pieces' numbers and counts of chunks."""
+    return np.cumsum([0, *(count for _, count in sorted(counts))])[:-1]
+
+
+def _numbered(placed: tuple[int, Chunk | Piece], starts: np.ndarray) -> Iterator[Numbered]:
+    """The chunks of a piece with their numbers in the whole corpus."""
     place, piece = placed
-    return enumerate(corpora.chunks_of(piece), sum(counts[before] for before in range(place)))
+    return enumerate(corpora.chunks_of(piece), int(starts[place]))
 
 
 class _Work(beam.DoFn):

@@ -1,9 +1,12 @@
 """Examples to batches of numpy arrays: a pure function of (examples, config, step), so any start is O(1)."""
 
+import atexit
 import dataclasses
 import functools
 import os
+import weakref
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -68,6 +71,34 @@ def _rows(batch_size: int, process_index: int, process_count: int) -> range:
     return range(process_index * share, (process_index + 1) * share)
 
 
+class _Batches:
+    """A dataset's elements as NumPy arrays.
+
+    What is left of it when Python ends is dropped before: its threads need Python's lock, which nobody gets any more
+    at the very end, where TensorFlow would wait for them for ever.
+    """
+
+    _in_use: ClassVar[weakref.WeakSet] = weakref.WeakSet()
+
+    def __init__(self, dataset: tf.data.Dataset):
+        self._elements = dataset.as_numpy_iterator()
+        self._in_use.add(self)
+
+    def __iter__(self) -> "_Batches":
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._elements)
+
+    @classmethod
+    def drop_all(cls) -> None:
+        for batches in list(cls._in_use):
+            batches._elements = iter(())
+
+
+atexit.register(_Batches.drop_all)
+
+
 def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
     """What `make` makes of each element, in their order, some at the same time and ahead."""
     # Fixed numbers: the tuner gains little here, and its thread held up the end of a long run for half a minute.
@@ -75,7 +106,7 @@ def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
     options.autotune.enabled = False
     options.deterministic = True
     dataset = dataset.map(make, num_parallel_calls=PARALLEL).prefetch(PREFETCHED)
-    return dataset.with_options(options).as_numpy_iterator()
+    return _Batches(dataset.with_options(options))
 
 
 @dataclasses.dataclass(frozen=True)

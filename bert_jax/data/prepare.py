@@ -53,8 +53,8 @@ def prepare(
     _check_free(output, overwrite)
     job = _job(config)
     made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
+    _begin(partial, job, overwrite)
     with _kept_if_begun(partial, made):
-        _begin(partial, job, overwrite)
         if not (partial / "manifest.json").exists():
             _write(config, _tokenizer(config, partial), partial, engine or Processes(config.run.workers))
         for leftover in ("progress", "job.json"):
@@ -280,12 +280,14 @@ class RepeatedLines:
     """Which lines of each chunk occurred before in the corpus."""
 
     def __init__(self, marks: Path, lines: list[int]):
-        self._marks = np.memmap(marks, np.uint8, "r") if sum(lines) else np.zeros(0, np.uint8)
+        """`marks` is the file of a byte for each line of the corpus, `lines` how many the chunks have."""
+        self._marks = marks
         self._starts = np.cumsum([0, *lines])
 
     def of(self, number: int) -> np.ndarray:
         """[lines] bool."""
-        return np.array(self._marks[self._starts[number] : self._starts[number + 1]], bool)
+        start, end = self._starts[number : number + 2]
+        return np.fromfile(self._marks, np.uint8, end - start, offset=start).astype(bool)
 
 
 def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> RepeatedLines:
