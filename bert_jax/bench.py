@@ -40,7 +40,8 @@ class Rows(Dataset):
     def __len__(self):
         return len(self.rows)
     def __getitem__(self, index):
-        return torch.from_numpy(self.rows[index].astype(numpy.int64))
+        row = torch.from_numpy(self.rows[index].astype(numpy.int64))
+        return {"input_ids": row} if sys.argv[5] == "dictionaries" else row
 
 def endless(loader):
     while True:
@@ -160,7 +161,8 @@ def _config(examples: Examples, length: int, **masking) -> PretrainConfig:
 def _beside_peer(examples: Examples, length: int, rounds: int, seconds: float) -> None:
     from bert_jax.data import pipeline
 
-    ours, theirs = [], []
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {"dictionaries": [], "bare tensors": []}
     with tempfile.TemporaryDirectory() as folder:
         rows, vocab = Path(folder) / "rows.npy", Path(folder) / "vocab.txt"
         np.save(rows, _ids(examples, length))
@@ -168,19 +170,18 @@ def _beside_peer(examples: Examples, length: int, rounds: int, seconds: float) -
         peer = [sys.executable, "-W", "ignore", "-c", PEER_PIPELINE, str(rows), str(vocab), str(BATCH), str(seconds)]
         for number in range(rounds):
             ours.append(_tokens_a_second(pipeline.batches(examples, _config(examples, length)), seconds))
-            theirs.append(float(subprocess.run(peer, capture_output=True, text=True, check=True).stdout))
-            speeds = f"{ours[-1] / 1e6:.1f} M tokens/s, the peer {theirs[-1] / 1e6:.1f}"
-            print(f"{length}, round {number + 1}: {speeds}", flush=True)
+            for form, runs in theirs.items():
+                runs.append(float(subprocess.run([*peer, form], capture_output=True, text=True, check=True).stdout))
+            speeds = ", ".join(f"the peer with {form} {runs[-1] / 1e6:.1f}" for form, runs in theirs.items())
+            print(f"{length}, round {number + 1}: {ours[-1] / 1e6:.1f} M tokens/s, {speeds}", flush=True)
     whole = _tokens_a_second(pipeline.batches(examples, _config(examples, length, whole_word=True)), seconds)
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    for name, runs in (
-        ("bert-jax", ours),
-        ("DataCollatorForLanguageModeling", theirs),
-        ("bert-jax, whole words", [whole]),
-    ):
-        print(f"{length}, {name}: {statistics.median(runs) / 1e6:.1f} M tokens/s")
-    spread = f"{min(ratios):.1f}-{max(ratios):.1f}"
-    print(f"{length}, ratio, median of {rounds} rounds: {statistics.median(ratios):.1f} ({spread})")
+    print(f"{length}, bert-jax: {statistics.median(ours) / 1e6:.1f} M tokens/s, whole words {whole / 1e6:.1f}")
+    for form, runs in theirs.items():
+        ratios = [a / b for a, b in zip(ours, runs, strict=True)]
+        ratio = (
+            f"ratio, median of {rounds} rounds: {statistics.median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})"
+        )
+        print(f"{length}, the peer with {form}: {statistics.median(runs) / 1e6:.1f} M tokens/s, {ratio}")
 
 
 def _tokens_a_second(batches: Iterator[dict], seconds: float) -> float:

@@ -18,8 +18,8 @@ def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
     assert main(["bench", "pipeline", "--examples", str(examples.folder), *flags]) == 0
     report = capsys.readouterr().out
     for line in (
-        r"32, round 1: [\d.]+ M tokens/s, the peer [\d.]+",
-        r"32, ratio, median of 1 rounds: [\d.]+ ",
+        r"32, round 1: [\d.]+ M tokens/s, the peer with dictionaries [\d.]+, the peer with bare tensors [\d.]+",
+        r"32, the peer with dictionaries: [\d.]+ M tokens/s, ratio, median of 1 rounds: [\d.]+ ",
         r"32, ms a batch .* shuffled indices [\d.]+, read [\d.]+, mask [\d.]+, tf.data, to numpy [\d.]+",
         r"32, first batch of 1,000 examples: [\d.]+ s at step 0, [\d.]+ s at step 500, ratio [\d.]+",
     ):

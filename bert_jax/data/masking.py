@@ -20,6 +20,7 @@ from bert_jax.data.tokenizers import MASK, Tokenizer
 PHILOX = 1
 # Shares of the chosen tokens: [MASK], a random token, and the rest as it was.
 MASKED, RANDOM = 0.8, 0.1
+NO_KEY = np.iinfo(np.int32).max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +66,30 @@ class Masker:
         if self.whole_word:
             continues = tf.gather(self.continues_word, input_ids) if continues is None else continues
             chosen = _whole_words(candidates, continues, scores, wanted)
-            positions = tf.where(chosen, tf.range(length), length)
+            positions = _sorted(tf.where(chosen, tf.range(length), length))[:, : self.max_predictions]
         else:
-            order = _random_order(candidates, scores)[:, : self.max_predictions]
-            used = (order >= 0) & (tf.range(self.max_predictions) < wanted[:, None])
-            positions = tf.where(used, order, length)
-        # Ascending, unused last.
-        positions = _sorted(positions)[:, : self.max_predictions]
+            positions = _in_numpy(self._lowest, _keys(candidates, scores), wanted)
+            positions = tf.ensure_shape(positions, [input_ids.shape[0], self.max_predictions])
         used = positions < length
         positions = tf.where(used, positions, 0)
         ids = tf.gather(input_ids, positions, batch_dims=1)
         masked = self._hide(input_ids, positions, ids, used, draws)
         return masked, positions, tf.where(used, ids, 0), tf.cast(used, tf.float32)
 
+    def _lowest(self, keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """[B, K] the places of the `wanted` lowest of the keys, ascending; S after the last."""
+        length, bits = keys.shape[1], (keys.shape[1] - 1).bit_length()
+        keys = np.sort(keys)[:, : self.max_predictions]
+        unused = (keys == NO_KEY) | (np.arange(self.max_predictions) >= wanted[:, None])
+        keys &= np.int32((1 << bits) - 1)
+        keys[unused] = length
+        keys.sort()
+        return keys
+
     def _hide(self, input_ids, positions, ids, used, draws):
         """Replaces the ids at the used positions: 80 % [MASK], 10 % random, 10 % unchanged."""
-        kind = draws(self.max_predictions)
-        pick = draws(self.max_predictions) * len(self.replacements)
-        random_ids = tf.gather(self.replacements, tf.cast(pick, tf.int32))
+        kind, pick = tf.split(draws(2 * self.max_predictions), 2, axis=1)
+        random_ids = tf.gather(self.replacements, tf.cast(pick * len(self.replacements), tf.int32))
         new = tf.where(kind < MASKED, self.mask_id, tf.where(kind < MASKED + RANDOM, random_ids, ids))
         # Unused positions add nothing; used ones are unique in their row. (A sum by segments is the quickest scatter.)
         batch, length = input_ids.shape
@@ -91,19 +98,28 @@ class Masker:
         return input_ids + tf.reshape(change, input_ids.shape)
 
 
-def _random_order(eligible, scores):
-    """[B, S] the places that are eligible, by their scores in [0, 1); -1 after the last."""
+def _keys(eligible, scores):
+    """[B, S] the score in the upper bits and the place in the lower ones, so that sorting the one brings the other."""
     length = eligible.shape[1]
     bits = (length - 1).bit_length()
-    # The score in the upper bits and the place in the lower ones, so that sorting the one brings the other along.
     keys = tf.cast(scores * 2.0 ** (31 - bits), tf.int32) * (1 << bits) + tf.range(length)
-    keys = _sorted(tf.where(eligible, keys, tf.int32.max))
-    return tf.where(keys < tf.int32.max, tf.bitwise.bitwise_and(keys, (1 << bits) - 1), -1)
+    return tf.where(eligible, keys, NO_KEY)
+
+
+def _random_order(eligible, scores):
+    """[B, S] the places that are eligible, by their scores in [0, 1); -1 after the last."""
+    keys = _sorted(_keys(eligible, scores))
+    bits = (eligible.shape[1] - 1).bit_length()
+    return tf.where(keys < NO_KEY, tf.bitwise.bitwise_and(keys, (1 << bits) - 1), -1)
 
 
 def _sorted(rows):
     """[B, S] int32, each row ascending. NumPy sorts with vector instructions, ten times as fast as TensorFlow."""
-    return tf.ensure_shape(tf.numpy_function(np.sort, [rows], tf.int32), rows.shape)
+    return tf.ensure_shape(_in_numpy(np.sort, rows), rows.shape)
+
+
+def _in_numpy(function, *arguments):
+    return tf.numpy_function(function, arguments, tf.int32)
 
 
 def _whole_words(candidates, continues, scores, wanted):
