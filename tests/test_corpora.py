@@ -159,6 +159,25 @@ def test_tfds_data_set_of_ones_own(tfds_folder):
     assert sorted(documents) == [[f"Größe {i}.", "Zweiter Absatz."] for i in range(7)]
 
 
+def test_many_tfds_files_are_pieces_of_some_each(tmp_path):
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    builder = tfds.dataset_builders.AdhocBuilder(
+        name="many",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict({"text": tfds.features.Text()}),
+        split_datasets={"train": tf.data.Dataset.from_tensor_slices({"text": [f"Text {i}." for i in range(60)]})},
+        data_dir=str(tmp_path),
+    )
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=20))
+    config = CorpusConfig(source="tfds", dataset="many", data_dir=str(tmp_path))
+    assert len(list(corpora.pieces(config))) == 2
+    documents = list(corpora.documents(config))
+    assert sorted(documents) == sorted([f"Text {i}."] for i in range(60))
+    assert list(corpora.documents(config)) == documents
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
