@@ -116,7 +116,7 @@ def sizes(config: CorpusConfig) -> dict[str, int]:
         from bert_jax.data.tfds_corpus import tfds_size
 
         return {config.dataset: tfds_size(config)}
-    return {"python-docs": CHUNK_BYTES}
+    return {"python-docs": 2 * CHUNK_BYTES}
 
 
 def _text_size(file: Path) -> int:

@@ -47,7 +47,7 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
         "disk_bytes": written * times,
         "seconds": seconds * times / workers + trained,
     }
-    print(f"corpus           {sum(sizes.values()) / 1e6:,.1f} MB of text, of which {size / 1e6:,.1f} MB were sampled")
+    print(f"corpus           {times * size / 1e6:,.1f} MB of text, of which {size / 1e6:,.1f} MB were sampled")
     for name in ("documents", "sentences", "tokens"):
         print(f"{name:16} {found[name]:,.0f}")
     for source, statistics in counts.sources.items():
