@@ -23,10 +23,11 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     trained on the sample.
     """
     sizes = corpora.sizes(config.corpus)
-    chunks, size = _sample(config, sum(sizes.values()))
+    chunks, whole = _sample(config, sum(sizes.values()))
+    size = sum(chunk.size for chunk in chunks)
     if not size:
         raise InputError(empty(config))
-    times = max(sum(sizes.values()) / size, 1.0)  # The corpus is so many times the sample.
+    times = 1.0 if whole else max(sum(sizes.values()) / size, 1.0)  # The corpus is so many times the sample.
     start = time.perf_counter()
     tokenizer = _tokenizer(config, chunks)
     trained = time.perf_counter() - start
@@ -63,16 +64,16 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     return found
 
 
-def _sample(config: PretrainConfig, size: int) -> tuple[list[Chunk], int]:
-    """Chunks, and their size in characters or bytes."""
+def _sample(config: PretrainConfig, size: int) -> tuple[list[Chunk], bool]:
+    """Chunks of the corpus, and whether they are all of it."""
     every = max(size // corpora.CHUNK_BYTES // SAMPLED, 1)
     sampled: list[Chunk] = []
     for number, chunk in enumerate(corpora.chunks(config.corpus)):
+        if len(sampled) == SAMPLED:
+            return sampled, False
         if chunk.read or number % every == 0:
             sampled.append(chunk)
-        if len(sampled) == SAMPLED:
-            break
-    return sampled, sum(chunk.size for chunk in sampled)
+    return sampled, every == 1
 
 
 def _tokenizer(config: PretrainConfig, chunks: list[Chunk]) -> tokenizers.Tokenizer:
