@@ -92,7 +92,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
         removed_lines=removed,
         characters=sum(len(line) for document in documents for line in document),
         sentences=sum(map(len, encoded)),
-        words=int(counts[~tokenizer.continues_word()].sum()),
+        words=int(counts[~words.continues_word(tokenizer)].sum()),
         tokens=len(tokens),
         unknown=int(counts[tokenizer.special_ids[UNK]]),
     )

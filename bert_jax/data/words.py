@@ -5,6 +5,7 @@ another of the segmenter's words than the token before it. Examples keep that wi
 that the token continues a word.
 """
 
+import functools
 import importlib
 import itertools
 from collections.abc import Callable
@@ -22,6 +23,7 @@ SETTING = "examples.word_segmenter"
 IDEOGRAPHS = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF), (0x20000, 0x2CEAF), (0x2F800, 0x2FA1F))
 
 
+@functools.lru_cache(1)
 def continues_word(tokenizer: Tokenizer) -> np.ndarray:
     """[vocab_size] bool: what the tokenizer says goes on with a word, but for what begins with an ideograph."""
     begins = [_is_ideograph(piece.removeprefix("##")[:1]) for piece in tokenizer.pieces()]
@@ -38,10 +40,8 @@ def load(name: str) -> Segmenter:
     try:
         segmenter = getattr(importlib.import_module(module), function)
     except Exception as error:  # Whatever goes wrong in a module of the person's.
-        cause = str(error).splitlines()[0]
-        raise InputError(
-            f"{SETTING}: {name!r} can't be imported ({cause}); pip install it, or set PYTHONPATH"
-        ) from None
+        remedy = "pip install it, or set PYTHONPATH"
+        raise InputError(f"{SETTING}: {name!r} can't be imported ({_first_line(error)}); {remedy}") from error
     if not callable(segmenter):
         raise InputError(f"{SETTING}: {name!r} isn't a function; name one that takes a text and returns its words")
     return segmenter
@@ -61,11 +61,15 @@ def encoder(tokenizer: Tokenizer, name: str, bit: int) -> Callable[[list[str]], 
     return encode
 
 
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def _segmented(text: str, segmenter: Segmenter) -> list[str]:
     try:
         words = [_without_spaces(word) for word in segmenter(text)]
     except Exception as error:  # Its own, or ours where it returns something else.
-        raise InputError(f"{SETTING}: failed with {type(error).__name__}: {error} on {text[:40]!r}; mend it") from None
+        raise InputError(f"{SETTING}: failed with {_first_line(error)} on {text[:40]!r}; mend it") from error
     if "".join(words) != _without_spaces(text):
         remedy = "its words, put together, must be the text; choose another function"
         raise InputError(f"{SETTING}: changes the text {text[:40]!r}; {remedy}")
