@@ -209,7 +209,7 @@ def _stages(examples: Examples, length: int, seconds: float) -> None:
     from bert_jax.data import pipeline
 
     config = _config(examples, length)
-    maker = pipeline.Maker.of(examples, config, config.phases[0], "train", 0, 1)
+    maker = pipeline.Maker.of(examples, config, config.phases[0], "train")
     shuffled = tf.function(lambda step: maker.shuffled(step, 0))
     masked = tf.function(maker.masked)
     step = tf.constant(LATE_STEP, tf.int64)

@@ -122,7 +122,18 @@ class ModelConfig:
     """Type of the products. Parameters, LayerNorm statistics, softmax and loss are float32 always."""
     scan_unroll: int = 1
     """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
+    remat: Literal["none", "attention", "dots", "full"] = "none"
+    """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
+    with weights. full: whole layers, from their input."""
 
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+# Any number of `mesh.tensor` that divides this can split the vocabulary; 128 is the width of a TPU's vector registers.
+VOCABULARY_MULTIPLE = 128
 
 # Layers and width of the released models; heads are 64 wide, the feed-forward layer is four times the hidden size.
 PRESETS = {

@@ -49,7 +49,7 @@ class Bert:
         attention_mask = (np.arange(length) < len(ids)).astype(np.int32)[None]
         positions = np.flatnonzero(input_ids[0] == special[MASK])[None]
         logits, _ = self._apply(self.params, input_ids, np.zeros_like(input_ids), attention_mask, positions)
-        probabilities, best = jax.lax.top_k(jax.nn.softmax(logits[0]), min(top, logits.shape[-1]))
+        probabilities, best = jax.lax.top_k(jax.nn.softmax(logits[0]), min(top, self.config.model.vocab_size))
         pieces = self.tokenizer.pieces()
         return [
             [Filled(pieces[i], float(p)) for i, p in zip(row, ps, strict=True)]

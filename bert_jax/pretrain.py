@@ -6,9 +6,10 @@ import functools
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 
 from bert_jax import inference
-from bert_jax.config import InputError, PretrainConfig, differences, to_dict
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
@@ -54,15 +55,15 @@ def pretrain(
     config = _with_vocabulary(config, data)
     start = _initial_params(*source, data) if source else None
     workdir.mkdir(parents=True, exist_ok=True)
-    result = loop.train(config, workdir, mesh, _loop_data(data, config), start, profile)
+    result = loop.train(config, workdir, mesh, _loop_data(data, config, mesh), start, profile)
     plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
     _report(config, workdir, result)
     return result
 
 
-def _check_shardings(config: PretrainConfig, mesh) -> None:
-    """That every parameter can be split over the mesh, before hours of preparing; a vocabulary not yet known can."""
-    size = config.model.vocab_size or mesh.shape["tensor"] * mesh.shape["fsdp"]
+def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
+    """That every parameter can be split over the mesh, before hours of preparing."""
+    size = config.model.vocab_size or VOCABULARY_MULTIPLE
     model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)))
     sharding.state_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)))
 
@@ -116,14 +117,14 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _loop_data(data: Examples, config: PretrainConfig) -> loop.Data:
+def _loop_data(data: Examples, config: PretrainConfig, mesh: Mesh) -> loop.Data:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
-    process = dict(process_index=jax.process_index(), process_count=jax.process_count())
+    rows = functools.partial(sharding.local_rows, mesh)
     return loop.Data(
-        train=functools.partial(pipeline.batches, data, config, **process),
-        held_out=functools.partial(pipeline.held_out_batches, data, config, **process),
+        train=functools.partial(pipeline.batches, data, config, rows=rows),
+        held_out=functools.partial(pipeline.held_out_batches, data, config, rows=rows),
         unigram_log_probabilities=data.unigram_log_probabilities(config.model.vocab_size),
         fingerprint=data.fingerprint,
         tokenizer=data.tokenizer.to_dict(),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase
+from bert_jax.config import ExamplesConfig, MaskingConfig, Phase
 from bert_jax.data import masking, pipeline, tokenizers
 from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.prepare import prepare
@@ -30,10 +30,21 @@ def with_phases(config, *phases):
 def test_started_anywhere_the_batches_are_the_same(examples, config, processes):
     whole = list(itertools.islice(pipeline.batches(examples, config), 12))
     for start in (0, 5, 11):
-        parts = [pipeline.batches(examples, config, start, p, processes) for p in range(processes)]
+        parts = [pipeline.batches(examples, config, start, share(p, processes)) for p in range(processes)]
         for expected in whole[start:]:
             rows = [next(part) for part in parts]
             assert equal({name: np.concatenate([r[name] for r in rows]) for name in expected}, expected)
+
+
+def share(process: int, processes: int):
+    """The rows of one of several processes."""
+    return lambda size: (range(size * process // processes, size * (process + 1) // processes),)
+
+
+def test_rows_that_are_not_next_to_each_other(examples, config):
+    whole = next(pipeline.batches(examples, config, 3))
+    some = next(pipeline.batches(examples, config, 3, lambda size: (range(1, 2), range(4, 7))))
+    assert equal(some, {name: values[[1, 4, 5, 6]] for name, values in whole.items()})
 
 
 def test_phases_follow_each_other(examples, config, tmp_path):
@@ -65,7 +76,7 @@ class Numbered:
 def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
     """[epochs, count] the order in which each epoch visits the examples."""
     masker = Masker.of(config.masking, 1, examples.tokenizer)
-    make = pipeline.Maker(Numbered(count), masker, seed, 7, range(7)).train
+    make = pipeline.Maker(Numbered(count), masker, seed, 7, (range(7),)).train
     batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(lambda step: make(step, 0)).as_numpy_iterator()
     flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
     return flat[: epochs * count].reshape(epochs, count)
@@ -90,11 +101,6 @@ def test_held_out_split_is_visited_once_and_padded_with_nothing(examples, config
     assert (labels[len(reader) :] == pipeline.NO_LABEL).all()
     weights = np.concatenate([batch["masked_lm_weights"] for batch in batches]).sum(1)
     assert (weights[: len(reader)] > 0).all() and not weights[len(reader) :].any()
-
-
-def test_rows_that_processes_cannot_share(examples, config):
-    with pytest.raises(InputError, match="isn't divisible by the 3 processes"):
-        next(pipeline.batches(examples, config, 0, 0, 3))
 
 
 def unmasked(batch) -> np.ndarray:
@@ -147,7 +153,8 @@ def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, static=Fa
     ids[np.arange(LENGTH) >= lengths[:, None]] = tokenizer.special_ids["[PAD]"]
     masker = Masker.of(MaskingConfig(**changes), max_predictions, tokenizer)
     take = slice(first_row, first_row + rows)
-    draws = ExampleDraws(seed, range(ROWS)[take]) if static else PlaceDraws(seed, step, first_row, rows)
+    numbers = range(ROWS)[take]
+    draws = ExampleDraws(seed, numbers) if static else PlaceDraws(seed, step, (numbers,))
     out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), draws)
     return tokenizer, ids[take], lengths[take], *(x.numpy() for x in out)
 
@@ -205,7 +212,7 @@ def test_the_number_of_masks_is_the_originals():
     masker = Masker.of(MaskingConfig(), 77, tokenizer)
     lengths = np.arange(10, 513)
     ids = np.where(np.arange(512) < lengths[:, None] - 2, 20, tokenizer.special_ids["[PAD]"]).astype(np.int32)
-    weights = masker(tf.constant(ids), tf.constant(lengths), PlaceDraws(0, 0, 0, len(ids)))[3].numpy()
+    weights = masker(tf.constant(ids), tf.constant(lengths), PlaceDraws(0, 0, (range(len(ids)),)))[3].numpy()
     assert weights.sum(1).tolist() == [min(77, max(1, int(round(n * 0.15)))) for n in range(10, 513)]
 
 
@@ -241,7 +248,7 @@ def test_whole_word_masking_takes_each_word_that_fits():
     row = [2, 10, *([70] * 8), *range(20, 29), 3]
     masker = Masker.of(MaskingConfig(whole_word=True), 20, tokenizer)
     ids = tf.constant([row] * 200, tf.int32)
-    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), PlaceDraws(0, 0, 0, 200))
+    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), PlaceDraws(0, 0, (range(200),)))
     assert (weights.numpy().sum(1) == 3).all()
     assert positions.numpy()[weights.numpy() > 0].min() == 10
 

@@ -2,18 +2,17 @@
 
 import dataclasses
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import jax
 import numpy as np
 import pytest
 from conftest import small_config, write_corpus
+from runs import assert_same_state, command, rows, saved_state, with_run, write_config
 
 from bert_jax.config import ExamplesConfig, InputError, MeshConfig, Phase, RunConfig, TokenizerConfig
 from bert_jax.data import pipeline
@@ -22,28 +21,6 @@ from bert_jax.pretrain import pretrain
 from bert_jax.training import losses, metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
-
-
-def rows(workdir) -> list[dict]:
-    return metrics.read(workdir / "metrics.jsonl")
-
-
-def saved_state(workdir, step: int) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint, by its path."""
-    import orbax.checkpoint as ocp
-
-    tree = ocp.PyTreeCheckpointer().restore(workdir / "checkpoints" / str(step) / "state")
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
-
-
-def assert_same_state(a: dict, b: dict) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert np.array_equal(a[name], b[name]), name
-
-
-def with_run(config, **changes):
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +68,9 @@ def test_packed_rows_train_without_a_next_sentence_head(config, tmp_path):
     assert "held_out_nsp_accuracy" not in held_out
 
 
-def command(config_file, examples, workdir, *flags) -> list[str]:
-    command = [sys.executable, "-m", "bert_jax", "pretrain", "--config", str(config_file)]
-    return [*command, "--workdir", str(workdir), "--examples", str(examples.folder), *flags]
-
-
 @pytest.fixture
 def config_file(config, tmp_path):
-    """The small config as a file that a command can name."""
-    file = tmp_path / "small.py"
-    text = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {config!r}\n"
-    file.write_text(text)
-    return file
+    return write_config(tmp_path / "small.py", config)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -196,26 +164,6 @@ def test_a_damaged_checkpoint_is_named(finished, config, examples, tmp_path, par
     with pytest.raises(InputError, match="damaged") as error:
         pretrain(config, tmp_path / "run", examples.folder)
     assert str(checkpoint) in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.fixture(scope="module")
-def one_device(config, examples, tmp_path_factory):
-    """The losses of ten steps on one device, with dropout."""
-    workdir = tmp_path_factory.mktemp("one_device")
-    pretrain(dataclasses.replace(config, phases=(Phase(32, 8, 10, 5),)), workdir, examples.folder)
-    return [row["loss"] for row in rows(workdir)]
-
-
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 2, 2)])
-def test_eight_devices_give_the_losses_of_one(one_device, config_file, examples, tmp_path, mesh):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    flags = ["--phases.0.steps", "10"]
-    for axis, size in zip(("data", "fsdp", "tensor"), mesh, strict=True):
-        flags += [f"--mesh.{axis}", str(size)]
-    subprocess.run(command(config_file, examples, tmp_path, *flags), env=environment, check=True, capture_output=True)
-    losses = [row["loss"] for row in rows(tmp_path)]
-    assert len(losses) == 10
-    np.testing.assert_allclose(losses, one_device, rtol=0, atol=1e-5)
 
 
 def test_accumulated_parts_are_one_batch(config, examples):

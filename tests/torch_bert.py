@@ -58,8 +58,14 @@ def in_our_names(tensors: dict[str, torch.Tensor], layers: int) -> dict:
             return {name: stacked([tree[name] for tree in trees]) for name in trees[0]}
         return np.stack(trees)
 
-    tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    def filled(name: str) -> np.ndarray:
+        """With rows of 0 up to a multiple of 128."""
+        array = get(name, False)
+        return np.pad(array, [(0, -len(array) % 128), *[(0, 0)] * (array.ndim - 1)])
+
+    tables = ("position_embeddings", "token_type_embeddings")
     embeddings = {t: {"embedding": get(f"bert.embeddings.{t}.weight", False)} for t in tables}
+    embeddings["word_embeddings"] = {"embedding": filled("bert.embeddings.word_embeddings.weight")}
     return {
         "bert": {
             "embeddings": embeddings | {"LayerNorm": norm("bert.embeddings.LayerNorm")},
@@ -72,7 +78,7 @@ def in_our_names(tensors: dict[str, torch.Tensor], layers: int) -> dict:
                     "dense": dense("cls.predictions.transform.dense"),
                     "LayerNorm": norm("cls.predictions.transform.LayerNorm"),
                 },
-                "output_bias": get("cls.predictions.bias", False),
+                "output_bias": filled("cls.predictions.bias"),
             },
             "seq_relationship": dense("cls.seq_relationship"),
         },

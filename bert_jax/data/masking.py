@@ -9,6 +9,7 @@ Shapes in comments: B rows, S sequence, K most predictions, V vocabulary.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -160,28 +161,31 @@ def _taken(sizes, room):
 
 
 class PlaceDraws:
-    """Uniform draws in [0, 1) for `rows` rows of the global batch of a step, from its row `first_row` on.
+    """Uniform draws in [0, 1) for rows of the global batch of a step, given as `runs` of them.
 
     Each call, with the draws wanted for a row, is a stream of its own: [rows, width].
     """
 
-    def __init__(self, seed, step, first_row, rows: int):
+    def __init__(self, seed, step, runs: Sequence[range]):
         self._key = tf.cast(seed, tf.uint64)[None]
         self._step = tf.cast(step, tf.uint64)
-        self._first_row = tf.cast(first_row, tf.uint64)
-        self._rows = rows
+        self._runs = runs
         self._stream = 0
 
     def __call__(self, width: int):
         # Philox makes four numbers for each value of its counter, so a row starts at a multiple of four. The counter's
         # upper half is the step and the stream: no two draws of a run share a value.
         padded = -(-width // 4) * 4
-        counter = [self._first_row * (padded // 4), self._step * 4 + self._stream]
+        upper = self._step * 4 + self._stream
         self._stream += 1
-        draws = tf.raw_ops.StatelessRandomUniformV2(
-            shape=[self._rows, padded], key=self._key, counter=tf.stack(counter), alg=PHILOX, dtype=tf.float32
-        )
-        return draws[:, :width]
+
+        def draw(run: range):
+            counter = tf.stack([np.uint64(run.start * (padded // 4)), upper])
+            return tf.raw_ops.StatelessRandomUniformV2(
+                shape=[len(run), padded], key=self._key, counter=counter, alg=PHILOX, dtype=tf.float32
+            )
+
+        return tf.concat([draw(run) for run in self._runs], 0)[:, :width]
 
 
 class ExampleDraws:

@@ -5,13 +5,13 @@ import dataclasses
 import functools
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from bert_jax.config import InputError, Phase, PretrainConfig
+from bert_jax.config import Phase, PretrainConfig
 from bert_jax.data.examples import HEADER, continues_bit
 from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.records import ExampleReader, Examples
@@ -32,12 +32,18 @@ PARALLEL = min(8, os.cpu_count())
 PREFETCHED = 4
 
 
-def batches(
-    examples: Examples, config: PretrainConfig, step: int = 0, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
+# The rows to make of a global batch of so many, as ascending runs.
+Rows = Callable[[int], Sequence[range]]
+
+
+def all_rows(batch_size: int) -> Sequence[range]:
+    return (range(batch_size),)
+
+
+def batches(examples: Examples, config: PretrainConfig, step: int = 0, rows: Rows = all_rows) -> Iterator[Batch]:
     """The training batches from `step` (0 is the first) to the end of the last phase.
 
-    Each is this process's rows of the global batch, B / process_count of them, as int32 [B, S]: `input_ids`,
+    Each is the `rows` asked for of the global batch, B of them, as int32 [B, S]: `input_ids`,
     `token_type_ids`, `attention_mask`; [B, K]: `masked_lm_positions`, `masked_lm_ids`, `masked_lm_weights` (float32);
     [B]: `next_sentence_labels`; of packed examples also [B, S] `sequence_ids` (1, 2, ... for the texts of a row, 0 for
     padding) and `position_ids` (from 0 in each text). Every epoch is another permutation of all examples; batches run
@@ -46,29 +52,22 @@ def batches(
     first = 0
     for phase in config.phases:
         if step < first + phase.steps:
-            maker = Maker.of(examples, config, phase, "train", process_index, process_count)
+            maker = Maker.of(examples, config, phase, "train", rows)
             make = functools.partial(maker.train, first=first)
             yield from run(tf.data.Dataset.range(max(step, first), first + phase.steps), make)
         first += phase.steps
 
 
 def held_out_batches(
-    examples: Examples, config: PretrainConfig, phase: Phase, process_index: int = 0, process_count: int = 1
+    examples: Examples, config: PretrainConfig, phase: Phase, rows: Rows = all_rows
 ) -> Iterator[Batch]:
     """The held-out examples once, in order and with the same masks each time; the last batch is filled with empty rows.
 
     An empty row has weights 0, attention mask 0 and next-sentence label -100.
     """
-    maker = Maker.of(examples, config, phase, "held_out", process_index, process_count)
+    maker = Maker.of(examples, config, phase, "held_out", rows)
     count = -(-len(maker.reader) // phase.batch_size)
     return run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
-
-
-def _rows(batch_size: int, process_index: int, process_count: int) -> range:
-    if batch_size % process_count:
-        raise InputError(f"batch size {batch_size} isn't divisible by the {process_count} processes")
-    share = batch_size // process_count
-    return range(process_index * share, (process_index + 1) * share)
 
 
 class _Batches:
@@ -111,13 +110,13 @@ def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Makes the batches of a phase and split: of each this process's `rows`."""
+    """Makes the batches of a phase and split: of each the rows in `runs`."""
 
     reader: ExampleReader
     masker: Masker
     seed: int
     batch_size: int
-    rows: range
+    runs: Sequence[range]
     static: bool = False
     continues_bit: int = 0
     """Of an id that continues a word; 0 where the records don't hold words."""
@@ -125,18 +124,23 @@ class Maker:
     """The id that each text of a packed row starts with; None where a row is one text."""
 
     @classmethod
-    def of(cls, examples: Examples, config: PretrainConfig, phase: Phase, split: str, index: int, count: int):
+    def of(cls, examples: Examples, config: PretrainConfig, phase: Phase, split: str, rows: Rows = all_rows):
         held_out = split == "held_out"
         return cls(
             reader=examples.split(split, phase.sequence_length),
             masker=Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out),
             seed=config.seed,
             batch_size=phase.batch_size,
-            rows=_rows(phase.batch_size, index, count),
+            runs=rows(phase.batch_size),
             static=config.masking.static,
             continues_bit=continues_bit(examples.dtype) if config.examples.word_segmenter else 0,
             text_start=examples.tokenizer.special_ids[CLS] if config.examples.format == "packed" else None,
         )
+
+    @property
+    def rows(self) -> np.ndarray:
+        """[B] the rows' numbers in the global batch."""
+        return np.concatenate([np.arange(run.start, run.stop) for run in self.runs])
 
     def train(self, step, first: int) -> dict[str, tf.Tensor]:
         """The batch of a step, in a phase that began with the step `first`."""
@@ -146,7 +150,7 @@ class Maker:
         """[B] the examples of that batch. Every epoch is a permutation of its own; a phase starts with its epoch 0."""
         count = len(self.reader)
         # [B] places in the endless row of epochs.
-        place = (step - first) * self.batch_size + tf.range(self.rows.start, self.rows.stop, dtype=tf.int64)
+        place = (step - first) * self.batch_size + self.rows
         epoch = place // count
         seeds = tf.stack([tf.fill(epoch.shape, np.int64(self.seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
         return tf.raw_ops.RandomIndexShuffle(
@@ -155,7 +159,7 @@ class Maker:
 
     def held_out(self, number) -> dict[str, tf.Tensor]:
         """The held-out batch of a number."""
-        indices = number * self.batch_size + tf.range(self.rows.start, self.rows.stop, dtype=tf.int64)
+        indices = number * self.batch_size + self.rows
         real = indices < len(self.reader)
         batch = self._batch(tf.where(real, indices, 0), HELD_OUT_STREAM + number)
         for field in ("masked_lm_weights", "attention_mask"):
@@ -179,7 +183,7 @@ class Maker:
         if self.static:
             draws = ExampleDraws(self.seed, indices)
         else:
-            draws = PlaceDraws(self.seed, step, self.rows.start, len(self.rows))
+            draws = PlaceDraws(self.seed, step, self.runs)
         masked_ids, positions, ids, weights = self.masker(input_ids, lengths, draws, continues)
         place = tf.range(self.reader.length)
         in_text = place < lengths[:, None]

@@ -22,6 +22,14 @@ ACTIVATIONS = {
 }
 
 
+# What is kept for the backward pass: products with weights have no batch dimension, those of attention have.
+REMAT_POLICIES = {
+    "attention": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
     """A product with bias in the config's compute type, weights from a truncated normal."""
     return nn.Dense(features, dtype=config.dtype, kernel_init=initializer(config), name=name)
@@ -34,6 +42,16 @@ def initializer(config: ModelConfig):
         return config.initializer_range * jax.random.truncated_normal(key, -2, 2, shape, dtype)
 
     return init
+
+
+def padded(init, rows: int):
+    """Initialises the first `rows` rows, and 0 in those that only fill up."""
+
+    def padded_init(key, shape, dtype=jnp.float32):
+        values = init(key, (rows, *shape[1:]), dtype)
+        return jnp.pad(values, [(0, shape[0] - rows), *[(0, 0)] * (len(shape) - 1)])
+
+    return padded_init
 
 
 def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
@@ -49,10 +67,10 @@ class Embeddings(nn.Module):
     def setup(self):
         c = self.config
 
-        def table(rows):
-            return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=initializer(c))
+        def table(rows, init=initializer(c)):
+            return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=init)
 
-        self.word_embeddings = table(c.vocab_size)
+        self.word_embeddings = table(c.padded_vocab_size, padded(initializer(c), c.vocab_size))
         self.position_embeddings = table(c.max_position_embeddings)
         self.token_type_embeddings = table(c.type_vocab_size)
         self.LayerNorm = layer_norm(c, name=None)
@@ -65,6 +83,23 @@ class Embeddings(nn.Module):
         x = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
         x = self.LayerNorm(x + self.position_embeddings(position_ids))
         return self.dropout(x, deterministic=deterministic)
+
+
+class DotProductAttention(nn.Module):
+    """Each head's mean of the values, weighted by the softmax of queries times keys."""
+
+    config: ModelConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, query, key, value, mask_adder):
+        # [B, S, N, D] x [B, S, N, D] -> [B, N, S, S]
+        scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
+        probabilities = jax.nn.softmax(scores / math.sqrt(query.shape[-1]) + mask_adder)
+        dropout = nn.Dropout(self.config.attention_probs_dropout_prob, name="dropout")
+        probabilities = dropout(probabilities, deterministic=self.deterministic)
+        # [B, N, S, S] x [B, S, N, D] -> [B, S, N, D]
+        return jnp.einsum("bnqk,bknd->bqnd", probabilities.astype(value.dtype), value)
 
 
 class SelfAttention(nn.Module):
@@ -82,13 +117,9 @@ class SelfAttention(nn.Module):
             dense(c, hidden, name)(x).reshape(heads)
             for name in ("query", "key", "value")
         )
-        # [B, S, N, D] x [B, S, N, D] -> [B, N, S, S]
-        scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
-        probabilities = jax.nn.softmax(scores / math.sqrt(heads[-1]) + mask_adder)
-        probabilities = nn.Dropout(c.attention_probs_dropout_prob)(probabilities, deterministic=deterministic)
-        # [B, N, S, S] x [B, S, N, D] -> [B, S, N, D] -> [B, S, H]
-        context = jnp.einsum("bnqk,bknd->bqnd", probabilities.astype(value.dtype), value)
-        return context.reshape(x.shape)
+        attention = rematerialised(c, DotProductAttention, "attention")(c, deterministic, name="dot_product")
+        # [B, S, N, D] -> [B, S, H]
+        return attention(query, key, value, mask_adder).reshape(x.shape)
 
 
 class ResidualOutput(nn.Module):
@@ -135,13 +166,21 @@ class Layer(nn.Module):
         return ResidualOutput(self.config, name="output")(intermediate, x, self.deterministic), None
 
 
+def rematerialised(config: ModelConfig, module, *names: str):
+    """The module, its activations computed again in the backward pass where `config.remat` is among the names."""
+    if config.remat not in names:
+        return module
+    # The passes are loops apart, unless unrolled: only then does XLA need a barrier not to find the same work in both.
+    return nn.remat(module, policy=REMAT_POLICIES[config.remat], prevent_cse=config.scan_unroll > 1)
+
+
 class Layers(nn.Module):
     config: ModelConfig
 
     @nn.compact
     def __call__(self, x, mask_adder, deterministic: bool):
         scanned = nn.scan(
-            Layer,
+            rematerialised(self.config, Layer, "dots", "full"),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,

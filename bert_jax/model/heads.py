@@ -1,4 +1,4 @@
-"""Heads on the encoder. Shapes in comments: B batch, K masked positions, H hidden, V vocabulary."""
+"""Heads on the encoder. Shapes in comments: B batch, K masked positions, H hidden, V vocabulary, padded."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,19 +17,24 @@ class Transform(nn.Module):
 
 
 class MaskedLM(nn.Module):
-    """Scores the vocabulary at the masked positions, with the word embeddings as output weights and one bias."""
+    """Scores the vocabulary at the masked positions, with the word embeddings as output weights and one bias.
+
+    The rows that fill up the vocabulary score the least: no softmax gives them a share, and no loss a gradient.
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, hidden, masked_lm_positions, word_embeddings):
+        c = self.config
         # [B, S, H] -> [B, K, H]: only the positions to predict meet the vocabulary.
         x = jnp.take_along_axis(hidden, masked_lm_positions[..., None], axis=1)
-        x = Transform(self.config, name="transform")(x)
-        bias = self.param("output_bias", nn.initializers.zeros, (self.config.vocab_size,))
+        x = Transform(c, name="transform")(x)
+        bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,))
         # [B, K, H] x [V, H] -> [B, K, V]
         weights = word_embeddings.astype(x.dtype)
-        return jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias
+        logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias
+        return jnp.where(jnp.arange(c.padded_vocab_size) < c.vocab_size, logits, jnp.finfo(jnp.float32).min)
 
 
 class PreTrainingHeads(nn.Module):
@@ -50,7 +55,7 @@ class BertForPreTraining(nn.Module):
     """The encoder with the masked-LM head and, where `next_sentence`, the next-sentence head.
 
     Call with the encoder's arguments and `masked_lm_positions` [batch, predictions], int32. Returns float32
-    `(mlm_logits [batch, predictions, vocabulary], nsp_logits [batch, 2])`; `nsp_logits` (0: B follows A, 1: B is
+    `(mlm_logits [batch, predictions, padded vocabulary], nsp_logits [batch, 2])`; `nsp_logits` (0: B follows A, 1: B is
     random) is None without the head.
     """
 

@@ -13,7 +13,7 @@ from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus and tokenizer stand in the examples' fingerprint; the
 # parts of a batch have dropout of their own.
-MAY_CHANGE = ("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll")
+MAY_CHANGE = ("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll", "model.remat")
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
 BEST_BY = "held_out_mlm_loss"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import signal
 import threading
 import time
@@ -19,7 +20,7 @@ from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import make_optimizer, schedule
-from bert_jax.training.sharding import batch_sharding, state_shardings
+from bert_jax.training.sharding import batch_sharding, global_batch, state_shardings
 
 Batch = dict[str, np.ndarray]
 
@@ -90,6 +91,7 @@ def train(
 
     # ---- The jitted steps -----------------------------------------------------------------------------------------
     rows = batch_sharding(mesh)
+    put = functools.partial(global_batch, mesh)
     train_step = jax.jit(
         steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
         donate_argnums=0,
@@ -102,7 +104,7 @@ def train(
 
     def evaluate(phase: Phase) -> dict[str, float]:
         sums: list[dict] = []
-        for batch in _on_device(data.held_out(phase), rows):
+        for batch in _on_device(data.held_out(phase), put):
             sums.append(evaluation_step(state["params"], batch))
             _await(sums)
         return _held_out_means(_add_up(sums)) if sums else {}
@@ -122,7 +124,7 @@ def train(
     ):
         pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
         clock, compiled = _Clock(), None
-        for batch in _on_device(data.train(step), rows):
+        for batch in _on_device(data.train(step), put):
             phase = _phase_of(config, step)
             state, values = train_step(state, batch)
             pending.append(values)
@@ -159,11 +161,11 @@ def train(
     return Result(step, held_out, interrupt.signal if step < total else None, best)
 
 
-def _on_device(batches: Iterator[Batch], sharding) -> Iterator[dict[str, jax.Array]]:
+def _on_device(batches: Iterator[Batch], put: Callable[[Batch], dict]) -> Iterator[dict[str, jax.Array]]:
     """The batches as global arrays, `AHEAD` of them on their way while one is worked on."""
     waiting: deque = deque()
     for batch in batches:
-        waiting.append(jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch))
+        waiting.append(put(batch))
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting

@@ -3,15 +3,21 @@
 The mesh has three axes. `data`: copies of the model, each with its rows of the batch. `fsdp`: rows of the batch too,
 and slices of the parameters and the optimizer, gathered where they are used. `tensor`: slices of heads, feed-forward
 layer and vocabulary. One device is a mesh of one; XLA derives the communication from these shardings.
+
+Several slices of TPU, or nodes of GPUs, hang together by a slower network: the outer axis, `data` (or else `fsdp`),
+spans them, so that what crosses it are the gradients alone.
 """
 
 import math
 import re
+from collections.abc import Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import InputError, MeshConfig, Phase
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
@@ -22,16 +28,16 @@ LOGICAL_AXES = (
     (r"word_embeddings/embedding", ("vocabulary", "hidden")),
     (r"(position|token_type)_embeddings/embedding", (None, "hidden")),
     (r"self/(query|key|value)/kernel", ("layer", "hidden", "heads")),
-    (r"self/(query|key|value)/bias", ("layer", "heads")),
+    (r"self/(query|key|value)/bias", ("layer", "vector")),
     (r"layer/attention/output/dense/kernel", ("layer", "heads", "hidden")),
     (r"layer/intermediate/dense/kernel", ("layer", "hidden", "intermediate")),
-    (r"layer/intermediate/dense/bias", ("layer", "intermediate")),
+    (r"layer/intermediate/dense/bias", ("layer", "vector")),
     (r"layer/output/dense/kernel", ("layer", "intermediate", "hidden")),
-    (r"layer/.*(bias|scale)", ("layer", None)),
-    (r"(pooler|transform/dense)/kernel", ("hidden", None)),
-    (r"predictions/output_bias", ("vocabulary",)),
-    (r"seq_relationship/kernel", (None, None)),
-    (r"(bias|scale)", (None,)),
+    (r"layer/.*(bias|scale)", ("layer", "hidden")),
+    (r"(pooler|transform/dense|seq_relationship)/kernel", ("hidden", None)),
+    (r"predictions/output_bias", ("vector",)),
+    (r"seq_relationship/bias", (None,)),
+    (r"(bias|scale)", ("hidden",)),
 )
 
 MESH_AXES = {
@@ -40,14 +46,44 @@ MESH_AXES = {
     "heads": "tensor",
     "intermediate": "tensor",
     "vocabulary": "tensor",
+    "vector": ("tensor", "fsdp"),
     None: None,
 }
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices; raises `InputError` where the axes' product isn't their number."""
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over the devices (None: all there are).
+
+    Raises `InputError` where the axes' product isn't their number, or can't be laid out on them.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = _sizes(config, len(devices))
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    across = _across_slices(sizes, slices)
+    within = [size // n for size, n in zip(sizes, across, strict=True)]
+    try:
+        if slices > 1:
+            grid = mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
+        else:
+            grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    except (NotImplementedError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"mesh: {' x '.join(map(str, sizes))} can't be laid out on these devices: {reason}") from error
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _across_slices(sizes: list[int], slices: int) -> list[int]:
+    """How often each axis is split over the slices: the outermost one that they divide, by their number."""
+    for axis, size in enumerate(sizes[:-1]):
+        if size % slices == 0:
+            return [slices if i == axis else 1 for i in range(len(sizes))]
+    shape = " x ".join(map(str, sizes))
+    raise InputError(f"mesh: {shape} has no data or fsdp axis that the {slices} slices divide; tensor stays within one")
+
+
+def _sizes(config: MeshConfig, devices: int) -> list[int]:
+    """The axes' sizes, the -1 among them filled in."""
     sizes = [getattr(config, axis) for axis in AXES]
-    devices = jax.device_count()
     if sizes.count(-1) > 1:
         raise InputError("mesh: only one axis may be -1")
     if -1 in sizes:
@@ -58,12 +94,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
     if math.prod(sizes) != devices:
         shape = " x ".join(map(str, sizes))
         raise InputError(f"mesh: {shape} isn't the number of devices, {devices}; -1 takes those that are left")
-    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return sizes
 
 
 def check_batch(phases: tuple[Phase, ...], mesh: Mesh, accumulate_steps: int) -> None:
     """Raises `InputError` where a phase's batch can't be split evenly."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = _shards(mesh)
     for i, phase in enumerate(phases):
         if phase.batch_size % (shards * accumulate_steps):
             parts = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} devices"
@@ -74,6 +110,44 @@ def check_batch(phases: tuple[Phase, ...], mesh: Mesh, accumulate_steps: int) ->
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows over the devices of `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> tuple[range, ...]:
+    """The rows of a global batch that this process's devices hold, as ascending runs; others may hold the same ones."""
+    size = batch_size // _shards(mesh)
+    runs: list[range] = []
+    for shard in _local_shards(mesh):
+        start = runs.pop().start if runs and runs[-1].stop == shard * size else shard * size
+        runs.append(range(start, (shard + 1) * size))
+    return tuple(runs)
+
+
+def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's rows, in the order of `local_rows`, as its part of global arrays."""
+    offset = {shard: i for i, shard in enumerate(_local_shards(mesh))}
+
+    def put(local: np.ndarray) -> jax.Array:
+        size = len(local) // len(offset)
+        batch_size = size * _shards(mesh)
+
+        def rows(index):
+            at = offset[index[0].indices(batch_size)[0] // size] * size
+            return local[at : at + size]
+
+        return jax.make_array_from_callback((batch_size, *local.shape[1:]), batch_sharding(mesh), rows)
+
+    return jax.tree.map(put, batch)
+
+
+def _shards(mesh: Mesh) -> int:
+    """Parts that a batch is split in."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def _local_shards(mesh: Mesh) -> list[int]:
+    """Those that this process's devices hold, ascending."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((_shards(mesh),)).values()
+    return sorted({rows.indices(_shards(mesh))[0] for (rows,) in indices})
 
 
 def path_name(path) -> str:
@@ -97,10 +171,15 @@ def _sharding(mesh: Mesh, name: str, shape: tuple[int, ...]) -> NamedSharding:
         raise ValueError(f"no entry of LOGICAL_AXES fits {name} {shape}")
     spec = [MESH_AXES[axis] for axis in axes]
     for axis, size in zip(spec, shape, strict=True):
-        if axis and size % mesh.shape[axis]:
-            remedy = "; set model.vocab_size to a multiple of it" if "vocabulary" in axes else ""
-            raise InputError(f"mesh.{axis}: {mesh.shape[axis]} doesn't divide {name} {shape}{remedy}")
-    used = [axis for axis in spec if axis]
+        parts = math.prod(mesh.shape[a] for a in _each(axis))
+        if size % parts:
+            remedy = f"; it must divide {VOCABULARY_MULTIPLE}" if axes[0] == "vocabulary" else ""
+            raise InputError(f"mesh.{' x '.join(_each(axis))}: {parts} doesn't divide {name} {shape}{remedy}")
+    used = [a for axis in spec for a in _each(axis)]
     if len(used) > len(set(used)):
         raise ValueError(f"{name}: one mesh axis for two dimensions, {spec}")
     return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def _each(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (axis,) if isinstance(axis, str) else axis or ()

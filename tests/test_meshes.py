@@ -1,0 +1,178 @@
+"""One run on any mesh: the losses and parameters of one device, checkpoints that fit all, parts of the right size."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from conftest import small_config
+from runs import assert_same_state, rows, saved_state, write_config
+
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, load_config, model_preset
+from bert_jax.data.prepare import prepare
+from bert_jax.pretrain import pretrain
+from bert_jax.training import sharding, steps
+from bert_jax.training.optimizer import make_optimizer
+
+MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 2, 2)]
+STEPS = 20
+
+# Runs the configs named, each on all meshes, with eight simulated devices; then restores a checkpoint on each mesh.
+ON_EIGHT_DEVICES = """
+import dataclasses, json, sys
+import jax
+import numpy as np
+from runs import by_path
+from bert_jax.config import MeshConfig, load_config
+from bert_jax.pretrain import pretrain
+from bert_jax.training import sharding, steps
+from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.optimizer import make_optimizer
+
+folder, examples, meshes, names, last = sys.argv[1], sys.argv[2], eval(sys.argv[3]), eval(sys.argv[4]), int(sys.argv[5])
+for sizes in meshes:
+    for name in names:
+        config = dataclasses.replace(load_config(f"{folder}/{name}.py"), mesh=MeshConfig(*sizes))
+        workdir = f"{folder}/{name}-" + "x".join(map(str, sizes))
+        pretrain(config, workdir, examples)
+    mesh = sharding.make_mesh(config.mesh)
+    checkpoints = Checkpoints(f"{folder}/{names[0]}-8x1x1/checkpoints")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=int(sys.argv[6])))
+    model, optimizer = steps.make_model(config), make_optimizer(config.optimizer, config.total_steps)
+    shapes = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
+    shardings = sharding.state_shardings(mesh, shapes)
+    like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    state = checkpoints.restore(last, like)
+    assert all(x.sharding == s for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True))
+    np.savez(workdir + "-restored.npz", **by_path(state))
+    held = {p: [max(s.data.size for s in x.addressable_shards), x.size] for p, x in jax.tree.leaves_with_path(state)}
+    with open(workdir + "-held.json", "w") as file:
+        json.dump({sharding.path_name(path): sizes for path, sizes in held.items()}, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(corpus, tmp_path_factory):
+    """The same run on every mesh, and on the one device of this process, without and with dropout."""
+    folder = tmp_path_factory.mktemp("meshes")
+    base = small_config(
+        corpus,
+        model=dataclasses.replace(small_config(corpus).model, hidden_size=64, num_attention_heads=8),
+        phases=(Phase(sequence_length=32, batch_size=8, steps=STEPS, max_predictions=5),),
+        run=RunConfig(log_every=1, evaluate_every=STEPS, checkpoint_every=STEPS, workers=1),
+    )
+    without = dataclasses.replace(base.model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    configs = {"plain": dataclasses.replace(base, model=without), "dropout": base}
+    examples = prepare(base, folder / "examples")
+    for name, config in configs.items():
+        write_config(folder / f"{name}.py", config)
+        pretrain(config, folder / f"{name}-1x1x1", examples.folder)
+    arguments = [str(folder), str(examples.folder), repr(MESHES), repr(list(configs)), str(STEPS), "200"]
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "PYTHONPATH": os.path.dirname(__file__),
+    }
+    subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)
+    return folder
+
+
+def of(folder, name: str, mesh):
+    return folder / f"{name}-{'x'.join(map(str, mesh))}"
+
+
+@pytest.mark.parametrize("name", ["plain", "dropout"])
+@pytest.mark.parametrize("mesh", MESHES)
+def test_any_mesh_gives_the_losses_and_parameters_of_one_device(runs, name, mesh):
+    one, many = of(runs, name, (1, 1, 1)), of(runs, name, mesh)
+    losses, expected = ([row["loss"] for row in rows(workdir)] for workdir in (many, one))
+    assert len(losses) == STEPS
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    assert rows(many)[-1]["held_out_mlm_loss"] == pytest.approx(rows(one)[-1]["held_out_mlm_loss"], abs=1e-5)
+    state, other = saved_state(many, STEPS), saved_state(one, STEPS)
+    for path, array in state.items():
+        if "params" in path:
+            np.testing.assert_allclose(array, other[path], rtol=0, atol=1e-5, err_msg=path)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_a_checkpoint_is_restored_bit_for_bit_on_any_mesh(runs, mesh):
+    with np.load(f"{of(runs, 'dropout', mesh)}-restored.npz") as restored:
+        assert_same_state(dict(restored), saved_state(of(runs, "plain", (8, 1, 1)), STEPS))
+
+
+def test_each_device_holds_its_part(runs):
+    """Sizes of the shards of parameters and optimizer: all of it in copies of the model, an eighth with fsdp 8."""
+    for mesh, parts in (((8, 1, 1), 1), ((1, 8, 1), 8)):
+        sizes = json.loads(Path(f"{of(runs, 'dropout', mesh)}-held.json").read_text())
+        for path, (held, size) in sizes.items():
+            small = size == 1 or path.endswith("seq_relationship/bias")  # Counters, and two numbers.
+            assert held == (size if small else size / parts), path
+
+
+def test_an_eighth_of_base_with_fsdp_8():
+    config = load_config("pretrain_base")
+    model = model_preset("base", vocab_size=30_522)
+    mesh = jax.sharding.AbstractMesh((1, 8, 1), sharding.AXES)
+    optimizer = make_optimizer(config.optimizer, 10)
+    bert = steps.make_model(dataclasses.replace(config, model=model))
+    shapes = jax.eval_shape(lambda: steps.init_state(bert, optimizer, 0))
+    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(sharding.state_shardings(mesh, shapes)), strict=True)
+    total, held = 0, 0
+    for x, s in leaves:
+        total += x.size
+        held += np.prod(s.shard_shape(x.shape))
+    assert total / 8 <= held < total / 8 + 20  # Counters and the next-sentence bias are whole.
+
+
+def devices(slices: int, each: int):
+    """Devices of several slices, as a multi-slice TPU's but for the wires."""
+    return [
+        SimpleNamespace(id=i, slice_index=i // each, process_index=i // each, platform="cpu", device_kind="x")
+        for i in range(slices * each)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "axis"),
+    [(MeshConfig(), (8, 1, 1), 0), (MeshConfig(4, 1, -1), (4, 1, 2), 0), (MeshConfig(1, 4, 2), (1, 4, 2), 1)],
+)
+def test_the_outer_axis_spans_the_slices(config, sizes, axis, monkeypatch):
+    monkeypatch.setattr(sharding, "Mesh", lambda grid, axes, axis_types: grid)
+    grid = sharding.make_mesh(config, devices(2, 4))
+    assert grid.shape == sizes
+    of_slice = np.vectorize(lambda device: device.slice_index)(grid)
+    first, second = np.split(of_slice, 2, axis)
+    assert (first == 0).all() and (second == 1).all()
+
+
+def test_meshes_that_cannot_be():
+    with pytest.raises(InputError, match="tensor stays within one"):
+        sharding.make_mesh(MeshConfig(1, 1, 8), devices(2, 4))
+    with pytest.raises(InputError, match="2 x 1 x 1 isn't the number of devices, 8"):
+        sharding.make_mesh(MeshConfig(2), devices(1, 8))
+    mesh = jax.sharding.AbstractMesh((1, 1, 3), sharding.AXES)
+    shape = {"word_embeddings": {"embedding": jax.ShapeDtypeStruct((VOCABULARY_MULTIPLE, 6), np.float32)}}
+    with pytest.raises(InputError, match=r"mesh.tensor: 3 doesn't divide .* it must divide 128"):
+        sharding.state_shardings(mesh, shape)
+
+
+def test_rows_where_processes_are_interleaved():
+    """As on a TPU, whose hosts hold blocks of a plane: this process's devices are 0, 1, 4 and 5 of eight."""
+    held = {device: (slice(2 * i, 2 * i + 2),) for device, i in zip("abcd", (0, 1, 4, 5), strict=True)}
+    mesh = SimpleNamespace(shape={"data": 8, "fsdp": 1})
+
+    class Sharding:
+        def addressable_devices_indices_map(self, shape):
+            return {device: (slice(rows[0].start // 2, rows[0].stop // 2),) for device, rows in held.items()}
+
+    original, sharding.batch_sharding = sharding.batch_sharding, lambda mesh: Sharding()
+    try:
+        assert sharding.local_rows(mesh, 16) == (range(4), range(8, 12))
+    finally:
+        sharding.batch_sharding = original
