@@ -13,6 +13,7 @@ from typing import Annotated
 import tyro
 
 import bert_jax
+from bert_jax import cluster, supervisor
 from bert_jax.config import InputError, PretrainConfig, load_config
 
 HELP = """\
@@ -138,8 +139,24 @@ def _beam_engine(runner: str, options: list[str]):
     return BeamEngine([f"--runner={runner}", *options])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Distributed:
+    """Options of a command that several processes run together."""
+
+    distributed: bool = False
+    """This is one process of several. Cloud TPU, Slurm and Kubernetes tell which; elsewhere the next three do."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where all meet; the port after it must be free too."""
+    processes: int | None = None
+    """How many processes the run has."""
+    process: int | None = None
+    """The number of this one, from 0."""
+    timeout: float = 300.0
+    """Seconds to wait for the others, at the start and at the end."""
+
+
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Distributed):
     """Pretrains a model in a workdir, or goes on where it was."""
 
     workdir: Path
@@ -157,6 +174,19 @@ class Pretrain:
 
 def _pretrain(arguments: list[str]) -> int:
     command = _parse(Pretrain, arguments)
+    if command.distributed:
+        role = supervisor.role()
+        if role is None:
+            place = cluster.find(command.coordinator, command.processes, command.process)
+            return supervisor.supervise(place, ["pretrain", *arguments], command.timeout)
+        supervisor.end_with_parent()
+        if role == supervisor.PREPARE:
+            from bert_jax.data.prepare import prepare
+
+            if command.examples_folder is None and not (command.workdir / "examples").exists():
+                prepare(command.config, command.workdir / "examples")
+            return 0
+        supervisor.join()
     from bert_jax.pretrain import pretrain
 
     result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)

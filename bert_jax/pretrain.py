@@ -6,6 +6,8 @@ import functools
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from bert_jax import inference
@@ -55,9 +57,11 @@ def pretrain(
     config = _with_vocabulary(config, data)
     start = _initial_params(*source, data) if source else None
     workdir.mkdir(parents=True, exist_ok=True)
+    _check_shared(workdir)
     result = loop.train(config, workdir, mesh, _loop_data(data, config, mesh), start, profile)
-    plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
-    _report(config, workdir, result)
+    if jax.process_index() == 0:
+        plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
+        _report(config, workdir, result)
     return result
 
 
@@ -82,10 +86,29 @@ def _check_run(config: PretrainConfig, workdir: Path) -> None:
     check_same_run(saved, {"config": current, "examples": saved["examples"]}, workdir)
 
 
+def _check_shared(workdir: Path) -> None:
+    """That all processes see one folder: each holds only a part of what is saved there."""
+    if jax.process_count() == 1:
+        return
+    mark = int(multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(1 << 30)))
+    file = workdir / f".shared-{mark}"
+    if jax.process_index() == 0:
+        file.touch()
+    multihost_utils.sync_global_devices("the mark is set")
+    seen = multihost_utils.process_allgather(np.array(file.exists()))
+    if jax.process_index() == 0:
+        file.unlink()
+    if not seen.all():
+        blind = ", ".join(map(str, np.flatnonzero(~seen)))
+        raise InputError(f"{workdir}: process {blind} sees another folder; --workdir must be one that all share")
+
+
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own = workdir / "examples"
     if folder is None and not own.exists():
+        if jax.process_count() > 1:
+            raise InputError(f"{own}: not seen by process {jax.process_index()}; all must share the --workdir")
         return prepare(config, own)
     data = Examples(folder or own)
     data.check_files(phase.sequence_length for phase in config.phases)
@@ -152,7 +175,7 @@ def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
         print(f"unigram's loss on these  {unigram:.3f} nats: the model is {unigram - loss:.3f} better")
     if "held_out_nsp_accuracy" in held_out:
         print(f"next-sentence accuracy   {held_out['held_out_nsp_accuracy']:.1%}")
-    if config.corpus.source == "python-docs":
+    if config.corpus.source == "python-docs" and jax.process_count() == 1:
         bert = inference.load(workdir)
         for sentence in SENTENCES:
             guesses = ", ".join(f"{guess.token} {guess.probability:.0%}" for guess in bert.fill_mask(sentence, 3)[0])

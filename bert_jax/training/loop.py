@@ -12,7 +12,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from bert_jax.config import InputError, Phase, PretrainConfig, to_dict
@@ -90,16 +91,18 @@ def train(
     step = int(state["step"])
 
     # ---- The jitted steps -----------------------------------------------------------------------------------------
-    rows = batch_sharding(mesh)
+    rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     put = functools.partial(global_batch, mesh)
     train_step = jax.jit(
         steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
         donate_argnums=0,
         in_shardings=(shardings, rows),
-        out_shardings=(shardings, None),
+        out_shardings=(shardings, everywhere),
     )
     evaluation_step = jax.jit(
-        steps.make_evaluation_step(model, data.unigram_log_probabilities), in_shardings=(shardings["params"], rows)
+        steps.make_evaluation_step(model, data.unigram_log_probabilities),
+        in_shardings=(shardings["params"], rows),
+        out_shardings=everywhere,
     )
 
     def evaluate(phase: Phase) -> dict[str, float]:
@@ -138,7 +141,7 @@ def train(
             bar.update()
             trace.after(step - started, values)
 
-            last, stopped = step == total, interrupt.signal
+            last, stopped = step == total, interrupt.after(step)
             evaluated = step % run.evaluate_every == 0 or last
             saved = step % run.checkpoint_every == 0 or last or stopped
             if evaluated or saved or step % run.log_every == 0:
@@ -286,16 +289,26 @@ class _Clock:
 
 
 class _Interrupt:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after the step; a second one acts as ever."""
+    """Turns the first SIGINT or SIGTERM into a wish to stop after the step; a second one acts as ever.
+
+    Of several processes all stop after the same step, when SIGTERM came to one: JAX has a handler for that.
+    """
 
     def __init__(self):
         self.signal: int | None = None
 
     def __enter__(self):
         self._before = {}
-        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else.
+        main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else.
+        if main and jax.process_count() == 1:
             self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
+
+    def after(self, step: int) -> int | None:
+        """The signal to stop for, now that the step is done."""
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
+            self.signal = signal.SIGTERM
+        return self.signal
 
     def _note(self, number, _):
         self.signal = number

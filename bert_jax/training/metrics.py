@@ -31,12 +31,15 @@ def peak_flops() -> float | None:
 
 
 class Metrics:
-    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once.
+    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once; of several processes the first does.
 
     Lines after `step`, where the run goes on, are of work that was lost, and are dropped.
     """
 
     def __init__(self, workdir: Path, step: int):
+        self._open = jax.process_index() == 0
+        if not self._open:
+            return
         self.file = workdir / "metrics.jsonl"
         kept = [row for row in read(self.file) if row["step"] <= step]
         aside = self.file.with_suffix(".partial")
@@ -46,14 +49,17 @@ class Metrics:
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        if not self._open:
+            return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._stream.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._stream.close()
-        self._board.close()
+        if self._open:
+            self._stream.close()
+            self._board.close()
 
 
 def read(file: Path) -> list[dict]:

@@ -1,0 +1,110 @@
+"""Where a process stands among those of its run: by flags, or as Cloud TPU, Slurm or Kubernetes tell it."""
+
+import os
+import re
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from bert_jax.config import InputError
+
+PORT = 8476
+METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A process among those of a run."""
+
+    host: str
+    """Where process 0 runs."""
+    port: int
+    """Where it meets the others; JAX's own coordination takes the port after it."""
+    processes: int
+    process: int
+    """From 0."""
+
+
+def metadata(name: str) -> str | None:
+    """An attribute of this Google Cloud machine; None elsewhere, and where it has none of that name."""
+    request = urllib.request.Request(METADATA + name, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return answer.read().decode()
+    except OSError:
+        return None
+
+
+def find(
+    coordinator: str | None,
+    processes: int | None,
+    process: int | None,
+    environment: Mapping[str, str] = os.environ,
+    metadata: Callable[[str], str | None] = metadata,
+) -> Place:
+    """What the flags say, and for those that are None the cluster. Raises `InputError` naming the flag to give."""
+    found = {"coordinator": coordinator, "processes": processes, "process": process}
+    for look in (_slurm, _gke_tpu, _kubernetes, lambda _: _cloud_tpu(metadata)):
+        if None not in found.values():
+            break
+        for name, value in look(environment).items():
+            found[name] = value if found[name] is None else found[name]
+    for name, value in found.items():
+        if value is None:
+            raise InputError(f"--{name}: no cluster found that tells it; give --coordinator, --processes and --process")
+    host, _, port = found["coordinator"].rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65535:
+        raise InputError(f"--coordinator: is {found['coordinator']!r}, must be HOST:PORT of process 0")
+    if not 0 <= found["process"] < found["processes"]:
+        raise InputError(f"--process: is {found['process']}, must be 0 to {found['processes'] - 1}")
+    return Place(host.strip("[]"), int(port), found["processes"], found["process"])
+
+
+def _slurm(environment: Mapping[str, str]) -> dict:
+    """A task of `srun`."""
+    if "SLURM_PROCID" not in environment or "SLURM_JOB_ID" not in environment:
+        return {}
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
+    prefix, number = re.match(r"([^,\[]+)(?:\[([^-,\]]+))?", nodes).groups(default="")  # node[003-007,9],other
+    port = 61_440 + 2 * (int(environment["SLURM_JOB_ID"]) % 2_047)  # Jobs may share a node.
+    count = environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"]
+    return {
+        "coordinator": f"{prefix}{number}:{port}",
+        "processes": int(count),
+        "process": int(environment["SLURM_PROCID"]),
+    }
+
+
+def _gke_tpu(environment: Mapping[str, str]) -> dict:
+    """A pod of a TPU slice, as Google Kubernetes Engine starts it."""
+    if "TPU_WORKER_ID" not in environment or "TPU_WORKER_HOSTNAMES" not in environment:
+        return {}
+    hosts = environment["TPU_WORKER_HOSTNAMES"].split(",")
+    return _slices(hosts, int(environment["TPU_WORKER_ID"]), environment)
+
+
+def _cloud_tpu(metadata: Callable[[str], str | None]) -> dict:
+    """A TPU machine of Google Cloud."""
+    worker, endpoints = (metadata(name) for name in ("agent-worker-number", "worker-network-endpoints"))
+    if worker is None or endpoints is None:
+        return {}
+    hosts = [endpoint.split(":")[2] for endpoint in endpoints.split(",")]
+    settings = dict(re.findall(r"^(\w+): '([^']*)'", metadata("tpu-env") or "", re.MULTILINE))
+    return _slices(hosts, int(worker), settings)
+
+
+def _slices(hosts: list[str], worker: int, settings: Mapping[str, str]) -> dict:
+    """A worker of one of perhaps several slices, which are numbered one after the other."""
+    slices, number = int(settings.get("MEGASCALE_NUM_SLICES", 1)), int(settings.get("MEGASCALE_SLICE_ID", 0))
+    first = settings["MEGASCALE_COORDINATOR_ADDRESS"].split(":")[0] if slices > 1 else hosts[0]
+    return {
+        "coordinator": f"{first}:{PORT}",
+        "processes": slices * len(hosts),
+        "process": number * len(hosts) + worker,
+    }
+
+
+def _kubernetes(environment: Mapping[str, str]) -> dict:
+    """A pod of an indexed job, which is told its own number only."""
+    index = environment.get("JOB_COMPLETION_INDEX")
+    return {"process": int(index)} if index else {}

@@ -1,0 +1,257 @@
+"""Several processes of one run: how they find each other, train as one, and what happens when one goes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import assert_same_state, command, rows, saved_state, write_config
+
+from bert_jax import cluster
+from bert_jax.cluster import Place
+from bert_jax.config import InputError
+from bert_jax.pretrain import pretrain
+
+# ---- Which process this is ------------------------------------------------------------------------------------------
+
+SLURM = {
+    "SLURM_JOB_ID": "4094",
+    "SLURM_JOB_NODELIST": "gpu[003-006,9],login",
+    "SLURM_NTASKS": "5",
+    "SLURM_PROCID": "2",
+}
+GKE = {"TPU_WORKER_ID": "1", "TPU_WORKER_HOSTNAMES": "tpu-0.svc,tpu-1.svc"}
+SLICES = {
+    "MEGASCALE_NUM_SLICES": "3",
+    "MEGASCALE_SLICE_ID": "2",
+    "MEGASCALE_COORDINATOR_ADDRESS": "first-0.svc:8080",
+}
+TPU_VM = {
+    "agent-worker-number": "3",
+    "worker-network-endpoints": "unknown:unknown:10.0.0.7,unknown:unknown:10.0.0.8,a:b:10.0.0.9,a:b:10.0.0.10",
+    "tpu-env": "ACCELERATOR_TYPE: 'v5litepod-16'\nWORKER_ID: '3'\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "metadata", "flags", "place"),
+    [
+        ({}, {}, ("10.0.0.1:99", 4, 3), Place("10.0.0.1", 99, 4, 3)),
+        ({}, {}, ("[::1]:99", 1, 0), Place("::1", 99, 1, 0)),
+        (SLURM, {}, (None, None, None), Place("gpu003", 61_440, 5, 2)),
+        (SLURM | {"SLURM_STEP_NODELIST": "n7"}, {}, (None, None, None), Place("n7", 61_440, 5, 2)),
+        (SLURM, {}, ("other:5", None, None), Place("other", 5, 5, 2)),
+        (GKE, {}, (None, None, None), Place("tpu-0.svc", 8476, 2, 1)),
+        (GKE | SLICES, {}, (None, None, None), Place("first-0.svc", 8476, 6, 5)),
+        ({"JOB_COMPLETION_INDEX": "2"}, {}, ("job-0:9", 3, None), Place("job-0", 9, 3, 2)),
+        ({}, TPU_VM, (None, None, None), Place("10.0.0.7", 8476, 4, 3)),
+    ],
+)
+def test_a_process_finds_its_place(environment, metadata, flags, place):
+    assert cluster.find(*flags, environment, metadata.get) == place
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((None, None, None), "--coordinator: no cluster found"),
+        (("host:1", 2, None), "--process: no cluster found"),
+        (("host", 2, 0), "--coordinator: is 'host', must be HOST:PORT"),
+        (("host:1", 2, 2), "--process: is 2, must be 0 to 1"),
+    ],
+)
+def test_a_place_that_is_none(flags, message):
+    with pytest.raises(InputError, match=message):
+        cluster.find(*flags, {}, {}.get)
+
+
+# ---- Supervisors, over a command that does nothing ------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """A port that is free, and the next one with it, most likely."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return min(probe.getsockname()[1], 65_000)
+
+
+def supervisors(port: int, *places: tuple[int, int], arguments=("--version",), timeout: float = 20):
+    """Starts a supervisor for each (process, processes)."""
+    code = "import sys; from bert_jax import cluster, supervisor; a = sys.argv; place = cluster.Place('localhost', "
+    code += "*map(int, a[1:4])); sys.exit(supervisor.supervise(place, a[5:], float(a[4])))"
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(port), str(count), str(process), str(timeout), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process, count in places
+    ]
+
+
+def ends(processes) -> list[tuple[int, str]]:
+    """Each one's exit code and standard error."""
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
+
+
+def test_the_process_that_did_not_come_is_named():
+    for code, error in ends(supervisors(free_port(), (0, 4), (2, 4), timeout=5)):
+        assert code == 75
+        assert "process 1, 3 of 4 didn't come within 5 seconds" in error and error.count("\n") == 1
+
+
+def test_process_0_that_does_not_answer_is_named():
+    port = free_port()
+    ((code, error),) = ends(supervisors(port, (1, 2), timeout=2))
+    assert code == 75 and f"process 0 didn't answer at localhost:{port} within 2 seconds" in error
+
+
+def test_processes_of_different_runs_do_not_meet():
+    found = ends(supervisors(free_port(), (0, 2), (1, 3), timeout=8))
+    assert found[1][0] == 2 and "was started with processes 3, process 0 with 2" in found[1][1]
+    assert found[0][0] == 75 and "process 1 of 2 didn't come" in found[0][1]
+
+
+def test_bad_input_ends_all_with_its_message():
+    for code, error in ends(supervisors(free_port(), (0, 2), (1, 2), arguments=("nonsense",))):
+        assert code == 2 and "no command 'nonsense'" in error and "Traceback" not in error
+
+
+def test_only_process_0_speaks():
+    processes = supervisors(free_port(), (0, 2), (1, 2))
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert outputs[0][0] and not outputs[1][0] and not outputs[0][1] + outputs[1][1]
+
+
+# ---- Two processes of four devices each -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def config_file(config, tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("processes") / "small.py", config)
+
+
+@pytest.fixture(scope="module")
+def one_process(config, examples, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one_process") / "run"
+    pretrain(config, workdir, examples.folder)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def two_processes(config_file, examples, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("two_processes") / "run"
+    assert [code for code, _ in ends(start(config_file, examples, workdir))] == [0, 0]
+    return workdir
+
+
+def start(config_file, examples, workdir) -> list[subprocess.Popen]:
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    flags = ["--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
+    return [
+        subprocess.Popen(
+            command(config_file, examples, workdir, *flags, str(i)),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+
+
+def wait_for_rows(workdir: Path, count: int, processes) -> None:
+    deadline = time.time() + 120
+    while len(rows(workdir)) < count and all(p.poll() is None for p in processes) and time.time() < deadline:
+        time.sleep(0.005)
+
+
+def child_of(process: subprocess.Popen) -> int:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return int(children[0])
+
+
+def test_two_processes_give_the_losses_of_one(one_process, two_processes):
+    losses, expected = ([row["loss"] for row in rows(workdir)] for workdir in (two_processes, one_process))
+    assert len(losses) == 30
+    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("victim", ["process 0", "process 1", "its child"])
+def test_a_process_that_is_killed_is_named_and_the_run_goes_on(two_processes, config_file, examples, tmp_path, victim):
+    workdir = tmp_path / "run"
+    processes = start(config_file, examples, workdir)
+    wait_for_rows(workdir, 13, processes)
+    number = 0 if victim == "process 0" else 1
+    os.kill(child_of(processes[1]) if victim == "its child" else processes[number].pid, signal.SIGKILL)
+    killed = time.time()
+    found = ends(processes)
+    assert time.time() - killed < 20
+    code, error = found[1 - number]
+    assert code == 75
+    lost = "was ended by signal 9" if victim == "its child" else "was lost: its connection ended"
+    assert f"process {number} (" in error and lost in error
+    assert "the same command goes on from the last checkpoint" in error
+    assert "Traceback" not in error
+    assert [code for code, _ in ends(start(config_file, examples, workdir))] == [0, 0]
+    assert_same_state(saved_state(workdir, 30), saved_state(two_processes, 30))
+    assert [row["step"] for row in rows(workdir)] == list(range(1, 31))
+
+
+@pytest.mark.parametrize("preempted", [[0, 1], [1]])
+def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
+    two_processes, config_file, examples, tmp_path, preempted
+):
+    workdir = tmp_path / "run"
+    processes = start(config_file, examples, workdir)
+    wait_for_rows(workdir, 13, processes)
+    for i in preempted:
+        processes[i].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [143, 143], outputs
+    assert "steps and saved; the same command goes on from there" in outputs[0][0]
+    stopped = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
+    assert 13 <= stopped < 30 and len(rows(workdir)) == stopped
+    assert [code for code, _ in ends(start(config_file, examples, workdir))] == [0, 0]
+    assert_same_state(saved_state(workdir, 30), saved_state(two_processes, 30))
+
+
+RESTORE = """
+import dataclasses, sys
+import jax
+from bert_jax.config import PretrainConfig, from_dict
+from bert_jax.training import sharding, steps
+from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.optimizer import make_optimizer
+
+source, target, port, process = sys.argv[1:]
+jax.distributed.initialize(f"localhost:{port}", 2, int(process), cluster_detection_method="deactivate")
+checkpoints = Checkpoints(source)
+config = from_dict(PretrainConfig, checkpoints.about(30)["config"])
+mesh = sharding.make_mesh(dataclasses.replace(config.mesh, data=2, fsdp=-1, tensor=2))
+model, optimizer = steps.make_model(config), make_optimizer(config.optimizer, config.total_steps)
+shapes = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
+shardings = sharding.state_shardings(mesh, shapes)
+like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+again = Checkpoints(target)
+again.save(30, checkpoints.restore(30, like), {}, {}, None)
+again.close()
+"""
+
+
+def test_two_processes_restore_bit_for_bit_what_one_saved(one_process, tmp_path):
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    arguments = [str(one_process / "checkpoints"), str(tmp_path / "checkpoints"), str(free_port())]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", RESTORE, *arguments, str(i)], env=environment) for i in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert_same_state(saved_state(tmp_path, 30), saved_state(one_process, 30))
