@@ -8,10 +8,10 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from bert_jax import inference
+from bert_jax import inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
-from bert_jax.data.prepare import prepare
+from bert_jax.data.prepare import is_unfinished, prepare
 from bert_jax.data.records import Examples
 from bert_jax.training import loop, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
@@ -25,6 +25,7 @@ SENTENCES = (
 )
 
 
+@storage.errors_in_one_line()
 def pretrain(
     config: PretrainConfig,
     workdir: str | Path,
@@ -36,7 +37,8 @@ def pretrain(
 
     Args:
       config: the run.
-      workdir: holds checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/.
+      workdir: holds checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/;
+        a folder, or one of a bucket (gs://).
       examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
         `tokenizer.path`, which must be the one that made them.
       init: a model to take the first parameters from.
@@ -45,7 +47,7 @@ def pretrain(
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
-    workdir = Path(workdir)
+    workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
@@ -54,7 +56,7 @@ def pretrain(
     data = _examples(config, workdir, examples)
     config = _with_vocabulary(config, data)
     start = _initial_params(*source, data) if source else None
-    workdir.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(workdir)
     result = loop.train(config, workdir, mesh, _loop_data(data, config, mesh), start, profile)
     plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
     _report(config, workdir, result)
@@ -85,7 +87,7 @@ def _check_run(config: PretrainConfig, workdir: Path) -> None:
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own = workdir / "examples"
-    if folder is None and not own.exists():
+    if folder is None and (not own.exists() or is_unfinished(own)):
         return prepare(config, own)
     data = Examples(folder or own)
     data.check_files(phase.sequence_length for phase in config.phases)
