@@ -140,8 +140,8 @@ def problem(error: Exception) -> str | None:
     """
     package, text = type(error).__module__.split(".")[0], " ".join(str(error).split())
     code = getattr(error, "code", None)
-    if isinstance(error, FileNotFoundError) and "/storage/v1/b/" in text:
-        bucket, name = re.search(r"/b/([^/?]+)(?:/o/([^?]+))?", text).groups()
+    if isinstance(error, FileNotFoundError) and (address := re.search(r"(?:^|/)b/([^/?]+)(?:/o/([^?]+))?", text)):
+        bucket, name = address.groups()
         missing = f"{bucket}/{unquote(name)}: no such object" if name else f"{bucket}: no such bucket; make it first"
         return REMOTE + missing
     if package == "google" and "auth" in type(error).__module__ or code == 401 or "UNAUTHENTICATED" in text:

@@ -1,18 +1,16 @@
-"""Folders on gs://, with an emulator of Google Cloud Storage: the same bytes and the same weights as on a disk."""
+"""Folders on gs://, with a server of Google Cloud Storage's API: the same bytes and the same weights as on a disk."""
 
-import contextlib
 import dataclasses
 import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import gcs_server
 import pytest
 from conftest import small_config
 from test_prepare import files_of, long_corpus, prepare_command
@@ -31,32 +29,30 @@ from bert_jax.training import metrics
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    """A folder of a bucket, empty; processes started meanwhile see the bucket too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--in-memory", "--default-bucket", "bucket"]
-    emulator = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], stderr=subprocess.DEVNULL)
-    with pytest.MonkeyPatch.context() as environment:
+def server(tmp_path_factory):
+    """A server with one bucket, for this process and those that it starts."""
+    with gcs_server.Server("bucket") as server, pytest.MonkeyPatch.context() as environment:
         for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
-            environment.setenv(name, f"http://127.0.0.1:{port}")
+            environment.setenv(name, server.url)
         environment.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "anyone")  # TensorStore's.
         environment.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.1)
-        yield storage.path("gs://bucket/here")
-    emulator.kill()
-    emulator.wait()
+        yield server
 
 
-def objects_of(folder) -> dict[str, bytes]:
-    import fsspec
+@pytest.fixture
+def bucket(server):
+    server.buckets["bucket"].clear()
+    return storage.path("gs://bucket/here")
 
-    system, root = fsspec.filesystem("gcs"), str(folder).removeprefix("gs://") + "/"
-    return {name.removeprefix(root): system.cat_file(name) for name in system.find(root)}
+
+@pytest.fixture
+def objects_of(server):
+    def objects_of(folder) -> dict[str, bytes]:
+        root = str(folder).removeprefix("gs://bucket/") + "/"
+        objects = server.buckets["bucket"].items()
+        return {name.removeprefix(root): there["content"] for name, there in objects if name.startswith(root)}
+
+    return objects_of
 
 
 def config_file(config, folder: Path) -> Path:
@@ -65,7 +61,7 @@ def config_file(config, folder: Path) -> Path:
     return file
 
 
-def test_from_text_to_filled_masks_and_killed_in_between(bucket, config, examples, tmp_path, capsys):
+def test_from_text_to_filled_masks_and_killed_in_between(bucket, objects_of, config, examples, tmp_path, capsys):
     file, workdir, prepared = config_file(config, tmp_path), bucket / "run", bucket / "examples"
     assert main(["prepare", "--config", str(file), "--output", str(prepared)]) == 0
     assert objects_of(prepared) == files_of(examples.folder)
@@ -93,7 +89,7 @@ def test_from_text_to_filled_masks_and_killed_in_between(bucket, config, example
     assert any(name.endswith(".xplane.pb") for name in objects_of(bucket / "next"))
 
 
-def test_a_prepare_that_was_killed_goes_on_to_the_same_bytes(bucket, tmp_path):
+def test_a_prepare_that_was_killed_goes_on_to_the_same_bytes(server, bucket, objects_of, tmp_path):
     flags = long_corpus(tmp_path)
     subprocess.run(prepare_command(tmp_path / "whole", *flags), check=True, capture_output=True)
     output = bucket / "killed"
@@ -105,8 +101,7 @@ def test_a_prepare_that_was_killed_goes_on_to_the_same_bytes(bucket, tmp_path):
     process.wait()
     with pytest.raises(InputError, match="holds no examples"):
         Examples(output)
-    shard = output / "128/train/00000.records"
-    made = shard.stat().mtime
+    made = server.buckets["bucket"]["here/killed/64/train/00000.records"]["generation"]
     subprocess.run(prepare_command(output, *flags), check=True, capture_output=True)
     assert objects_of(output) == files_of(tmp_path / "whole")
-    assert shard.stat().mtime == made
+    assert server.buckets["bucket"]["here/killed/64/train/00000.records"]["generation"] == made
