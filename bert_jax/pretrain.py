@@ -86,11 +86,14 @@ def _check_run(config: PretrainConfig, workdir: Path) -> None:
 
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
-    own = workdir / "examples"
+    own, lengths = workdir / "examples", [phase.sequence_length for phase in config.phases]
     if folder is None and (not own.exists() or is_unfinished(own)):
-        return prepare(config, own)
+        data = prepare(config, own)
+        if storage.is_remote(own):
+            data.check_files(lengths)
+        return data
     data = Examples(folder or own)
-    data.check_files(phase.sequence_length for phase in config.phases)
+    data.check_files(lengths)
     for name, there, here in differences(data.manifest["config"], to_dict(config)):
         section = name.split(".")[0]
         if section == "examples" or (folder is None and section in ("corpus", "tokenizer", "seed")):

@@ -138,16 +138,16 @@ def problem(error: Exception) -> str | None:
 
     epath and Orbax go there through gcsfs and google-cloud-storage, TensorStore by itself.
     """
-    package, text = type(error).__module__.split(".")[0], " ".join(str(error).split())
+    module, text = type(error).__module__, " ".join(str(error).split())[:500]
     code = getattr(error, "code", None)
-    if isinstance(error, FileNotFoundError) and (address := re.search(r"(?:^|/)b/([^/?]+)(?:/o/([^?]+))?", text)):
-        bucket, name = address.groups()
-        missing = f"{bucket}/{unquote(name)}: no such object" if name else f"{bucket}: no such bucket; make it first"
-        return REMOTE + missing
-    if package == "google" and "auth" in type(error).__module__ or code == 401 or "UNAUTHENTICATED" in text:
-        return f"{REMOTE}: not logged in ({text[:200]}); gcloud auth application-default login"
+    address = re.search(r"(?:^|[/ ])b/([^/? ]+)(?:/o/([^? ]+))?", text)
+    where = REMOTE + address[1] if address else "Google Cloud Storage"
+    if isinstance(error, FileNotFoundError) and error.errno is None and address:
+        return f"{where}/{unquote(address[2])}: no such object" if address[2] else f"{where}: no such bucket"
+    if module.startswith("google.auth") or code == 401 or "UNAUTHENTICATED" in text:
+        return f"{where}: not logged in ({text}); log in with gcloud auth application-default login"
     if text.startswith("Forbidden: ") or code == 403 or "PERMISSION_DENIED" in text:
-        return f"{REMOTE}: permission denied ({text[:300]}); ask the bucket's owner for the role Storage Object User"
-    if package in ("aiohttp", "gcsfs", "google") or re.match(r"(UNAVAILABLE|DEADLINE_EXCEEDED|NOT_FOUND): ", text):
-        return f"{REMOTE}: {type(error).__name__}: {text[:300]}; try again"
+        return f"{where}: permission denied ({text}); it takes the role Storage Object User"
+    if module.startswith(("aiohttp.", "gcsfs.", "google.")) or re.search(r"UNAVAILABLE|DEADLINE_EXCEEDED", text):
+        return f"{where}: {text}; the same command goes on"
     return None

@@ -47,6 +47,7 @@ class Examples:
 
     def __init__(self, folder: str | Path):
         self.folder = storage.path(folder)
+        self._checked: set[int] = set()
         self._readers: dict[tuple[str, int], ExampleReader] = {}
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
@@ -82,9 +83,10 @@ class Examples:
 
     def check_files(self, lengths: Iterable[int]) -> None:
         """Holds the shards' sizes and checksums against the manifest; copies from a bucket what isn't here yet."""
+        lengths = set(lengths)
         shards = [
             (f"{length}/{split}/{shard['name']}", shard)
-            for length in sorted(set(lengths))
+            for length in sorted(lengths)
             for split, shards in self.manifest["lengths"].get(str(length), {}).items()
             for shard in shards
         ]
@@ -99,6 +101,7 @@ class Examples:
                 with tqdm(total=size, desc=f"copy to {self.local}", unit="B", unit_scale=True) as bar:
                     for copied in pool.map(lambda shard: self._copy(*shard[:2]), wrong):
                         bar.update(copied)
+        self._checked |= lengths
 
     def _copy(self, name: str, shard: dict) -> int:
         """Copies a file from the bucket, whole or not at all: other processes may do the same. Returns its size."""
@@ -131,7 +134,7 @@ class Examples:
                 f"{self.folder}: no examples of length {length}, only {there}; prepare them with this config"
             )
         if (split, length) not in self._readers:  # One for all who ask: it holds the shards' open files.
-            if self.local != self.folder:
+            if self.local != self.folder and length not in self._checked:
                 self.check_files([length])
             folder, shards = self.local / str(length) / split, lengths[str(length)][split]
             files, counts = [folder / s["name"] for s in shards], [s["examples"] for s in shards]
