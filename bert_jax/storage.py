@@ -24,7 +24,7 @@ if importlib.util.find_spec("gcsfs"):
     # Else epath goes to buckets through TensorFlow, whose import takes seconds in each worker. Here, not in `path`: a
     # worker is given paths that were made elsewhere.
     os.environ.setdefault("EPATH_USE_TF", "false")
-    # Asks for the kind of each bucket, which takes a permission that few have; hierarchical ones work without it.
+    # Else gcsfs asks for the kind of each bucket, which takes a permission of its own, and again where it has none.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # What it raises is reported, without its tracebacks.
 
