@@ -13,11 +13,9 @@ import functools
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -27,6 +25,7 @@ from bert_jax.config import InputError, PretrainConfig, TokenizerConfig, differe
 from bert_jax.data import corpora, duplicates, tokenizers, words
 from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece
+from bert_jax.data.duplicates import RepeatedLines
 from bert_jax.data.examples import continues_bit, record_type
 from bert_jax.data.records import FORMAT, SPLITS, Examples
 from bert_jax.data.shards import Counts, ShardWriter
@@ -61,8 +60,8 @@ def prepare(
     with _kept_if_begun(partial, made):
         if not (partial / "manifest.json").exists():
             _write(config, _tokenizer(config, partial), partial, engine or Processes(config.run.workers))
-        for leftover in ("progress", "job.json"):
-            storage.remove(partial / leftover)
+    for leftover in ("progress", "job.json"):
+        storage.remove(partial / leftover)
     if not remote:
         _put_in_place(partial, output)
     examples = Examples(output)
@@ -242,7 +241,7 @@ class Calls:
     job: Job
     tokenizer: tokenizers.Tokenizer
     chunks_a_shard: int
-    repeated: "RepeatedLines | None" = None
+    repeated: RepeatedLines | None = None
     size: int | None = None
     """In bytes, where it is known."""
 
@@ -293,25 +292,6 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
     )
     engine(held_out, Calls(lambda: [Piece("held_out", train.held_out)], job, tokenizer, chunks_a_shard))
     _write_manifest(config, tokenizer, folder, {"train": train.summary(), "held_out": held_out.summary()})
-
-
-class RepeatedLines:
-    """Which lines of each chunk occurred before in the corpus."""
-
-    def __init__(self, marks: Path, lines: list[int]):
-        """`marks` is the file of a byte for each line of the corpus, `lines` how many the chunks have."""
-        self._marks = marks
-        self._starts = np.cumsum([0, *lines])
-        self._copy: BinaryIO | None = None
-
-    def of(self, number: int) -> np.ndarray:
-        """[lines] bool."""
-        if storage.is_remote(self._marks) and not self._copy:  # Once for each process that asks.
-            self._copy = tempfile.NamedTemporaryFile(prefix="bert_jax_")  # noqa: SIM115
-            storage.download(self._marks, Path(self._copy.name))
-        start, end = self._starts[number : number + 2]
-        file = self._copy.name if self._copy else self._marks
-        return np.fromfile(file, np.uint8, end - start, offset=start).astype(bool)
 
 
 def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> RepeatedLines:

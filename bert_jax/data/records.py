@@ -14,6 +14,7 @@ import errno
 import functools
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -106,7 +107,7 @@ class Examples:
     def _copy(self, name: str, shard: dict) -> int:
         """Copies a file from the bucket, whole or not at all: other processes may do the same. Returns its size."""
         file = self.local / name
-        aside = file.with_name(f"{file.name}.{os.getpid()}")
+        aside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
         try:
             storage.make_folder(file.parent)
             storage.download(self.folder / name, aside)
