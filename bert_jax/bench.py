@@ -135,7 +135,7 @@ def _check_peer() -> None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
 
 
-def bench_pipeline(folder: Path, rounds: int, seconds: float) -> None:
+def bench_pipeline(folder: str, rounds: int, seconds: float) -> None:
     """For each length: our batches beside the peer's, what our stages cost, and the time to the first batch."""
     _check_peer()
     examples = Examples(folder)
@@ -257,7 +257,7 @@ def _first_batches(examples: Examples, length: int, rounds: int) -> None:
 
 def _repeat(examples: Examples, length: int, folder: Path) -> None:
     """Makes `folder` one of `MANY_EXAMPLES`, of links to the training files."""
-    source, target = (path / str(length) / "train" for path in (examples.folder.absolute(), folder))
+    source, target = (path / str(length) / "train" for path in (examples.local.absolute(), folder))
     target.mkdir(parents=True)
     shards = []
     for copy in range(-(-MANY_EXAMPLES // len(examples.split("train", length)))):

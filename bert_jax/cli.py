@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 import bert_jax
-from bert_jax import cluster, supervisor
+from bert_jax import cluster, storage, supervisor
 from bert_jax.config import InputError, PretrainConfig, load_config
 
 HELP = """\
@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise InputError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)} (bert-jax --help)")
-        return COMMANDS[arguments[0]](arguments[1:]) or 0
+        with storage.errors_in_one_line():
+            return COMMANDS[arguments[0]](arguments[1:]) or 0
     except InputError as error:
         return _fail(str(error))
     except BrokenPipeError:  # Whoever read our output, like head, has enough.
@@ -91,8 +92,8 @@ class Prepare:
     config_name: ConfigName
     """A config file, or the name of one that ships with bert_jax."""
     config: ConfigFields
-    output: Path | None = None
-    """The folder to make."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder to make; it may lie in a bucket (gs://), as all folders here."""
     overwrite: bool = False
     """Replace the folder if it exists."""
     dry_run: bool = False
@@ -115,7 +116,7 @@ def _prepare(arguments: list[str]) -> None:
         raise InputError("--output: name the folder to make")
     from bert_jax.data.prepare import prepare
 
-    if not command.show or command.overwrite or not command.output.exists():
+    if not command.show or command.overwrite or not storage.path(command.output).exists():
         engine = _beam_engine(command.runner, beam_options) if command.runner else None
         prepare(command.config, command.output, command.overwrite, engine)
     if command.show:
@@ -159,14 +160,14 @@ class Distributed:
 class Pretrain(Distributed):
     """Pretrains a model in a workdir, or goes on where it was."""
 
-    workdir: Path
+    workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
     """Holds the run: checkpoints, metrics, plot, and the examples unless they lie elsewhere."""
     config_name: ConfigName
     """A config file, or the name of one that ships with bert_jax."""
     config: ConfigFields
-    examples_folder: Annotated[Path | None, tyro.conf.arg(name="examples")] = None
+    examples_folder: Annotated[str | None, tyro.conf.arg(name="examples", metavar="FOLDER")] = None
     """Examples that bert-jax prepare made, to be used instead of the config's corpus and tokenizer."""
-    init: Path | None = None
+    init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """A model (a workdir or a checkpoint's folder) to take the first weights from."""
     profile: bool = False
     """Write a trace of a few steps into the workdir."""
@@ -181,10 +182,11 @@ def _pretrain(arguments: list[str]) -> int:
             return supervisor.supervise(place, ["pretrain", *arguments], command.timeout)
         supervisor.end_with_parent()
         if role == supervisor.PREPARE:
-            from bert_jax.data.prepare import prepare
+            from bert_jax.data.prepare import is_missing, prepare
 
-            if command.examples_folder is None and not (command.workdir / "examples").exists():
-                prepare(command.config, command.workdir / "examples")
+            own = storage.path(command.workdir) / "examples"
+            if command.examples_folder is None and is_missing(own):
+                prepare(command.config, own)
             return 0
         supervisor.join()
     from bert_jax.pretrain import pretrain
@@ -228,7 +230,7 @@ def _bench(arguments: list[str]) -> None:
     prepare.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
     prepare.add_argument("--rounds", type=int, default=3)
     pipeline = what.add_parser("pipeline", help="examples to batches, beside a collator for masked words")
-    pipeline.add_argument("--examples", required=True, type=Path, help="a folder that bert-jax prepare made")
+    pipeline.add_argument("--examples", required=True, help="a folder that bert-jax prepare made")
     pipeline.add_argument("--rounds", type=int, default=3)
     pipeline.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
     options = parser.parse_args(arguments)

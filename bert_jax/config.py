@@ -276,6 +276,9 @@ def _problems(c: PretrainConfig):
         yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
     if c.corpus.source == "tfds" and not c.corpus.dataset:
         yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
+    for name, file in [*(("corpus.files", file) for file in c.corpus.files), ("tokenizer.path", c.tokenizer.path)]:
+        if file and re.match(r"\w+://", file):
+            yield name, f"{file} isn't on this machine; copy it here first"
     yield from at_least(16, "tokenizer", "vocab_size")
     yield from at_least(1, "tokenizer", "training_characters", "temperature")
     yield from share("examples", "short_sequence_probability")

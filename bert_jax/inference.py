@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from bert_jax import storage
 from bert_jax.config import InputError, PretrainConfig, from_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.tokenizers import CLS, MASK, PAD, SEP
@@ -57,6 +58,7 @@ class Bert:
         ]
 
 
+@storage.errors_in_one_line()
 def load(model: str | Path) -> Bert:
     """The model of a workdir (its last checkpoint) or a checkpoint's folder; `InputError` where there is none."""
     checkpoints, step = find_checkpoint(model)
@@ -71,8 +73,8 @@ def load(model: str | Path) -> Bert:
 
 def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
     """The checkpoint of a workdir (its last) or of a checkpoint's folder."""
-    path = Path(model)
-    if (path / "checkpoints").is_dir():
+    path = storage.path(model)
+    if (path / "checkpoints").exists():
         checkpoints = Checkpoints(path / "checkpoints")
         if checkpoints.latest is not None:
             return checkpoints, checkpoints.latest

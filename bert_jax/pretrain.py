@@ -10,10 +10,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import inference
+from bert_jax import inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
-from bert_jax.data.prepare import prepare
+from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
 from bert_jax.training import loop, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
@@ -27,6 +27,7 @@ SENTENCES = (
 )
 
 
+@storage.errors_in_one_line()
 def pretrain(
     config: PretrainConfig,
     workdir: str | Path,
@@ -38,7 +39,8 @@ def pretrain(
 
     Args:
       config: the run.
-      workdir: holds checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/.
+      workdir: holds checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/;
+        a folder, or one of a bucket (gs://).
       examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
         `tokenizer.path`, which must be the one that made them.
       init: a model to take the first parameters from.
@@ -47,7 +49,7 @@ def pretrain(
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
-    workdir = Path(workdir)
+    workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
@@ -56,7 +58,7 @@ def pretrain(
     data = _examples(config, workdir, examples)
     config = _with_vocabulary(config, data)
     start = _initial_params(*source, data) if source else None
-    workdir.mkdir(parents=True, exist_ok=True)
+    storage.make_folder(workdir)
     _check_shared(workdir)
     result = loop.train(config, workdir, mesh, _loop_data(data, config, mesh), start, profile)
     if jax.process_index() == 0:
@@ -105,13 +107,18 @@ def _check_shared(workdir: Path) -> None:
 
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
-    own = workdir / "examples"
-    if folder is None and not own.exists():
-        if jax.process_count() > 1:
-            raise InputError(f"{own}: not seen by process {jax.process_index()}; all must share the --workdir")
-        return prepare(config, own)
+    own, lengths = workdir / "examples", [phase.sequence_length for phase in config.phases]
+    if folder is None and is_missing(own):
+        if jax.process_count() > 1:  # They were prepared before the processes started.
+            raise InputError(
+                f"{own}: process {jax.process_index()} doesn't see it; --workdir must be one that all share"
+            )
+        data = prepare(config, own)
+        if storage.is_remote(own):
+            data.check_files(lengths)
+        return data
     data = Examples(folder or own)
-    data.check_files(phase.sequence_length for phase in config.phases)
+    data.check_files(lengths)
     for name, there, here in differences(data.manifest["config"], to_dict(config)):
         section = name.split(".")[0]
         if section == "examples" or (folder is None and section in ("corpus", "tokenizer", "seed")):

@@ -12,15 +12,16 @@ ANY = {"anything"}
 # The first entry that a file's path starts with counts.
 MAY_IMPORT = {
     "config.py": set(),
+    "storage.py": {"bert_jax.config", "etils", "fsspec"},
     "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
     "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
-    "data/": {"bert_jax.config", "bert_jax.data", "sentencepiece", "tokenizers", "tqdm"},
-    "training/checkpoints.py": {"bert_jax.config", "bert_jax.training", "jax", "orbax"},
+    "data/": {"bert_jax.config", "bert_jax.data", "bert_jax.storage", "sentencepiece", "tokenizers", "tqdm"},
+    "training/checkpoints.py": {"bert_jax.config", "bert_jax.storage", "bert_jax.training", "jax", "orbax"},
     "training/": {
-        *("bert_jax.config", "bert_jax.model", "bert_jax.training"),
+        *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
         *("jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
     },
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py", "inference.py", "pretrain.py"], ANY),

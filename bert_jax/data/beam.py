@@ -16,7 +16,8 @@ from bert_jax.config import InputError
 from bert_jax.data import corpora, tokenizers
 from bert_jax.data.building import ChunkResult, Job, work
 from bert_jax.data.corpora import Chunk, Piece
-from bert_jax.data.prepare import Calls, RepeatedLines
+from bert_jax.data.duplicates import RepeatedLines
+from bert_jax.data.prepare import Calls
 from bert_jax.data.shards import ShardWriter
 
 Numbered = tuple[int, Chunk]

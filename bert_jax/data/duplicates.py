@@ -1,10 +1,14 @@
 """Lines that occur more than once: counted by a sample, or found exactly to be dropped. Both in bounded memory."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+
+from bert_jax import storage
 
 # Lines (8 bytes each, and as much again to sort them) that are compared at once.
 COMPARED_AT_ONCE = 1 << 25
@@ -91,3 +95,22 @@ def find_repeated(hashes: Path, repeated: Path, at_once: int = COMPARED_AT_ONCE)
         marks[again] = 1
         found += len(again)
     return found
+
+
+class RepeatedLines:
+    """Which lines of each chunk occurred before in the corpus."""
+
+    def __init__(self, marks: Path, lines: list[int]):
+        """`marks` is the file of a byte for each line of the corpus, `lines` how many the chunks have."""
+        self._marks = marks
+        self._starts = np.cumsum([0, *lines])
+        self._copy: BinaryIO | None = None
+
+    def of(self, number: int) -> np.ndarray:
+        """[lines] bool."""
+        if storage.is_remote(self._marks) and not self._copy:  # Once for each process that asks.
+            self._copy = tempfile.NamedTemporaryFile(prefix="bert_jax_")  # noqa: SIM115
+            storage.download(self._marks, Path(self._copy.name))
+        start, end = self._starts[number : number + 2]
+        file = self._copy.name if self._copy else self._marks
+        return np.fromfile(file, np.uint8, end - start, offset=start).astype(bool)

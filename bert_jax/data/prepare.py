@@ -12,7 +12,6 @@ import errno
 import functools
 import json
 import math
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -21,13 +20,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from bert_jax import storage
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig, differences, to_dict
 from bert_jax.data import corpora, duplicates, tokenizers, words
 from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece
+from bert_jax.data.duplicates import RepeatedLines
 from bert_jax.data.examples import continues_bit, record_type
 from bert_jax.data.records import FORMAT, SPLITS, Examples
-from bert_jax.data.shards import Counts, ShardWriter, write_aside
+from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
 
 # So many shards are aimed at, of so many chunks each: a run that is killed loses less than one.
@@ -43,34 +44,52 @@ def prepare(
 ) -> Examples:
     """Makes the folder `output` with the examples of `config` for the lengths of all its phases.
 
-    They are made in `output`.partial, where a run that was stopped goes on, and moved into place when they are whole.
+    They are made in `output`.partial, where a run that was stopped goes on, and moved into place when they are whole;
+    in a bucket, where nothing can be moved, in `output` itself, and its manifest, written last, makes them valid.
     `engine` does the work (None: processes of this machine, as many as `run.workers` says).
     Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was finished,
     nothing is left of it.
     """
-    output = Path(output).absolute()
-    partial, old = (output.with_name(f"{output.name}.{suffix}") for suffix in ("partial", "old"))
+    output = storage.absolute(storage.path(output))
+    remote = storage.is_remote(output)
+    partial = output if remote else output.with_name(f"{output.name}.partial")
     _check_free(output, overwrite)
     job = _job(config)
-    made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
+    made = [] if remote else [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     _begin(partial, job, overwrite)
     with _kept_if_begun(partial, made):
         if not (partial / "manifest.json").exists():
             _write(config, _tokenizer(config, partial), partial, engine or Processes(config.run.workers))
-        for leftover in ("progress", "job.json"):
-            _remove(partial / leftover)
-    _remove(old)
-    if output.exists():
-        output.rename(old)
-    partial.rename(output)
-    _remove(old)
+    for leftover in ("progress", "job.json"):
+        storage.remove(partial / leftover)
+    if not remote:
+        _put_in_place(partial, output)
     examples = Examples(output)
     _report(examples.manifest)
     return examples
 
 
+def _put_in_place(partial: Path, output: Path) -> None:
+    old = output.with_name(f"{output.name}.old")
+    storage.remove(old)
+    if output.exists():
+        output.rename(old)
+    partial.rename(output)
+    storage.remove(old)
+
+
+def is_unfinished(output: Path) -> bool:
+    """Whether the folder, one in a bucket, was left by a run that was stopped."""
+    return storage.is_remote(output) and (output / "job.json").exists()
+
+
+def is_missing(output: Path) -> bool:
+    """Whether there is something to prepare: no such folder, or one that a run left that was stopped."""
+    return not output.exists() or is_unfinished(output)
+
+
 def _check_free(output: Path, overwrite: bool) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and not is_unfinished(output) and (not output.is_dir() or any(output.iterdir())):
         if not overwrite:
             raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
         if not (output / "manifest.json").is_file():
@@ -100,19 +119,30 @@ def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
 def _begin(partial: Path, job: dict, overwrite: bool) -> None:
     """Makes the folder, or takes up what an earlier run of the same job left there."""
     file = partial / "job.json"
-    if partial.exists() and not file.exists():
-        _remove(partial)  # Killed before it began, or behind its end.
-    if file.exists():
-        different = differences(json.loads(file.read_text()), job)
-        if not different:
-            return
-        if not overwrite:
-            name, there, here = different[0]
-            what = f"{name} was {there!r} in the run that was stopped there, is {here!r} now"
-            raise InputError(f"{partial}: {what}; give it back to go on, or remove the folder")
-        _remove(partial)
-    partial.mkdir(parents=True)
-    write_aside(file, json.dumps(job).encode())
+    there = json.loads(file.read_text()) if file.exists() else {}
+    different = differences(there, job)
+    if not different:
+        return
+    if there and not overwrite:
+        name, was, now = different[0]
+        what = f"{name} was {was!r} in the run that was stopped there, is {now!r} now"
+        raise InputError(f"{partial}: {what}; give it back to go on, or remove the folder")
+    if partial.exists():  # Killed before it began or behind its end, or to be overwritten.
+        _empty(partial)
+    storage.make_folder(partial)
+    storage.write_whole(file, json.dumps(job).encode())
+
+
+def _empty(folder: Path) -> None:
+    """Removes a folder; in a bucket, so that it is known for a begun one if this is stopped, and never for examples."""
+    if storage.is_remote(folder):
+        storage.write_whole(folder / "job.json", b"{}")
+        storage.remove(folder / "manifest.json")
+        for path in folder.iterdir():
+            if path.name != "job.json":
+                storage.remove(path)
+    else:
+        storage.remove(folder)
 
 
 @contextlib.contextmanager
@@ -124,7 +154,7 @@ def _kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
         finished = sum(1 for _ in (partial / "progress").glob("*.npz"))
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not finished:
-            _remove(partial)
+            storage.remove(partial)
             for folder in made:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -136,13 +166,6 @@ def _kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
         if finished:
             print(f"\n{kept[2:]}", file=sys.stderr)
         raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 # ---- Tokenizer ------------------------------------------------------------------------------------------------------
@@ -160,7 +183,7 @@ def _tokenizer(config: PretrainConfig, folder: Path) -> tokenizers.Tokenizer:
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:
         sizes = f"model.vocab_size is {config.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}"
         raise InputError(f"{sizes}; leave model.vocab_size out to take the tokenizer's")
-    write_aside(file, json.dumps(tokenizer.to_dict()).encode())
+    storage.write_whole(file, json.dumps(tokenizer.to_dict()).encode())
     return tokenizer
 
 
@@ -223,7 +246,7 @@ class Calls:
     job: Job
     tokenizer: tokenizers.Tokenizer
     chunks_a_shard: int
-    repeated: "RepeatedLines | None" = None
+    repeated: RepeatedLines | None = None
     size: int | None = None
     """In bytes, where it is known."""
 
@@ -276,25 +299,13 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
     _write_manifest(config, tokenizer, folder, {"train": train.summary(), "held_out": held_out.summary()})
 
 
-class RepeatedLines:
-    """Which lines of each chunk occurred before in the corpus."""
-
-    def __init__(self, marks: Path, lines: list[int]):
-        """`marks` is the file of a byte for each line of the corpus, `lines` how many the chunks have."""
-        self._marks = marks
-        self._starts = np.cumsum([0, *lines])
-
-    def of(self, number: int) -> np.ndarray:
-        """[lines] bool."""
-        start, end = self._starts[number : number + 2]
-        return np.fromfile(self._marks, np.uint8, end - start, offset=start).astype(bool)
-
-
 def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> RepeatedLines:
     """Reads the corpus once, for its lines alone."""
-    hashes, marks, counts = (folder / "progress" / name for name in ("lines.hashes", "lines.repeated", "lines.json"))
-    hashes.parent.mkdir(exist_ok=True)
+    marks, counts = (folder / "progress" / name for name in ("lines.repeated", "lines.json"))
+    storage.make_folder(counts.parent)
     if not counts.exists():
+        mirror = storage.Mirror(counts.parent)
+        hashes = mirror.folder / "lines.hashes"
         job = Job("train", config.corpus, config.examples, (), config.seed)
         lines = []
         with open(hashes, "wb") as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
@@ -303,8 +314,10 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
                 stream.write(found.tobytes())
                 lines.append(len(found))
                 bar.update(chunk.size)
-        duplicates.find_repeated(hashes, marks)
-        write_aside(counts, json.dumps(lines).encode())
+        duplicates.find_repeated(hashes, mirror.folder / marks.name)
+        hashes.unlink()
+        mirror.upload()
+        storage.write_whole(counts, json.dumps(lines).encode())
     return RepeatedLines(marks, json.loads(counts.read_bytes()))
 
 
@@ -330,7 +343,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         "lengths": {str(n): {split: entries[split][n] for split in SPLITS} for n in sequence_lengths(config)},
         "unigram_counts": counts["train"].unigrams.tolist(),
     }
-    write_aside(folder / "manifest.json", json.dumps(manifest).encode())
+    storage.write_whole(folder / "manifest.json", json.dumps(manifest).encode())
 
 
 def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:

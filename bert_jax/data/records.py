@@ -5,21 +5,27 @@ tokenizer.json           the tokenizer, whole
 128/train/00000.records ...         one record after the other, as `to_record` makes them
 128/held_out/00000.records ...
 
-Files are mapped into memory. (ArrayRecord took 5 microseconds a record, several times what masking it costs.)
+Files are mapped into memory. (ArrayRecord took 5 microseconds a record, several times what masking it costs.) Those of
+a bucket are copied to this machine's cache first.
 """
 
 import bisect
+import errno
 import functools
 import json
 import os
+import uuid
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
+from bert_jax import storage
 from bert_jax.config import InputError
 from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
@@ -30,11 +36,10 @@ FORMAT = 2
 OPEN_SHARDS = 256
 
 
-def checksum(path: Path) -> int:
+def checksum(stream: BinaryIO) -> int:
     crc = 0
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 22):
-            crc = zlib.crc32(block, crc)
+    while block := stream.read(1 << 22):
+        crc = zlib.crc32(block, crc)
     return crc
 
 
@@ -42,7 +47,8 @@ class Examples:
     """The examples in a folder. Raises `InputError` naming the file where it isn't whole or has changed."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = storage.path(folder)
+        self._checked: set[int] = set()
         self._readers: dict[tuple[str, int], ExampleReader] = {}
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_text())
@@ -71,27 +77,54 @@ class Examples:
         """Equal only for the same tokenizer and the same records in the same order."""
         return f"{zlib.crc32(json.dumps([self.manifest[k] for k in ('tokenizer', 'lengths')]).encode()):08x}"
 
+    @cached_property
+    def local(self) -> Path:
+        """The folder with the files to map: this one, or the cache's of one in a bucket."""
+        return storage.cache_folder() / "examples" / self.fingerprint if storage.is_remote(self.folder) else self.folder
+
     def check_files(self, lengths: Iterable[int]) -> None:
-        """Holds the shards' sizes and checksums against the manifest."""
+        """Holds the shards' sizes and checksums against the manifest; copies from a bucket what isn't here yet."""
+        lengths = set(lengths)
         shards = [
-            (self.folder / str(length) / split / shard["name"], shard)
-            for length in sorted(set(lengths))
+            (f"{length}/{split}/{shard['name']}", shard)
+            for length in sorted(lengths)
             for split, shards in self.manifest["lengths"].get(str(length), {}).items()
             for shard in shards
         ]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda shard: self._check_file(*shard), shards))
+            found = pool.map(lambda shard: _problem(self.local / shard[0], shard[1]), shards)
+            wrong = [(*shard, problem) for shard, problem in zip(shards, found, strict=True) if problem]
+            if self.local == self.folder:
+                for name, _, problem in wrong:
+                    raise InputError(f"{self.folder / name}: {problem}; prepare the examples again")
+            elif wrong:
+                size = sum(shard["bytes"] for _, shard, _ in wrong)
+                with tqdm(total=size, desc=f"copy to {self.local}", unit="B", unit_scale=True) as bar:
+                    for copied in pool.map(lambda shard: self._copy(*shard[:2]), wrong):
+                        bar.update(copied)
+        self._checked |= lengths
 
-    def _check_file(self, file: Path, shard: dict) -> None:
-        if not file.is_file():
-            raise InputError(f"{file}: missing; prepare the examples again")
-        size = file.stat().st_size
-        if size != shard["bytes"]:
-            raise InputError(
-                f"{file}: {size:,} bytes, the manifest says {shard['bytes']:,}; prepare the examples again"
-            )
-        if checksum(file) != shard["crc32"]:
-            raise InputError(f"{file}: damaged (its checksum isn't the manifest's); prepare the examples again")
+    def _copy(self, name: str, shard: dict) -> int:
+        """Copies a file from the bucket, whole or not at all: other processes may do the same. Returns its size."""
+        file = self.local / name
+        aside = file.with_name(f"{file.name}.{uuid.uuid4().hex}")
+        try:
+            storage.make_folder(file.parent)
+            storage.download(self.folder / name, aside)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise InputError(
+                    f"{self.local}: no space left; set XDG_CACHE_HOME to a folder on another disk"
+                ) from None
+            if isinstance(error, FileNotFoundError):
+                raise InputError(f"{self.folder / name}: missing; prepare the examples again") from None
+            raise
+        if problem := _problem(aside, shard):
+            aside.unlink()
+            raise InputError(f"{self.folder / name}: {problem}; prepare the examples again")
+        os.replace(aside, file)
+        return shard["bytes"]
 
     def split(self, split: str, length: int) -> "ExampleReader":
         """The examples of a split ("train" or "held_out") at a sequence length."""
@@ -102,7 +135,9 @@ class Examples:
                 f"{self.folder}: no examples of length {length}, only {there}; prepare them with this config"
             )
         if (split, length) not in self._readers:  # One for all who ask: it holds the shards' open files.
-            folder, shards = self.folder / str(length) / split, lengths[str(length)][split]
+            if self.local != self.folder and length not in self._checked:
+                self.check_files([length])
+            folder, shards = self.local / str(length) / split, lengths[str(length)][split]
             files, counts = [folder / s["name"] for s in shards], [s["examples"] for s in shards]
             self._readers[split, length] = ExampleReader(files, counts, length, self.dtype)
         return self._readers[split, length]
@@ -121,6 +156,17 @@ class Examples:
         counts[special] = 0
         logs = np.log(counts / counts.sum(), where=counts > 0, out=np.zeros_like(counts))
         return np.pad(logs, (0, vocab_size - len(counts))).astype(np.float32)
+
+
+def _problem(file: Path, shard: dict) -> str | None:
+    """What is wrong with a shard's file, held against what the manifest says of it."""
+    if not file.is_file():
+        return "missing"
+    size = file.stat().st_size
+    if size != shard["bytes"]:
+        return f"{size:,} bytes, the manifest says {shard['bytes']:,}"
+    with open(file, "rb") as stream:
+        return None if checksum(stream) == shard["crc32"] else "damaged (its checksum isn't the manifest's)"
 
 
 class ExampleReader:

@@ -5,25 +5,20 @@ counted, and, written before it, `train-00003.held_out.json`, the documents of t
 """
 
 import dataclasses
+import io
 import json
-import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from bert_jax import storage
 from bert_jax.data.building import ChunkResult, Statistics
 from bert_jax.data.corpora import Document
 from bert_jax.data.duplicates import DuplicateLines
 from bert_jax.data.records import checksum
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole, or not at all."""
-    aside = path.with_name(f"{path.name}.partial")
-    aside.write_bytes(content)
-    os.replace(aside, path)
 
 
 class Counts:
@@ -53,16 +48,18 @@ class Counts:
 
 
 class ShardWriter:
-    """Writes the shards of one split, for all lengths side by side, in `folder`."""
+    """Writes the shards of one split, for all lengths side by side, in `folder`, which may lie in a bucket."""
 
     def __init__(self, folder: Path, split: str, lengths: tuple[int, ...]):
         self._folder, self._split, self._lengths = folder, split, lengths
         self._progress = folder / "progress"
-        self._progress.mkdir(exist_ok=True)
+        storage.make_folder(self._progress)
+        self._before = frozenset(self.finished())
         self._number: int | None = None
 
     def is_finished(self, number: int) -> bool:
-        return self._file(number, "npz").exists()
+        """By an earlier run: a bucket isn't asked for each chunk."""
+        return number in self._before
 
     def add(self, number: int, source: str, result: ChunkResult) -> None:
         """Adds a chunk to a shard; numbers never go down, and a higher one finishes the one before it."""
@@ -87,36 +84,41 @@ class ShardWriter:
     def _file_of(self, length: int) -> BinaryIO:
         if length not in self._files:
             path = self._shard(length)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._files[length] = open(path, "wb")  # noqa: SIM115
+            storage.make_folder(path.parent)
+            if storage.is_remote(path):
+                self._files[length] = tempfile.TemporaryFile()  # noqa: SIM115
+            else:
+                self._files[length] = open(path, "w+b")  # noqa: SIM115
         return self._files[length]
 
     def close(self) -> None:
         """Finishes the shard under way."""
         if self._number is None:
             return
-        for file in self._files.values():
-            file.close()
-        entries = {n: self._entry(n) for n in self._files}
-        write_aside(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
+        entries = {length: self._finish(length, file) for length, file in self._files.items()}
+        storage.write_whole(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
         sources = {source: dataclasses.asdict(s) for source, s in self._counts.sources.items()}
-        file = self._file(self._number, "npz")
-        aside = file.with_suffix(".partial")
-        with open(aside, "wb") as stream:
-            np.savez(
-                stream,
-                about=json.dumps({"entries": entries, "sources": sources}),
-                unigrams=self._counts.unigrams,
-                **self._counts.duplicates.arrays(),
-            )
-        os.replace(aside, file)
+        counted = io.BytesIO()
+        np.savez(
+            counted,
+            about=json.dumps({"entries": entries, "sources": sources}),
+            unigrams=self._counts.unigrams,
+            **self._counts.duplicates.arrays(),
+        )
+        storage.write_whole(self._file(self._number, "npz"), counted.getvalue())
         self._number = None
 
-    def _entry(self, length: int) -> dict:
-        """What the manifest says of a finished shard."""
+    def _finish(self, length: int, file: BinaryIO) -> dict:
+        """Closes a shard's file, where it belongs; returns what the manifest says of it."""
         path = self._shard(length)
+        with file:
+            size, _ = file.tell(), file.seek(0)
+            crc = checksum(file)
+            if storage.is_remote(path):
+                file.seek(0)
+                storage.upload(file, path)
         counts = {"examples": self._examples[length], "tokens": self._tokens[length]}
-        return {"name": path.name, **counts, "bytes": path.stat().st_size, "crc32": checksum(path)}
+        return {"name": path.name, **counts, "bytes": size, "crc32": crc}
 
     def _shard(self, length: int) -> Path:
         return self._folder / str(length) / self._split / f"{self._number:05d}.records"
@@ -139,7 +141,7 @@ class ShardWriter:
         entries: dict[int, list[dict]] = {length: [] for length in self._lengths}
         counts = Counts()
         for number in self.finished():
-            with np.load(self._file(number, "npz")) as arrays:
+            with np.load(io.BytesIO(self._file(number, "npz").read_bytes())) as arrays:
                 about = json.loads(str(arrays["about"]))
                 part = Counts()
                 part.sources = {source: Statistics(**values) for source, values in about["sources"].items()}

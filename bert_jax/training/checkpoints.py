@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from bert_jax import storage
 from bert_jax.config import InputError, RunConfig, differences
 from bert_jax.training.sharding import path_name
 
@@ -30,7 +31,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False):
-        self.folder = Path(folder).absolute()
+        self.folder = storage.absolute(storage.path(folder))
         metric = dict(n=run.keep_best, keep_checkpoints_without_metrics=False)
         keep = [
             policies.LatestN(run.keep_last),
@@ -50,7 +51,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, about: dict, tokenizer: dict, metrics: dict | None) -> None:
         """Starts to write; returns once the arrays are copied. With a held-out loss it is a candidate for best."""
         if self._manager is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            storage.make_folder(self.folder)
             self._manager = ocp.CheckpointManager(self.folder, options=self._options)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
@@ -117,6 +118,8 @@ def _named(path: Path):
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        if storage.problem(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
             f"{path}: damaged ({reason}); remove {path.parent} to go on from the checkpoint before it"

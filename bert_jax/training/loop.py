@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
+from bert_jax import storage
 from bert_jax.config import InputError, Phase, PretrainConfig, to_dict
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
@@ -155,6 +156,9 @@ def train(
             if saved:
                 with clock.paused():
                     checkpoints.save(step, state, about, data.tokenizer, held_out if evaluated else None)
+            if saved or evaluated:
+                with clock.paused():
+                    metrics.upload()
             if stopped:
                 break
         if step == started and step == total:  # The run was done already.
@@ -244,12 +248,12 @@ class _Trace:
     """Writes a trace of the steps `PROFILED` into a folder (None: none), to be opened with TensorBoard or Perfetto."""
 
     def __init__(self, folder: Path | None):
-        self._folder = folder
+        self._mirror = storage.Mirror(folder) if folder else None
         self._running = False
 
     def after(self, done: int, values: dict) -> None:
-        if self._folder and done == PROFILED.start:
-            jax.profiler.start_trace(str(self._folder))
+        if self._mirror and done == PROFILED.start:
+            jax.profiler.start_trace(str(self._mirror.folder))
             self._running = True
         elif self._running and done == PROFILED.stop:
             jax.block_until_ready(values)
@@ -258,6 +262,7 @@ class _Trace:
     def _stop(self) -> None:
         if self._running:
             jax.profiler.stop_trace()
+            self._mirror.upload()
             self._running = False
 
     def __enter__(self):

@@ -2,11 +2,12 @@
 
 import json
 import math
-import os
 from pathlib import Path
 
 import jax
 from tensorboardX import SummaryWriter
+
+from bert_jax import storage
 
 # Peak of bf16 products, FLOP/s for one device, by the kind that JAX reports (makers' data sheets, dense).
 PEAK_FLOPS = {
@@ -31,35 +32,42 @@ def peak_flops() -> float | None:
 
 
 class Metrics:
-    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once; of several processes the first does.
+    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once; to a bucket, whenever they `upload`.
 
-    Lines after `step`, where the run goes on, are of work that was lost, and are dropped.
+    Of several processes the first does. Lines after `step`, where the run goes on, are of work that was lost, and are
+    dropped.
     """
 
     def __init__(self, workdir: Path, step: int):
-        self._open = jax.process_index() == 0
-        if not self._open:
+        self._writes = jax.process_index() == 0
+        if not self._writes:
             return
-        self.file = workdir / "metrics.jsonl"
-        kept = [row for row in read(self.file) if row["step"] <= step]
-        aside = self.file.with_suffix(".partial")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(aside, self.file)
-        self._stream = open(self.file, "a", buffering=1)  # noqa: SIM115
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._mirror = storage.Mirror(workdir)
+        file = self._mirror.folder / "metrics.jsonl"
+        kept = [row for row in read(workdir / file.name) if row["step"] <= step]
+        storage.write_whole(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        self._stream = open(file, "a", buffering=1)  # noqa: SIM115
+        self._board = SummaryWriter(str(self._mirror.folder / "tensorboard"), purge_step=step + 1)
+        self.upload()
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        if not self._open:
+        if not self._writes:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._stream.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
+    def upload(self) -> None:
+        if self._writes:
+            self._board.flush()
+            self._mirror.upload()
+
     def close(self) -> None:
-        if self._open:
+        if self._writes:
             self._stream.close()
             self._board.close()
+            self._mirror.upload()
 
 
 def read(file: Path) -> list[dict]:

@@ -1,5 +1,6 @@
 """The curves of a run as a picture."""
 
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -25,7 +26,9 @@ def plot_metrics(metrics_file: Path, png: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_lines():
             axes.legend(frameon=False)
-    figure.savefig(png, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    png.write_bytes(picture.getvalue())
 
 
 def _curve(axes, rows: list[dict], name: str, **style) -> None:
