@@ -247,7 +247,7 @@ if [[ $action =~ ^(all|create)$ ]]; then
 fi
 if [[ $action =~ ^(all|run)$ ]]; then
     [ "${arguments[0]:-}" = pretrain ] || fail "what to run comes last: -- pretrain --config C --workdir gs://B/RUN"
-    [[ " ${arguments[*]} " =~ \ --workdir[\ =]gs:// ]] || fail "--workdir must be gs://BUCKET/RUN; no worker's disk lasts"
+    [[ " ${arguments[*]} " =~ \ --workdir[\ =]gs:// ]] || fail "--workdir must be gs://B/RUN; no worker's disk lasts"
     arguments=(pretrain --distributed "${arguments[@]:1}")
 fi
 [ -n "$dry_run" ] || command -v gcloud > /dev/null || fail "no gcloud; install the Google Cloud CLI and log in"
