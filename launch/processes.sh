@@ -4,6 +4,7 @@
 # With DEVICES each process has so many simulated devices of the processor. Each line of output says which process it
 # is from; Ctrl-C and SIGTERM are passed on to all. Exits with the first code that isn't 0.
 set -euo pipefail
+((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 51)) || { echo "processes.sh: needs bash 5.1" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-.venv/bin/python}
 PORT=${PORT:-8476}

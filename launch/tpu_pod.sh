@@ -20,8 +20,10 @@
 #   --spot             cheaper, and taken away at times
 #   --runtime VERSION  of the TPU software (default: by type)
 #   --dry-run          print the commands instead
-# CREATE_FLAGS and SSH_FLAGS hold further flags of gcloud, as --network=N, --internal-ips and --internal-ip.
+# CREATE_FLAGS and SSH_FLAGS hold further flags of gcloud, as --network=N, --internal-ips and --internal-ip. Needs
+# gcloud, git and bash 4.4.
 set -euo pipefail
+((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) || { echo "tpu_pod.sh: needs bash 4.4" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 POLL=${POLL:-30} # Seconds between two looks at what is waited for.
 
@@ -101,7 +103,7 @@ delete() { call gcloud compute tpus queued-resources delete "$name" "${where[@]}
 
 # Asks for the pod where there is none, and waits until it is there.
 wait_for_pod() {
-    local state asked=''
+    local state last='' asked=''
     while true; do
         if ! state=$(pod_state); then
             [ -n "$ran" ] || fail "gcloud can't say whether there is a pod $name"
@@ -121,7 +123,8 @@ wait_for_pod() {
             delete || trouble "gcloud can't delete $name"
             ;;
         *)
-            say "$name is $state"
+            [ "$state" = "$last" ] || say "$name is $state"
+            last=$state
             sleep "$POLL"
             ;;
         esac
@@ -141,9 +144,7 @@ unpack() {
 # The checkout as it is here, committed or not, but for what git ignores.
 install() {
     local list='git ls-files -z --cached --others --exclude-standard'
-    # A file that was deleted without telling git is a warning.
-    local pack="tar --create --gzip --ignore-failed-read --null --files-from=- --file=${archive@Q}"
-    call bash -o pipefail -c "$list | $pack" && each copy && each unpack
+    call bash -o pipefail -c "$list | tar --null -T - -czf ${archive@Q}" && each copy && each unpack
 }
 
 # The run's exit code out of those of its workers: the first that mustn't be started again, or else the first.
@@ -260,7 +261,7 @@ if ((slices > 1)); then
 fi
 archive=${TMPDIR:-/tmp}/bert_jax-$name.tar.gz
 exec 3>&1
-trap 'say "no longer following; what runs on $name goes on"; exit 130' INT
+trap 'say "stopped following; the pod $name, or the request for it, and what runs there stay"; exit 130' INT
 
 case $action in
 create) wait_for_pod ;;

@@ -17,8 +17,9 @@ case ${1:-} in
 install)
     if ! python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
         # The TPU runtimes are Ubuntu 22.04, with Python 3.10; after its start the machine updates itself for a while.
-        sudo apt-get --quiet --quiet update
-        sudo apt-get --quiet --quiet --yes -o DPkg::Lock::Timeout=600 install python3.11 python3.11-venv
+        apt=(sudo DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 --yes --option=DPkg::Lock::Timeout=600)
+        "${apt[@]}" update
+        "${apt[@]}" install python3.11 python3.11-venv
         PYTHON=python3.11
     fi
     source launch/environment.sh

@@ -23,8 +23,8 @@ WORKER = "bash bert_jax/launch/tpu_worker.sh"
 STATE = f"{SSH} --worker=all '--command={WORKER} state'"
 FOLLOW = f"{SSH} --worker=0 '--command={WORKER} follow'"
 INSTALL = [
-    "bash -o pipefail -c 'git ls-files -z --cached --others --exclude-standard | tar --create --gzip"
-    " --ignore-failed-read --null --files-from=- --file='\\''/t/bert_jax-bert.tar.gz'\\'''",
+    "bash -o pipefail -c 'git ls-files -z --cached --others --exclude-standard | tar --null -T - -czf"
+    " '\\''/t/bert_jax-bert.tar.gz'\\'''",
     f"{GCLOUD} tpu-vm scp /t/bert_jax-bert.tar.gz bert:bert_jax.tar.gz --zone=us-west4-a --quiet --worker=all",
     f"{SSH} --worker=all '--command=mkdir -p bert_jax && tar --extract --gzip --file=bert_jax.tar.gz"
     f" --directory=bert_jax && {WORKER} install'",
@@ -183,7 +183,7 @@ def pod(tmp_path):
 def test_a_preempted_pod_is_asked_for_again_and_the_run_goes_on(pod):
     done = pod("all", "preempted 0", "143 0")
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if "installing" not in line] == ["step 1 of worker0"] * 2
+    assert done.stdout.endswith("step 1 of worker0\n")
     calls = [call for call in pod.calls() if call not in ("", "ssh state", "ssh follow")]
     asked = ["create ", "list ", "scp ", "ssh install", "ssh start"]
     assert calls == ["list ", *asked, "list ", "list ", "delete ", "list ", *asked]
@@ -243,6 +243,19 @@ def test_a_run_that_is_there_is_followed_and_stopped(pod):
     assert pod("log").stdout == "step 1 of worker0\n"
     assert pod("delete").returncode == 0
     assert not (pod.folder / "state").exists()
+
+
+def test_a_worker_with_an_older_python_installs_another(pod):
+    worker = pod.folder / "checkout"
+    executable(pod.folder / "bin/python3", "#!/bin/sh\nexit 1\n")
+    executable(pod.folder / "bin/python3.11", FAKE_PYTHON3)
+    executable(pod.folder / "bin/sudo", '#!/bin/sh\necho "$@" >> "$FAKE/sudo"\n')
+    environment = dict(FAKE=pod.folder, PATH=f"{pod.folder}/bin:{os.environ['PATH']}")
+    done = run(worker / "launch/tpu_worker.sh", "install", **environment)
+    assert done.returncode == 0, done.stderr
+    apt = "DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 --yes --option=DPkg::Lock::Timeout=600"
+    assert (pod.folder / "sudo").read_text() == f"{apt} update\n{apt} install python3.11 python3.11-venv\n"
+    assert (worker / ".venv/installed").read_text().startswith(".[tpu] ")
 
 
 def test_what_fails_before_the_first_run_ends_it(pod):
