@@ -25,7 +25,7 @@
 set -euo pipefail
 ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) || { echo "tpu_pod.sh: needs bash 4.4" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-POLL=${POLL:-30} # Seconds between two looks at what is waited for.
+POLL=${POLL:-30} # Seconds, whole ones, between two looks at what is waited for.
 
 say() { echo "tpu_pod.sh: $1" >&2; }
 fail() {
@@ -81,15 +81,15 @@ each() {
 # A line for each worker; what gcloud says beside it, two lines for each, isn't shown.
 states() { each worker all state 2> /dev/null; }
 
-# Before the first run a failure is the person's to mend. In the middle of the night it is tried again, a few times.
+# Before the pod is there a failure is the person's to mend. Later, maybe in the night, it is tried again for an hour.
 trouble() {
-    [ -n "$ran" ] || fail "$1"
+    [ -n "$there" ] || fail "$1"
     if ((++failures == 5)); then
-        say "$1, and so it went five times in a row: giving up"
+        say "$1, and so it went five times in a row: giving up. The pod costs until it is deleted"
         exit 75
     fi
-    say "$1: trying again"
-    sleep "$POLL"
+    say "$1: trying again in $((POLL * 3 ** failures)) seconds"
+    sleep "$((POLL * 3 ** failures))"
 }
 
 create() {
@@ -106,20 +106,23 @@ wait_for_pod() {
     local state last='' asked=''
     while true; do
         if ! state=$(pod_state); then
-            [ -n "$ran" ] || fail "gcloud can't say whether there is a pod $name"
+            [ -n "$there$asked$last" ] || fail "gcloud can't say whether there is a pod $name"
             say "gcloud doesn't answer"
             sleep "$POLL"
             continue
         fi
         [ -z "$dry_run" ] || state=${asked:+ACTIVE}
         case $state in
-        ACTIVE) return ;;
+        ACTIVE)
+            there=yes
+            return
+            ;;
         '') if create; then asked=yes; else trouble "gcloud refused to create $name"; fi ;;
         SUSPENDED | FAILED)
-            [ "$action" = all ] || fail "$name is $state; delete it and create it anew"
+            [[ $action$state == allSUSPENDED || -n $there ]] || fail "$name is $state; delete it and create it anew"
             [ "$state" = SUSPENDED ] || trouble "the request for $name failed"
             # The machines are gone already; what is deleted is the request for them.
-            say "$name was taken away ($state): asking for another"
+            say "$name is $state: asking for another"
             delete || trouble "gcloud can't delete $name"
             ;;
         *)
@@ -165,7 +168,7 @@ outcome() {
 
 lost() {
     say "$1"
-    [ -n "$ran" ] && return 75 || return 2
+    [ -n "$there" ] && return 75 || return 2
 }
 
 # Starts the run where there is none, follows it, and returns its exit code; 75 where workers don't answer.
@@ -178,7 +181,7 @@ run() {
         each worker all stop || true
         lost "the run didn't start on all workers of $name" || return
     fi
-    ran=yes
+    there=yes
     while true; do
         worker "${nodes[0]}" 0 follow || true # It ends with the run, or with the connection.
         now=$(states) || { lost "not all workers of $name answer" || return; }
@@ -208,7 +211,7 @@ all() {
     done
 }
 
-action=${1:-} name=${2:-} type='' runtime='' slices=1 spot=() where=() arguments=() dry_run='' ran='' failures=0
+action=${1:-} name=${2:-} type='' runtime='' slices=1 spot=() where=() arguments=() dry_run='' there='' failures=0
 case $action in
 create | install | run | log | status | stop | delete | all) ;;
 *) fail "the first word must be all, create, install, run, log, status, stop or delete, not '$action'" ;;
@@ -238,13 +241,15 @@ done
 [[ $slices =~ ^[1-9][0-9]*$ ]] || fail "--slices is '$slices', must be a number from 1"
 if [[ $action =~ ^(all|create)$ ]]; then
     [ -n "$type" ] || fail "--type is missing: the slice's accelerator type, as v5litepod-256"
-    case ${runtime:-$type} in # https://cloud.google.com/tpu/docs/runtimes
-    v2-[0-9]* | v3-* | v4-*) runtime=tpu-ubuntu2204-base ;;
-    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
-    v5p-*) runtime=v2-alpha-tpuv5 ;;
-    v6e-*) runtime=v2-alpha-tpuv6e ;;
-    *) [ -n "$runtime" ] || fail "--runtime is missing: the TPU software version for $type" ;;
+    case $type in # https://cloud.google.com/tpu/docs/runtimes
+    v2-* | v3-* | v4-*) default=tpu-ubuntu2204-base ;;
+    v5litepod-*) default=v2-alpha-tpuv5-lite ;;
+    v5p-*) default=v2-alpha-tpuv5 ;;
+    v6e-*) default=v2-alpha-tpuv6e ;;
+    *) default='' ;;
     esac
+    runtime=${runtime:-$default}
+    [ -n "$runtime" ] || fail "--runtime is missing: the TPU software version for $type"
 fi
 if [[ $action =~ ^(all|run)$ ]]; then
     [ "${arguments[0]:-}" = pretrain ] || fail "what to run comes last: -- pretrain --config C --workdir gs://B/RUN"

@@ -162,7 +162,7 @@ def pod(tmp_path):
     executable(tmp_path / "bin/gcloud", FAKE_GCLOUD)
     executable(tmp_path / "bin/python3", FAKE_PYTHON3)
     executable(tmp_path / "python", FAKE_RUN)
-    environment = dict(FAKE=tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}", POLL="0.1", TMPDIR=tmp_path)
+    environment = dict(FAKE=tmp_path, PATH=f"{tmp_path}/bin:{os.environ['PATH']}", POLL=0, TMPDIR=tmp_path)
     script = tmp_path / "checkout/launch/tpu_pod.sh"
 
     def call(action: str, *outcomes: str):
@@ -184,6 +184,7 @@ def test_a_preempted_pod_is_asked_for_again_and_the_run_goes_on(pod):
     done = pod("all", "preempted 0", "143 0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("step 1 of worker0\n")
+    assert "bert is SUSPENDED: asking for another" in done.stderr
     calls = [call for call in pod.calls() if call not in ("", "ssh state", "ssh follow")]
     asked = ["create ", "list ", "scp ", "ssh install", "ssh start"]
     assert calls == ["list ", *asked, "list ", "list ", "delete ", "list ", *asked]
@@ -245,6 +246,14 @@ def test_a_run_that_is_there_is_followed_and_stopped(pod):
     assert not (pod.folder / "state").exists()
 
 
+def test_trouble_once_the_pod_is_there_is_tried_again(pod):
+    executable(pod.folder / "bin/tar", '#!/bin/sh\nrm "$FAKE/bin/tar"\nexit 1\n')  # The first installation fails.
+    done = pod("all", "0", "0")
+    assert done.returncode == 0, done.stderr
+    assert "tpu_pod.sh: installing on bert failed: trying again in 0 seconds\n" in done.stderr
+    assert len(pod.runs()) == 2
+
+
 def test_a_worker_with_an_older_python_installs_another(pod):
     worker = pod.folder / "checkout"
     executable(pod.folder / "bin/python3", "#!/bin/sh\nexit 1\n")
@@ -262,6 +271,7 @@ def test_what_fails_before_the_first_run_ends_it(pod):
     (pod.folder / "refuses").touch()
     done = pod("all")
     assert (done.returncode, done.stderr) == (2, "ERROR: no quota\ntpu_pod.sh: gcloud refused to create bert\n")
-    (pod.folder / "state").write_text("SUSPENDED")
-    done = pod("create")
-    assert (done.returncode, done.stderr) == (2, "tpu_pod.sh: bert is SUSPENDED; delete it and create it anew\n")
+    for action, state in [("create", "SUSPENDED"), ("all", "FAILED")]:
+        (pod.folder / "state").write_text(state)
+        done = pod(action)
+        assert (done.returncode, done.stderr) == (2, f"tpu_pod.sh: bert is {state}; delete it and create it anew\n")
