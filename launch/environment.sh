@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: `install TARGET` makes .venv and installs the checkout into it, editable.
 PYTHON=${PYTHON:-python3}
 
