@@ -81,7 +81,7 @@ each() {
 # A line for each worker; what gcloud says beside it, two lines for each, isn't shown.
 states() { each worker all state 2> /dev/null; }
 
-# Before the pod is there a failure is the person's to mend. Later, maybe in the night, it is tried again for an hour.
+# Before the pod is there a failure is the person's to mend. Later, maybe in the night, it is tried again for 20 minutes.
 trouble() {
     [ -n "$there" ] || fail "$1"
     if ((++failures == 5)); then

@@ -17,6 +17,8 @@ from bert_jax.cluster import Place
 from bert_jax.config import InputError
 from bert_jax.pretrain import pretrain
 
+ROOT = Path(__file__).parent.parent
+
 # ---- Which process this is ------------------------------------------------------------------------------------------
 
 SLURM = {
@@ -149,7 +151,9 @@ def one_process(config, examples, tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_processes(config_file, examples, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("two_processes") / "run"
-    assert [code for code, _ in ends(start(config_file, examples, workdir))] == [0, 0]
+    environment = os.environ | {"PYTHON": sys.executable, "PORT": str(free_port()), "DEVICES": "4"}
+    arguments = command(config_file, examples, workdir)[3:]
+    subprocess.run(["bash", "launch/processes.sh", "2", *arguments], env=environment, check=True, cwd=ROOT)
     return workdir
 
 
