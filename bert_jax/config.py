@@ -158,6 +158,28 @@ def model_preset(name: str, **changes) -> ModelConfig:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """What stands on the encoder, and what its outputs are called."""
+
+    kind: Literal[
+        "encoder",
+        "masked_lm",
+        "pretraining",
+        "sequence_classification",
+        "token_classification",
+        "question_answering",
+        "multiple_choice",
+    ] = "pretraining"
+    """encoder: nothing. masked_lm: scores of the vocabulary. pretraining: those, and next sentence."""
+    labels: tuple[str, ...] = ()
+    """Of sequence and token classification, in the order of the logits; one label alone is a regression."""
+    pooler: bool = True
+    """encoder: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
+    dropout: float | None = None
+    """Before the logits of a label (None: model.hidden_dropout_prob)."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW as BERT's, or LAMB (arXiv 1904.00962). The step count of the schedule is the sum of the phases'."""
 

@@ -6,12 +6,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import storage
-from bert_jax.config import InputError, PretrainConfig, from_dict
-from bert_jax.data import tokenizers
+from bert_jax import pretrained, storage
+from bert_jax.config import InputError
 from bert_jax.data.tokenizers import CLS, MASK, PAD, SEP
-from bert_jax.training import steps
-from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.model import make_model
 
 # Inputs are padded to a multiple of this, so that few lengths are compiled.
 LENGTH_STEP = 32
@@ -26,14 +24,15 @@ class Filled:
 
 
 class Bert:
-    """A pretrained model with its tokenizer."""
+    """A pretrained model with its tokenizer.
 
-    def __init__(self, config: PretrainConfig, tokenizer: tokenizers.Tokenizer, params):
-        self.config = config
-        self.tokenizer = tokenizer
-        self.params = params
-        self._model = steps.make_model(config)
-        self._apply = jax.jit(lambda params, *inputs: self._model.apply({"params": params}, *inputs))
+    `config` and `head` say what it is; `params` are its weights, a tree of dicts.
+    """
+
+    def __init__(self, found: pretrained.Pretrained):
+        self.config, self.head, self.tokenizer, self.params = found.model, found.head, found.tokenizer, found.params
+        module = make_model(found.model, found.head)
+        self._apply = jax.jit(lambda params, *inputs: module.apply({"params": params}, *inputs))
 
     def fill_mask(self, text: str, top: int = 5) -> list[list[Filled]]:
         """The `top` most probable tokens for each [MASK] in the text. Raises `InputError` where there is none."""
@@ -41,7 +40,7 @@ class Bert:
         if MASK not in text:
             raise InputError(f"{text!r}: holds no {MASK}")
         ids = [special[CLS], *self.tokenizer.encode_masked(text), special[SEP]]
-        longest = self.config.model.max_position_embeddings
+        longest = self.config.max_position_embeddings
         if len(ids) > longest:
             raise InputError(f"{text[:40]!r}...: {len(ids)} tokens, the model reads {longest}")
         length = min(-(-len(ids) // LENGTH_STEP) * LENGTH_STEP, longest)
@@ -50,7 +49,7 @@ class Bert:
         attention_mask = (np.arange(length) < len(ids)).astype(np.int32)[None]
         positions = np.flatnonzero(input_ids[0] == special[MASK])[None]
         logits, _ = self._apply(self.params, input_ids, np.zeros_like(input_ids), attention_mask, positions)
-        probabilities, best = jax.lax.top_k(jax.nn.softmax(logits[0]), min(top, self.config.model.vocab_size))
+        probabilities, best = jax.lax.top_k(jax.nn.softmax(logits[0]), min(top, self.config.vocab_size))
         pieces = self.tokenizer.pieces()
         return [
             [Filled(pieces[i], float(p)) for i, p in zip(row, ps, strict=True)]
@@ -60,26 +59,6 @@ class Bert:
 
 @storage.errors_in_one_line()
 def load(model: str | Path) -> Bert:
-    """The model of a workdir (its last checkpoint) or a checkpoint's folder; `InputError` where there is none."""
-    checkpoints, step = find_checkpoint(model)
-    config = from_dict(PretrainConfig, checkpoints.about(step)["config"])
-    tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    bare = steps.make_model(config)
-    shapes = jax.eval_shape(lambda: steps.init_params(bare, config.seed))
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-    return Bert(config, tokenizer, checkpoints.restore(step, {"params": like})["params"])
-
-
-def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
-    """The checkpoint of a workdir (its last) or of a checkpoint's folder."""
-    path = storage.path(model)
-    if (path / "checkpoints").exists():
-        checkpoints = Checkpoints(path / "checkpoints")
-        if checkpoints.latest is not None:
-            return checkpoints, checkpoints.latest
-    elif path.name.isdigit() and path.is_dir():
-        checkpoints = Checkpoints(path.parent)
-        if int(path.name) in checkpoints.steps:
-            return checkpoints, int(path.name)
-    raise InputError(f"{model}: holds no checkpoint; give the workdir of a run, or a folder in its checkpoints/")
+    """The model that `pretrained.read` finds there; raises its `InputError`."""
+    with storage.errors_in_one_line():
+        return Bert(pretrained.read(model))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import inference, storage
+from bert_jax import inference, pretrained, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
@@ -54,7 +54,7 @@ def pretrain(
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
     _check_run(config, workdir)
-    source = inference.find_checkpoint(init) if init else None
+    source = pretrained.find_checkpoint(init) if init else None
     data = _examples(config, workdir, examples)
     config = _with_vocabulary(config, data)
     start = _initial_params(*source, data) if source else None

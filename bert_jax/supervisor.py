@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 
-import bert_jax
+from bert_jax import __version__
 from bert_jax.cluster import Place
 
 BAD_INPUT = 2
@@ -239,7 +239,7 @@ class _Link:
     def __init__(self, place: Place, arguments: list[str], timeout: float):
         self._place, self._timeout = place, timeout
         self._name = f"process {place.process} ({socket.gethostname()})"
-        self._hello = {"process": place.process, "processes": place.processes, "version": bert_jax.__version__}
+        self._hello = {"process": place.process, "processes": place.processes, "version": __version__}
         self.over: asyncio.Future = asyncio.get_running_loop().create_future()
         self.over.add_done_callback(lambda over: over.exception())
 

@@ -24,7 +24,11 @@ MAY_IMPORT = {
         *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
         *("jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
     },
-    **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py", "inference.py", "pretrain.py"], ANY),
+    "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
+    "cluster.py": {"bert_jax.config"},
+    "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
+    **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
+    **dict.fromkeys(["inference.py", "pretrain.py", "pretrained.py"], ANY),
 }
 
 

@@ -210,6 +210,13 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
         raise InputError(f"{path}: {error}") from None
 
 
+def of_folder(folder: Path) -> Tokenizer:
+    """The tokenizer of a Hugging Face folder."""
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    vocab = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    return WordPiece(vocab[:-1] if vocab[-1] == "" else vocab, config.get("do_lower_case", True))
+
+
 def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """A tokenizer of `config.vocab_size` pieces from the lines, which are iterated more than once."""
     tokenizer = _train_wordpiece(lines, config) if config.kind == "wordpiece" else _train_sentencepiece(lines, config)

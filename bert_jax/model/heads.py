@@ -1,9 +1,13 @@
-"""Heads on the encoder. Shapes in comments: B batch, K masked positions, H hidden, V vocabulary, padded."""
+"""Heads on the encoder.
+
+Shapes in comments: B batch, S sequence, C choices, K masked positions, H hidden, V vocabulary, padded.
+"""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from bert_jax.config import ModelConfig
+from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.model.encoder import ACTIVATIONS, BertEncoder, dense, initializer, layer_norm
 
 
@@ -51,6 +55,19 @@ class PreTrainingHeads(nn.Module):
         return mlm, self.seq_relationship(pooled) if self.next_sentence else None
 
 
+class BertModel(nn.Module):
+    """The encoder alone, its parameters under `bert` as in all others; returns `(hidden, pooled)`."""
+
+    config: ModelConfig
+    pooler: bool = True
+
+    def setup(self):
+        self.bert = BertEncoder(self.config, self.pooler)
+
+    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+        return self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
+
+
 class BertForPreTraining(nn.Module):
     """The encoder with the masked-LM head and, where `next_sentence`, the next-sentence head.
 
@@ -80,3 +97,104 @@ class BertForPreTraining(nn.Module):
         hidden, pooled = self.bert(*inputs, deterministic=deterministic)
         word_embeddings = self.bert.embeddings.word_embeddings.embedding
         return self.cls(hidden, pooled, masked_lm_positions, word_embeddings)
+
+
+class Classifier(nn.Module):
+    """Dropout and a product to `outputs` float32 numbers."""
+
+    config: ModelConfig
+    outputs: int
+    dropout: float | None = None
+
+    @nn.compact
+    def __call__(self, x, deterministic: bool):
+        rate = self.config.hidden_dropout_prob if self.dropout is None else self.dropout
+        x = nn.Dropout(rate)(x, deterministic=deterministic)
+        return nn.Dense(self.outputs, kernel_init=initializer(self.config), name="dense")(x.astype(jnp.float32))
+
+
+class BertForSequenceClassification(nn.Module):
+    """Logits [batch, labels] of a text or a pair, from the pooled [CLS] (paper, section 4.1)."""
+
+    config: ModelConfig
+    labels: int
+    dropout: float | None = None
+
+    def setup(self):
+        self.bert = BertEncoder(self.config)
+        self.classifier = Classifier(self.config, self.labels, self.dropout)
+
+    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+        _, pooled = self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
+        return self.classifier(pooled, deterministic)
+
+
+class BertForTokenClassification(nn.Module):
+    """Logits [batch, sequence, labels] of each token (paper, section 5.3)."""
+
+    config: ModelConfig
+    labels: int
+    dropout: float | None = None
+
+    def setup(self):
+        self.bert = BertEncoder(self.config, pooler=False)
+        self.classifier = Classifier(self.config, self.labels, self.dropout)
+
+    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+        hidden, _ = self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
+        return self.classifier(hidden, deterministic)
+
+
+class BertForQuestionAnswering(nn.Module):
+    """Logits [batch, sequence, 2] of where an answer starts and ends (paper, section 4.2)."""
+
+    config: ModelConfig
+
+    def setup(self):
+        self.bert = BertEncoder(self.config, pooler=False)
+        self.classifier = Classifier(self.config, 2, dropout=0.0)
+
+    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+        hidden, _ = self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
+        return self.classifier(hidden, deterministic)
+
+
+class BertForMultipleChoice(nn.Module):
+    """Logits [batch, choices] of inputs [batch, choices, sequence] (paper, section 4.4)."""
+
+    config: ModelConfig
+    dropout: float | None = None
+
+    def setup(self):
+        self.bert = BertEncoder(self.config)
+        self.classifier = Classifier(self.config, 1, self.dropout)
+
+    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+        # [B, C, S] -> [B C, S]
+        flat = (x.reshape(-1, x.shape[-1]) for x in (input_ids, token_type_ids, attention_mask))
+        _, pooled = self.bert(*flat, deterministic=deterministic)
+        return self.classifier(pooled, deterministic).reshape(input_ids.shape[:-1])
+
+
+def make_model(config: ModelConfig, head: HeadConfig) -> nn.Module:
+    """The module of a head's kind on the encoder; all take input_ids, token_type_ids and attention_mask first."""
+    match head.kind:
+        case "encoder":
+            return BertModel(config, head.pooler)
+        case "masked_lm" | "pretraining":
+            return BertForPreTraining(config, next_sentence=head.kind == "pretraining")
+        case "sequence_classification":
+            return BertForSequenceClassification(config, len(head.labels), head.dropout)
+        case "token_classification":
+            return BertForTokenClassification(config, len(head.labels), head.dropout)
+        case "question_answering":
+            return BertForQuestionAnswering(config)
+        case "multiple_choice":
+            return BertForMultipleChoice(config, head.dropout)
+
+
+def init_params(model: nn.Module, seed: int) -> dict:
+    """Fresh parameters of one of these, as nested dicts."""
+    ids = jnp.zeros((1, 1, 8) if isinstance(model, BertForMultipleChoice) else (1, 8), jnp.int32)
+    positions = [ids[:, :1]] if isinstance(model, BertForPreTraining) else []
+    return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]

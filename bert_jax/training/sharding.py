@@ -34,9 +34,9 @@ LOGICAL_AXES = (
     (r"layer/intermediate/dense/bias", ("layer", "vector")),
     (r"layer/output/dense/kernel", ("layer", "intermediate", "hidden")),
     (r"layer/.*(bias|scale)", ("layer", "hidden")),
-    (r"(pooler|transform/dense|seq_relationship)/kernel", ("hidden", None)),
+    (r"(pooler|transform/dense|seq_relationship|classifier/dense)/kernel", ("hidden", None)),
     (r"predictions/output_bias", ("vector",)),
-    (r"seq_relationship/bias", (None,)),
+    (r"(seq_relationship|classifier/dense)/bias", (None,)),
     (r"(bias|scale)", ("hidden",)),
 )
 

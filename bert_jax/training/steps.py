@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bert_jax.config import ModelConfig, PretrainConfig
-from bert_jax.model import BertForPreTraining
+from bert_jax import model as models
+from bert_jax.config import HeadConfig, ModelConfig, PretrainConfig
+from bert_jax.model import BertForPreTraining, init_params
 from bert_jax.training import losses
 
 MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")
@@ -16,14 +17,12 @@ MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_posi
 PACKED_INPUTS = ("position_ids", "sequence_ids")
 
 
+def pretraining_head(config: PretrainConfig) -> HeadConfig:
+    return HeadConfig("pretraining" if config.examples.sentence_pairs else "masked_lm")
+
+
 def make_model(config: PretrainConfig) -> BertForPreTraining:
-    return BertForPreTraining(config.model, next_sentence=config.examples.sentence_pairs)
-
-
-def init_params(model: BertForPreTraining, seed: int) -> dict:
-    """Fresh parameters, as nested dicts."""
-    ids = jnp.zeros((1, 8), jnp.int32)
-    return model.init(jax.random.key(seed), ids, ids, ids, ids[:, :1])["params"]
+    return models.make_model(config.model, pretraining_head(config))
 
 
 def init_state(model: BertForPreTraining, optimizer: optax.GradientTransformation, seed: int) -> dict:

@@ -1,0 +1,1 @@
+"""Weights in and out: one table of names, and the formats on top of it."""
