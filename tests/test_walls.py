@@ -24,6 +24,7 @@ MAY_IMPORT = {
         *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
         *("jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
     },
+    "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
