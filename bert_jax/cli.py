@@ -25,6 +25,7 @@ commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
   predict   fill-mask: complete sentences with a trained model
+  plan      what a run needs and how long it takes on TPUs that aren't here
   bench     prepare, pipeline: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
@@ -195,6 +196,42 @@ def _pretrain(arguments: list[str]) -> int:
     return 128 + result.signal if result.signal else 0
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Compiles a run's training step for TPUs that aren't here: memory, FLOPs, traffic, time. Needs no TPU, but libtpu."""
+
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    topology: str
+    """The slice: v4, v5e, v5p or v6e and its chips along each axis, as v5e:4x4 or v5p:2x2x2."""
+    slices: int = 1
+    """So many of them, joined by the hosts' network."""
+    phase: int | None = None
+    """Plan this phase only; 0 is the first."""
+    search: bool = False
+    """Try other meshes, batch sizes and rematerialisation too; a table, the fastest first."""
+    scaling: Path | None = None
+    """Plan the config's last phase on every size up to the topology instead; plots and figures go into this folder."""
+    json: Path | None = None
+    """A file to write the plans to."""
+
+
+def _plan(arguments: list[str]) -> None:
+    command = _parse(Plan, arguments)
+    # Before JAX starts: it shall look for no device here, and libtpu not ask a machine of Google's cloud for its name.
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+    os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
+    if command.scaling:
+        from bert_jax.planning.scaling import scaling
+
+        scaling(command.config, command.topology, command.scaling)
+        return
+    from bert_jax.plan import plan
+
+    plan(command.config, command.topology, command.slices, command.phase, command.search, command.json)
+
+
 def _parse(command: type, arguments: list[str]):
     """The command with the config that --config names, each of its fields overridden by the flag of its path."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -242,4 +279,4 @@ def _bench(arguments: list[str]) -> None:
         bench.bench_pipeline(options.examples, options.rounds, options.seconds)
 
 
-COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "bench": _bench}
+COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "plan": _plan, "bench": _bench}
