@@ -219,9 +219,7 @@ class Plan:
 
 def _plan(arguments: list[str]) -> None:
     command = _parse(Plan, arguments)
-    # Before JAX starts: it shall look for no device here, and libtpu not ask a machine of Google's cloud for its name.
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
-    os.environ |= {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
     if command.scaling:
         from bert_jax.planning.scaling import scaling
 

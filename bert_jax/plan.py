@@ -7,7 +7,7 @@ from pathlib import Path
 from bert_jax.config import InputError, PretrainConfig
 from bert_jax.data import tokenizers
 from bert_jax.planning import roofline
-from bert_jax.planning.phase import PhasePlan, plan_phase
+from bert_jax.planning.phase import CRASHED, PhasePlan, plan_phase
 from bert_jax.planning.search import search
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training.chips import GIB
@@ -91,6 +91,8 @@ def _memory_lines(p: PhasePlan) -> list[str]:
     m = p.memory
     left = m.hbm - m.total
     verdict = f"fits, {left / GIB:.2f} left" if p.fits else f"DOESN'T FIT, {-left / GIB:.2f} too much"
+    if p.refused == CRASHED:
+        return [f"  DOESN'T COMPILE: {CRASHED}; try another model.remat, or dropout 0"]
     if p.refused:
         verdict = "DOESN'T FIT, says the compiler: a smaller batch, run.accumulate_steps, model.remat, mesh.fsdp"
     rows = [
@@ -140,7 +142,9 @@ def _table(plans: list[PhasePlan], config: PretrainConfig, number: int, topology
     ]
     for p in plans:
         mesh = " x ".join(str(size) for size in p.mesh.values())
-        row = f"  {mesh:<22}{p.remat:<10}{p.batch_size:>6,}{p.memory.total / GIB:>12.2f}"
+        room = "" if p.refused == CRASHED else f"{p.memory.total / GIB:.2f}"
+        row = f"  {mesh:<22}{p.remat:<10}{p.batch_size:>6,}{room:>12}"
         speed = f"{p.times.step * 1e3:>11.1f}{p.tokens_per_second / p.chips:>15,.0f}" if p.times else ""
-        lines.append(row + speed + ("" if p.fits else "  doesn't fit"))
+        why = "" if p.fits else f"  {CRASHED}" if p.refused == CRASHED else "  doesn't fit"
+        lines.append(row + speed + why)
     return "\n".join(lines) + "\n"

@@ -1,7 +1,12 @@
 """One phase of a config on one mesh: compiled, and what it needs of each chip."""
 
+import dataclasses
+import multiprocessing
+import os
 import re
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import jax
@@ -10,11 +15,13 @@ from jax.sharding import Mesh
 
 from bert_jax.config import PretrainConfig
 from bert_jax.planning import hlo, roofline
-from bert_jax.planning.topology import Topology
+from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import sharding, steps
 from bert_jax.training.chips import GIB
 from bert_jax.training.program import batch_shapes, make_program
 
+NO_ROOM = "no room"
+CRASHED = "libtpu's compiler crashed"
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
 
 
@@ -25,13 +32,13 @@ class Memory:
     parameters: int
     optimizer: int
     batch: int
-    temporaries: int
-    """Activations, gradients and whatever else the step holds for a while; as the compiler says."""
-    outputs: int
-    """Results that took no argument's room."""
-    code: int
     hbm: float
     """What a chip has for a program."""
+    temporaries: int = 0
+    """Activations, gradients and whatever else the step holds for a while; as the compiler says."""
+    outputs: int = 0
+    """Results that took no argument's room."""
+    code: int = 0
 
     @property
     def total(self) -> int:
@@ -63,10 +70,10 @@ class PhasePlan:
     batch_size: int
     steps: int
     memory: Memory
-    refused: bool
-    """The compiler found no room; there are then no costs, and `memory.temporaries` is what it says it needs."""
     model_flops: float
     """Of a step on a chip, by the formula of `steps.model_flops_per_token`."""
+    refused: str = ""
+    """Why it doesn't compile: `NO_ROOM` (`memory.temporaries` is what it would need) or `CRASHED`. No costs then."""
     compiled_flops: float = 0.0
     hbm_traffic: float = 0.0
     collectives: tuple[Traffic, ...] = ()
@@ -101,60 +108,80 @@ def _plain(value):
 
 
 def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> PhasePlan:
-    """Compiles the training step of a phase (0 is the first) for the topology. Minutes for large models.
+    """Compiles the training step of a phase (0 is the first) for the topology: seconds to minutes.
 
-    Raises `InputError` where the mesh doesn't fit the chips, the batch or the model.
+    In a process of its own, as there are programs that libtpu's compiler crashes on. Raises `InputError` where the mesh
+    doesn't fit the chips, the batch or the model.
     """
-    phase = config.phases[number]
-    mesh = sharding.make_mesh(config.mesh, topology.devices)
-    sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
-    program = make_program(config, mesh)
-    batch = batch_shapes(config, phase, program.rows)
-    tokens = phase.batch_size * phase.sequence_length / len(topology.devices)
-    per_token = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
-    plan = dict(
-        number=number,
-        mesh=dict(mesh.shape),
-        remat=getattr(config.model, "remat", "none"),
-        chips=len(topology.devices),
-        sequence_length=phase.sequence_length,
-        batch_size=phase.batch_size,
-        steps=phase.steps,
-        model_flops=per_token * tokens,
-    )
-    held = dict(
-        parameters=_bytes_on_a_chip(program.state["params"]),
-        optimizer=_bytes_on_a_chip(program.state["opt_state"]) + _bytes_on_a_chip(program.state["step"]),
-        batch=_bytes_on_a_chip(batch),
-        hbm=topology.chip.hbm_bytes,
-    )
-    with jax.set_mesh(mesh):
-        lowered = program.train_step.lower(program.state, batch)
+    plan, _ = _outline(config, number, topology)
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    try:
+        return pool.submit(_compiled, config, number, topology.name, topology.slices).result()
+    except BrokenProcessPool:
+        return dataclasses.replace(plan, refused=CRASHED)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: int) -> PhasePlan:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtpu logs that there is no TPU here, and its crashes.
+    topology = make_topology(topology_name, slices)
+    plan, lowered = _outline(config, number, topology)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = _needed(str(error), sum(held.values()) - held["hbm"])
-        return PhasePlan(**plan, memory=Memory(**held, temporaries=needed, outputs=0, code=0), refused=True)
+        memory = dataclasses.replace(plan.memory, temporaries=_needed(str(error), plan.memory.total))
+        return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
     costs = hlo.costs(compiled.as_text())
     stats = compiled.memory_analysis()
-    memory = Memory(
-        **held,
-        temporaries=stats.temp_size_in_bytes,
-        outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
-        code=stats.generated_code_size_in_bytes,
-    )
+    mesh = sharding.make_mesh(config.mesh, topology.devices)
     places = [tuple(device.coords) for device in mesh.devices.flat]
-    return PhasePlan(
-        **plan,
-        memory=memory,
-        refused=False,
+    return dataclasses.replace(
+        plan,
+        memory=dataclasses.replace(
+            plan.memory,
+            temporaries=stats.temp_size_in_bytes,
+            outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+            code=stats.generated_code_size_in_bytes,
+        ),
         compiled_flops=costs.flops,
         hbm_traffic=costs.bytes,
         collectives=_grouped(costs, topology, mesh, places),
         times=roofline.times(costs, topology.chip, places, topology.shape),
     )
+
+
+def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[PhasePlan, jax.stages.Lowered]:
+    """What is known before compiling, and what to compile."""
+    phase = config.phases[number]
+    mesh = sharding.make_mesh(config.mesh, topology.devices)
+    sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
+    program = make_program(config, mesh)
+    batch = batch_shapes(config, phase, program.rows)
+    with jax.set_mesh(mesh):
+        lowered = program.train_step.lower(program.state, batch)
+    tokens = phase.batch_size * phase.sequence_length / len(topology.devices)
+    per_token = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
+    memory = Memory(
+        parameters=_bytes_on_a_chip(program.state["params"]),
+        optimizer=_bytes_on_a_chip(program.state["opt_state"]) + _bytes_on_a_chip(program.state["step"]),
+        batch=_bytes_on_a_chip(batch),
+        hbm=topology.chip.hbm_bytes,
+    )
+    plan = PhasePlan(
+        number=number,
+        mesh=dict(mesh.shape),
+        remat=config.model.remat,
+        chips=len(topology.devices),
+        sequence_length=phase.sequence_length,
+        batch_size=phase.batch_size,
+        steps=phase.steps,
+        memory=memory,
+        model_flops=per_token * tokens,
+    )
+    return plan, lowered
 
 
 def _bytes_on_a_chip(arrays) -> int:
@@ -164,7 +191,7 @@ def _bytes_on_a_chip(arrays) -> int:
     )
 
 
-def _needed(message: str, arguments: float) -> int:
+def _needed(message: str, arguments: int) -> int:
     """Bytes of temporaries that the compiler wanted: it names them, or all that is used."""
     temporaries = re.search(r"temporaries \(([\d.]+)([KMGT])", message)
     found = temporaries or re.search(r"Used ([\d.]+)([KMGT])", message)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,13 @@ from typing import Any
 from bert_jax.config import InputError
 from bert_jax.training.chips import CHIPS, Chip
 
+# So that libtpu asks no machine of Google's cloud what it is, and lets several processes compile: none opens a device.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 # docs.cloud.google.com/tpu/docs/v5e and v6e, "configurations".
 SIZES_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 
@@ -46,6 +54,7 @@ def make_topology(name: str, slices: int = 1) -> Topology:
     options = {"chips_per_host_bounds": host, **({"chip_config_name": "megacore"} if chip_name == "v4" else {})}
     if slices > 1:
         options["num_slices"] = slices
+    os.environ |= ENVIRONMENT
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:  # JaxRuntimeError, and what else libtpu says of itself
