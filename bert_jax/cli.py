@@ -198,7 +198,7 @@ def _pretrain(arguments: list[str]) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """Compiles a run's training step for TPUs that aren't here: memory, FLOPs, traffic, time. Needs no TPU, but libtpu."""
+    """Compiles a run's training step for TPUs that aren't here: memory, FLOPs, traffic, time."""
 
     config_name: ConfigName
     """A config file, or the name of one that ships with bert_jax."""
@@ -212,7 +212,7 @@ class Plan:
     search: bool = False
     """Try other meshes, batch sizes and rematerialisation too; a table, the fastest first."""
     scaling: Path | None = None
-    """Plan the config's last phase on every size up to the topology instead; plots and figures go into this folder."""
+    """Plan the phase (else the first) on slices of all sizes up to the topology; a plot and figures for this folder."""
     json: Path | None = None
     """A file to write the plans to."""
 
@@ -220,14 +220,10 @@ class Plan:
 def _plan(arguments: list[str]) -> None:
     command = _parse(Plan, arguments)
     os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
-    if command.scaling:
-        from bert_jax.planning.scaling import scaling
-
-        scaling(command.config, command.topology, command.scaling)
-        return
     from bert_jax.plan import plan
 
-    plan(command.config, command.topology, command.slices, command.phase, command.search, command.json)
+    options = dict(try_others=command.search, scaling_folder=command.scaling, json_file=command.json)
+    plan(command.config, command.topology, command.slices, command.phase, **options)
 
 
 def _parse(command: type, arguments: list[str]):

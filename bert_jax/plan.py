@@ -8,6 +8,7 @@ from bert_jax.config import InputError, PretrainConfig
 from bert_jax.data import tokenizers
 from bert_jax.planning import roofline
 from bert_jax.planning.phase import CRASHED, PhasePlan, plan_phase
+from bert_jax.planning.scaling import scaling
 from bert_jax.planning.search import search
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training.chips import GIB
@@ -21,6 +22,7 @@ def plan(
     slices: int = 1,
     phase: int | None = None,
     try_others: bool = False,
+    scaling_folder: Path | None = None,
     json_file: Path | None = None,
 ) -> list[PhasePlan]:
     """Compiles the training step of each phase for a TPU topology and prints what it needs and does.
@@ -31,6 +33,7 @@ def plan(
       slices: so many of them, joined by the hosts' network.
       phase: this one only (0 is the first).
       try_others: other meshes, batch sizes and rematerialisation too, as a table, the fastest first.
+      scaling_folder: plans slices of all sizes up to the topology instead; figures and plot go here.
       json_file: where to write the plans.
 
     Raises `InputError` for an unknown topology, or a mesh that fits neither it nor the config.
@@ -40,6 +43,9 @@ def plan(
     numbers = range(len(config.phases)) if phase is None else [phase]
     if not set(numbers) <= set(range(len(config.phases))):
         raise InputError(f"--phase {phase}: the config has phases 0 to {len(config.phases) - 1}")
+    if scaling_folder:
+        scaling(config, numbers[0], chosen, scaling_folder)
+        return []
     plans = []
     if not try_others:
         print(_head(config, chosen))
@@ -102,7 +108,11 @@ def _memory_lines(p: PhasePlan) -> list[str]:
         ("activations and temporaries", m.temporaries),
     ]
     lines = [f"    {name:<28}{size / GIB:8.2f} GiB" for name, size in rows]
-    return ["  memory of a chip", *lines, f"    {'together':<28}{m.total / GIB:8.2f} GiB of {m.hbm / GIB:.2f}: {verdict}"]
+    return [
+        "  memory of a chip",
+        *lines,
+        f"    {'together':<28}{m.total / GIB:8.2f} GiB of {m.hbm / GIB:.2f}: {verdict}",
+    ]
 
 
 def _work_lines(p: PhasePlan) -> list[str]:
@@ -137,7 +147,8 @@ def _time_lines(p: PhasePlan, topology: Topology) -> list[str]:
 def _table(plans: list[PhasePlan], config: PretrainConfig, number: int, topology: Topology) -> str:
     phase = config.phases[number]
     lines = [
-        f"{_head(config, topology)}phase {number}: length {phase.sequence_length}, batch {phase.batch_size:,} in the config",
+        _head(config, topology),
+        f"phase {number}: length {phase.sequence_length}, batch {phase.batch_size:,} in the config",
         "  data x fsdp x tensor  remat      batch  GiB a chip  ms a step  tokens/s/chip",
     ]
     for p in plans:

@@ -187,7 +187,8 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
 def _bytes_on_a_chip(arrays) -> int:
     """As the shapes' shardings split them, without the padding of layouts."""
     return sum(
-        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize for x in jax.tree.leaves(arrays)
+        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize
+        for x in jax.tree.leaves(arrays)
     )
 
 

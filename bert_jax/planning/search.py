@@ -57,7 +57,7 @@ def _rank(plan: PhasePlan) -> tuple:
 def _at_once(method, tries: Iterable["_Tries"]) -> list["_Tries"]:
     """A compilation keeps about two cores busy."""
     tries = list(tries)
-    with ThreadPoolExecutor(max(1, (4) // 2)) as pool:
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
         list(pool.map(method, tries))
     return tries
 

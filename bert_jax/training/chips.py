@@ -29,14 +29,12 @@ class Chip:
     """In one slice."""
 
 
-# Google, docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}: "system architecture" and "configurations". Link: "bidirectional
-# ICI bandwidth per chip" / ports / 2, v4's from arXiv 2304.01433, table 4. Slices: NICs of a host / its chips, v5p's
-# "DCN bandwidth per chip"; v6e's "4 x 200 Gbps NIC". HBM: the limit that libtpu 0.0.42 compiles for.
+# Google, docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}: "system architecture" and "configurations". Link:
+# "bidirectional ICI bandwidth per chip" / ports / 2, v4's from arXiv 2304.01433, table 4. Slices: v5p's "DCN bandwidth
+# per chip", for v5e and v6e the NICs of a host over its chips. HBM: the limit that libtpu 0.0.42 compiles for.
 CHIPS = {
     "v4": Chip(("TPU v4",), 275e12, 30.75 * GIB, 1200e9, 50e9, None, axes=3, ring=4, most_chips=4096),
-    "v5e": Chip(
-        ("TPU v5 lite", "TPU v5e"), 197e12, 15.75 * GIB, 819e9, 50e9, 3.125e9, axes=2, ring=16, most_chips=256
-    ),
+    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 197e12, 15.75 * GIB, 819e9, 50e9, 3.125e9, axes=2, ring=16, most_chips=256),
     "v5p": Chip(("TPU v5", "TPU v5p"), 459e12, 95.74 * GIB, 2765e9, 100e9, 6.25e9, axes=3, ring=4, most_chips=6144),
     "v6e": Chip(
         ("TPU v6 lite", "TPU v6e"), 918e12, 31.25 * GIB, 1638e9, 100e9, 12.5e9, axes=2, ring=16, most_chips=256

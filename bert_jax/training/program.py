@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import Phase, PretrainConfig
 from bert_jax.model import BertForPreTraining
@@ -26,6 +26,8 @@ class Program:
     """The same tree of shardings alone."""
     rows: NamedSharding
     """Of each array of a batch."""
+    everywhere: NamedSharding
+    """Of metrics: the same on every device, so that each process can read them."""
     init: Callable[[], Any]
     """Makes a fresh state; jitted, each device makes only what it holds."""
     train_step: Callable
@@ -42,12 +44,12 @@ def make_program(config: PretrainConfig, mesh: Mesh) -> Program:
 
     shapes = jax.eval_shape(fresh_state)
     shardings = state_shardings(mesh, shapes)
-    rows = batch_sharding(mesh)
+    rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     train_step = jax.jit(
         steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
         donate_argnums=0,
         in_shardings=(shardings, rows),
-        out_shardings=(shardings, None),
+        out_shardings=(shardings, everywhere),
     )
     return Program(
         model=model,
@@ -55,6 +57,7 @@ def make_program(config: PretrainConfig, mesh: Mesh) -> Program:
         state=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings),
         shardings=shardings,
         rows=rows,
+        everywhere=everywhere,
         init=jax.jit(fresh_state, out_shardings=shardings),
         train_step=train_step,
     )
@@ -63,11 +66,11 @@ def make_program(config: PretrainConfig, mesh: Mesh) -> Program:
 def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes and types of a batch of a phase, as `data.pipeline.batches` makes them."""
     tokens, predictions = (phase.batch_size, phase.sequence_length), (phase.batch_size, phase.max_predictions)
-    shapes = {name: tokens for name in ("input_ids", "token_type_ids", "attention_mask")}
-    shapes |= {name: predictions for name in ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")}
+    shapes = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), tokens)
+    shapes |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions)
     shapes["next_sentence_labels"] = (phase.batch_size,)
     if config.examples.format == "packed":
-        shapes |= {name: tokens for name in steps.PACKED_INPUTS}
+        shapes |= dict.fromkeys(steps.PACKED_INPUTS, tokens)
     types = {"masked_lm_weights": jnp.float32}
     return {
         name: jax.ShapeDtypeStruct(shape, types.get(name, jnp.int32), sharding=rows) for name, shape in shapes.items()
