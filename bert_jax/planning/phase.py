@@ -18,7 +18,7 @@ from bert_jax.planning import hlo, roofline
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import sharding, steps
 from bert_jax.training.chips import GIB
-from bert_jax.training.program import batch_shapes, make_program
+from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
 NO_ROOM = "no room"
 CRASHED = "libtpu's compiler crashed"
@@ -158,7 +158,7 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     phase = config.phases[number]
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
-    program = make_program(config, mesh)
+    program = make_program(*of_pretraining(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
     with jax.set_mesh(mesh):
         lowered = program.train_step.lower(program.state, batch)
