@@ -79,7 +79,8 @@ class Classification:
                 raise InputError(f"{name}: is a regression, but the model has classes: {_listed(given)}")
             return given or (self._glue.label if self._glue else self._config.label_column,)
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
-            raise InputError(f"{name}: has labels {_listed(self._glue.labels)}, the model {_listed(given)}")
+            labels = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
+            raise InputError(f"{name}: {labels}; give a model of this task that says what its outputs are called")
         labels = given or (self._glue.labels if self._glue else self._labels_of_training_file())
         if len(labels) < 2:
             where = "the model" if given else self._config.train
