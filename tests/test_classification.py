@@ -253,7 +253,16 @@ def test_scores_and_rows_of_own_classification_and_regression(tmp_path):
         ("a.tsv", "text\tlabel\nx\ta\ny\tb\tc\n", r"a\.tsv, line 3: has 3 columns, the first line has 2"),
         ("a.tsv", "text\tlabel\nx\ta\n\ty\n", r"a\.tsv, line 3: text is empty; .*leave the row out"),
         ("a.tsv", "text\tlabel\nx\t \n", r"a\.tsv, line 2: label is empty"),
-        ("a.tsv", "body\tlabel\nx\ta\n", r"a\.tsv, line 2: has no 'text', only body, label"),
+        (
+            "a.tsv",
+            "body\tlabel\nx\ta\n",
+            r"a\.tsv, line 1: has no column 'text', only body, label; .*--task.text-column",
+        ),
+        (
+            "a.jsonl",
+            '{"text": "x", "label": 1}\n{"text": "x"}\n',
+            r"a\.jsonl, line 2: has no 'label', only text; add it",
+        ),
         ("a.tsv", "text\ttext\nx\ta\n", r"a\.tsv, line 1: two columns are called 'text'"),
         ("a.tsv", "text\tlabel\n", r"a\.tsv: holds no rows"),
         ("a.tsv", "", r"a\.tsv: holds no rows"),
@@ -283,7 +292,9 @@ def test_labels_that_the_training_file_or_the_task_lacks(tmp_path):
     train.write_text("text,label\nx,a\ny,b\n")
     dev.write_text("text,label\nx,a\ny,c\n")
     config = TaskConfig(train=str(train), dev=str(dev))
-    with pytest.raises(InputError, match=r"dev\.csv, line 3: label 'c' is none of the training file's: a, b"):
+    with pytest.raises(
+        InputError, match=r"dev\.csv, line 3: label 'c' in column label is none of the training file's: a, b"
+    ):
         Classification(config).read("dev")
     with pytest.raises(InputError, match="none of the model's: c, d"):
         Classification(config, labels=("c", "d")).read("dev")
@@ -294,7 +305,9 @@ def test_labels_that_the_training_file_or_the_task_lacks(tmp_path):
     rte = tmp_path / "train.tsv"
     rte.write_text("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\ta\tb\tneutral\n2\ta\n")
     task = Classification(TaskConfig(name="rte", folder=str(tmp_path)))
-    with pytest.raises(InputError, match=r"train\.tsv, line 3: label 'neutral' is none of the task's: entailment"):
+    with pytest.raises(
+        InputError, match=r"train\.tsv, line 3: label 'neutral' in column label is none of the task's: entailment"
+    ):
         task.read("train")
     rte.write_text("index\tsentence1\tsentence2\tlabel\n0\ta\n")
     with pytest.raises(InputError, match=r"train\.tsv, line 2: has no 'sentence2', only index, sentence1"):
