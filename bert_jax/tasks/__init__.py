@@ -10,4 +10,8 @@ def make(config: TaskConfig, labels: tuple[str, ...] = ()) -> Task:
         from bert_jax.tasks.classification import Classification
 
         return Classification(config, labels)
+    if config.name == "squad":
+        from bert_jax.tasks.squad import Squad
+
+        return Squad(config)
     raise NotImplementedError(config.name)
