@@ -7,9 +7,10 @@ import math
 import zlib
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, to_dict
@@ -87,7 +88,7 @@ def _training(
     read = {split: task.read(split) for split in task.dev_splits}
 
     def evaluation(program: Program) -> loop.Evaluate:
-        outputs = outputs_of(module, program, mesh, rows)
+        outputs = outputs_of(module, program.shardings["params"], mesh)
 
         def evaluate(params, step: int) -> dict[str, float]:
             found = {}
@@ -107,7 +108,7 @@ def _training(
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
         batches=lambda step: batches.train(config.seed, step, total, rows),
         evaluation=evaluation,
-        score=lambda scores: scores.get(f"{task.dev_splits[0]}_{task.best_by}") if scores else None,
+        score=functools.partial(_score, task),
         about={
             "config": to_dict(config),
             "examples": f"{zlib.crc32(json.dumps([dataclasses.astuple(f) for f in features]).encode()):08x}",
@@ -118,17 +119,23 @@ def _training(
     )
 
 
+def _score(task: Task, scores: dict[str, float]) -> float | None:
+    value = scores.get(f"{task.dev_splits[0]}_{task.best_by}", math.nan) if scores else math.nan
+    return value if math.isfinite(value) else None
+
+
 def make_batches(features: list[Feature], size: int, head: HeadConfig, pad: int) -> Batches:
     regression = head.kind == "sequence_classification" and len(head.labels) == 1
     return Batches(features, size, head.kind, pad, floating=regression)
 
 
-def outputs_of(module, program: Program, mesh: Mesh, rows):
+def outputs_of(module: nn.Module, shardings, mesh: Mesh):
     """A function (params, batches) -> the head's outputs of each feature as an array, without padding."""
+    rows = functools.partial(sharding.local_rows, mesh)
     forward = jax.jit(
         functools.partial(steps.forward, module),
-        in_shardings=(program.shardings["params"], program.rows),
-        out_shardings=program.everywhere,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
     def outputs(params, batches: Batches) -> list[np.ndarray]:
