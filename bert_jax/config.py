@@ -255,13 +255,16 @@ class TaskConfig:
     name: str = "classification"
     """A GLUE task, or classification, regression, squad, ner, srl, swag, multiple_choice."""
     folder: str | None = None
-    """The task's official files, under their own names."""
+    """The task's official files, under their own names; GLUE's may lie in a folder of the task's name in it. None:
+    GLUE's come through TensorFlow Datasets."""
+    data_dir: str | None = None
+    """Where the data sets of TensorFlow Datasets lie (None: the library's own place)."""
     train: str | None = None
     """A file instead of the folder's: CSV, TSV or JSONL, SQuAD's JSON, CoNLL columns."""
     dev: str | None = None
     test: str | None = None
     text_column: str = "text"
-    """Of a CSV, TSV or JSONL file of one's own."""
+    """Of a CSV, TSV or JSONL file of one's own: a name or, of files without a header, a number from 1."""
     pair_column: str | None = None
     """The second text, of pairs."""
     label_column: str = "label"

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
     "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
+    "data/tfds_task.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
     "data/": {"bert_jax.config", "bert_jax.data", "bert_jax.storage", "sentencepiece", "tokenizers", "tqdm"},
     "training/checkpoints.py": {"bert_jax.config", "bert_jax.storage", "bert_jax.training", "jax", "orbax"},
     "training/": {
