@@ -63,7 +63,7 @@ def test_a_file_of_conll_2003(tmp_path):
     assert task.head.labels == ("O", "B-PER", "I-LOC", "I-ORG", "I-PER")
     assert [example.words for example in task.read("train")] == [["a", "bx", "says", "c"], ["d"], ["e", "f"]]
     assert task.read("train")[0].tags == ["I-PER", "I-PER", "O", "B-PER"]
-    assert [example.where.rsplit(":")[-1] for example in task.read("train")] == ["3", "8", "12"]
+    assert [example.where.rsplit()[-1] for example in task.read("train")] == ["3", "8", "12"]
     assert (task.dev_splits, task.test_splits) == (("dev",), ())
     # As in IOB1, where B- is rare: the label is no class of the model, but counts in the scores.
     (feature,) = task.features(task.read("dev"), TOKENIZER, 16, training=False)
@@ -93,14 +93,14 @@ def test_tabs_comments_odd_tokens_and_a_model_with_labels(tmp_path):
 @pytest.mark.parametrize(
     ("train", "dev", "message"),
     [
-        ("a O\nb\n", None, r"train.conll:2: columns parted by spaces: 1, but 2"),
-        ("a\tO\n\nb\tx\tO\n", None, r"train.conll:3: columns parted by tabs: 3, but 2"),
-        ("a O\nb PER\n", None, r"train.conll:2: .*'PER' is neither O nor B-, I-, E- or S-"),
-        ("a O\nb B-\n", None, r"train.conll:2: .*'B-'"),
-        ("a\nb\n", None, r"train.conll:1: has a token and no tag"),
+        ("a O\nb\n", None, r"train.conll, line 2: columns parted by spaces: 1, but 2"),
+        ("a\tO\n\nb\tx\tO\n", None, r"train.conll, line 3: columns parted by tabs: 3, but 2"),
+        ("a O\nb PER\n", None, r"train.conll, line 2: .*'PER' is neither O nor B-, I-, E- or S-"),
+        ("a O\nb B-\n", None, r"train.conll, line 2: .*'B-'"),
+        ("a\nb\n", None, r"train.conll, line 1: has a token and no tag"),
         ("", None, r"train.conll: holds no sentence"),
         ("-DOCSTART- -X- O\n\n", None, r"train.conll: holds no sentence"),
-        ("a O\nb B-PER\n", "a O\n\nb O\nc I-LOC\n", r"dev.conll:4: the tag 'I-LOC' .* there are PER"),
+        ("a O\nb B-PER\n", "a O\n\nb O\nc I-LOC\n", r"dev.conll, line 4: the tag 'I-LOC' .* there are PER"),
         ("a O\n", None, r"task.dev: names no file, and task.folder .* holds none of eng.testa"),
     ],
 )
@@ -113,7 +113,7 @@ def test_malformed_files_are_named(tmp_path, train, dev, message):
 
 def test_files_that_cannot_be_read(tmp_path):
     for name, content, message in (
-        ("latin", b"a O\nb\xfc O\n", ":2: not UTF-8"),
+        ("latin", b"a O\nb\xfc O\n", ", line 2: not UTF-8"),
         ("cut.gz", b"\x1f\x8b\x08", "not a whole .gz"),
         ("none", None, "no such file"),
     ):
@@ -360,19 +360,19 @@ def test_the_predicate_is_marked(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a - (A0*\nb say (V*)\n", ":2: column 3: '.V.*' doesn't fit"),
-        ("a - (A0*\nb say *\n", ":2: column 3: .A0. is never closed"),
-        ("a - *)\nb say (V*)\n", ":1: column 3: '..' doesn't fit"),
-        ("a - (A0*A1)\nb say (V*)\n", ":1: column 3"),
-        ("a - (A0*)\nb say V*\n", ":2: column 3: 'V.'"),
-        ("a - *\nb say (V*) *\n", ":2: columns: 4, but 3 in its sentence's first line"),
-        ("a - * *\nb say (V*) *\n", ":1: target verbs: 1, but 2 columns of arguments"),
-        ("a *\nb (V*)\n", ":1: has no column of target verbs"),
-        ("a\nb\n", ":1: columns: 1, but there must be 2"),
+        ("a - (A0*\nb say (V*)\n", ", line 2: column 3: '.V.*' doesn't fit"),
+        ("a - (A0*\nb say *\n", ", line 2: column 3: .A0. is never closed"),
+        ("a - *)\nb say (V*)\n", ", line 1: column 3: '..' doesn't fit"),
+        ("a - (A0*A1)\nb say (V*)\n", ", line 1: column 3"),
+        ("a - (A0*)\nb say V*\n", ", line 2: column 3: 'V.'"),
+        ("a - *\nb say (V*) *\n", ", line 2: columns: 4, but 3 in its sentence's first line"),
+        ("a - * *\nb say (V*) *\n", ", line 1: target verbs: 1, but 2 columns of arguments"),
+        ("a *\nb (V*)\n", ", line 1: has no column of target verbs"),
+        ("a\nb\n", ", line 1: columns: 1, but there must be 2"),
         ("a -\nb -\n", "holds no predicate"),
-        ("a -\nb say\n", ":1: has target verbs but no columns of arguments to train on"),
-        (CONLL_2012.replace("(V*) -", "* -"), ":2: a column of arguments has no"),
-        (CONLL_2012.replace("bc/x 0 0 d NN", "d NN"), ":6: columns: 9, but there must be 12"),
+        ("a -\nb say\n", ", line 1: has target verbs but no columns of arguments to train on"),
+        (CONLL_2012.replace("(V*) -", "* -"), ", line 2: a column of arguments has no"),
+        (CONLL_2012.replace("bc/x 0 0 d NN", "d NN"), ", line 6: columns: 9, but there must be 12"),
     ],
 )
 def test_malformed_propositions_are_named(tmp_path, text, message):

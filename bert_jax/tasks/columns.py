@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError
+from bert_jax.data.corpora import not_utf8
 
 START_OF_DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIES]-.+")
@@ -25,7 +26,7 @@ class Sentence:
         return [row[index] for row in self.rows]
 
     def where(self, row: int = 0) -> str:
-        return f"{self.file}:{self.lines[row]}"
+        return f"{self.file}, line {self.lines[row]}"
 
     @property
     def starts_document(self) -> bool:
@@ -118,6 +119,5 @@ def read_text(file: Path) -> str:
         raise InputError(f"{file}: not a whole .gz file; copy it again") from None
     try:
         return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}:{line}: not UTF-8; convert it, as with iconv --to-code UTF-8") from None
+    except UnicodeDecodeError:
+        raise not_utf8(file) from None

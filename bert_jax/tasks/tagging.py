@@ -8,7 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
@@ -111,30 +111,37 @@ class Tagging:
         return next(filter(None, found), [])
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
-        special, ids = tokenizer.special_ids, {label: i for i, label in enumerate(self.head.labels)}
         pieces, texts, found = _pieces(examples, tokenizer), {}, []
         for number, example in enumerate(examples):
             if id(example.text) not in texts:
-                flat = list(chain.from_iterable(pieces[word] for word in example.text))
-                ends = np.cumsum([len(pieces[word]) for word in example.text]).tolist()
-                texts[id(example.text)] = flat, [0, *ends]
-            flat, starts = texts[id(example.text)]
-            # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell
-            # a layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
-            predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
-            second = [*(flat[i] for i in predicate[: length // 4]), special[SEP]] if predicate else []
-            room = length - 2 - len(second)
-            for a, b, left, right in _windows(starts, example.start, example.start + len(example.words), room):
-                places = [1 + starts[word] - left for word in range(a, b)]
-                input_ids = [special[CLS], *flat[left:right], special[SEP], *second]
-                types = [0, *(int(i in predicate) for i in range(left, right)), 0, *(1 for _ in second)]
-                label = None
-                if example.tags:
-                    label = [NO_LABEL] * len(input_ids)
-                    for place, word in zip(places, range(a, b), strict=True):
-                        label[place] = ids.get(example.tags[word - example.start], NO_LABEL)
-                found.append(Window(input_ids, types, label, number, a - example.start, places))
+                words = [pieces[word] for word in example.text]
+                texts[id(example.text)] = list(chain(*words)), [0, *accumulate(map(len, words))]
+            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.special_ids, length)
         return found
+
+    def _features_of(
+        self, example: Example, number: int, flat: Ids, starts: list[int], special: dict[str, int], length: int
+    ) -> Iterator[Window]:
+        """`flat` are the pieces of the text, and `starts` says where those of each of its words begin, and the end."""
+        # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell a
+        # layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
+        predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
+        second = [*(flat[i] for i in predicate[: length // 4]), special[SEP]] if predicate else []
+        words = range(example.start, example.start + len(example.words))
+        for own, left, right in _windows(starts, words, length - 2 - len(second)):
+            input_ids = [special[CLS], *flat[left:right], special[SEP], *second]
+            types = [0, *(int(i in predicate) for i in range(left, right)), 0, *(1 for _ in second)]
+            places = [1 + starts[word] - left for word in own]
+            label = None
+            if example.tags:
+                label = [NO_LABEL] * len(input_ids)
+                for place, word in zip(places, own, strict=True):
+                    label[place] = self._ids.get(example.tags[word - example.start], NO_LABEL)
+            yield Window(input_ids, types, label, number, own.start - example.start, places)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {label: i for i, label in enumerate(self.head.labels)}
 
     def predict(self, examples: list[Example], features: list[Window], logits: list[np.ndarray]) -> list[Tagged]:
         labels = self.head.labels
@@ -161,13 +168,14 @@ class Tagging:
         """The spans marked in the text; right where all are; as sure as the tag that is the least."""
         return [
             {
+                "id": str(number),
                 "text": " ".join(example.words),
                 "gold": example.tags and marked(example.words, spans(example.tags)),
                 "predicted": marked(example.words, spans(prediction.tags)),
                 "right": example.tags and self.units(example.tags) == self.units(prediction.tags),
                 "confidence": min(prediction.probabilities),
             }
-            for example, prediction in zip(examples, predictions, strict=True)
+            for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
         ]
 
     @staticmethod
@@ -279,19 +287,21 @@ def _pieces(examples: list[Example], tokenizer: Tokenizer) -> dict[str, Ids]:
     return {word: ids or unknown for word, ids in zip(words, tokenizer.encode(words), strict=True)}
 
 
-def _windows(starts: list[int], first: int, last: int, room: int) -> Iterator[tuple[int, int, int, int]]:
-    """Words [a, b) to predict together, and the pieces [left, right), up to `room`, to read with them.
+def _windows(starts: list[int], words: range, room: int) -> Iterator[tuple[range, int, int]]:
+    """Words to predict together, and the pieces [left, right), up to `room`, to read with them.
 
-    `starts` says where each word's pieces begin, and where the last one's end. Words [first, last) that don't fit are
-    parted so that half of the room is left to what stands around. A word too long for the input is cut at its end.
+    `starts` says where the pieces of each word of the text begin, and the end. Words that don't fit are parted so that
+    half of the room is left to what stands around. A word that is too long for the input is cut at its end.
     """
-    most = room if starts[last] - starts[first] <= room else max(1, room // 2)
-    a = first
-    while a < last:
-        b = max(a + 1, min(last, bisect_right(starts, starts[a] + most) - 1))
+    whole = starts[words.stop] - starts[words.start] <= room
+    most = room if whole else max(1, room // 2)
+    a = words.start
+    while a < words.stop:
+        b = max(a + 1, min(words.stop, bisect_right(starts, starts[a] + most) - 1))
         left, right = starts[a], min(starts[b], starts[a] + room)
         spare, after = room - (right - left), starts[-1] - right
         before = min(left, max(spare // 2, spare - after))
-        left, end = starts[bisect_left(starts, left - before)], right + spare - before
-        yield a, b, left, max(right, starts[bisect_right(starts, end) - 1])
+        end = right + spare - before
+        # Whole words only.
+        yield range(a, b), starts[bisect_left(starts, left - before)], max(right, starts[bisect_right(starts, end) - 1])
         a = b
