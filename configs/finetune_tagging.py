@@ -3,8 +3,9 @@
     bert-jax finetune --config finetune_tagging --task ner --init MODEL --workdir runs/ner --task.folder conll2003
     bert-jax finetune --config finetune_tagging --task srl --init MODEL --workdir runs/srl --task.folder conll05st
 
-ner: the paper's (arXiv 1810.04805, section 5.3 and appendix B.5), batch 32, 5e-5, 4 epochs, with a cased model. The
-files are CoNLL-2003's eng.train, eng.testa and eng.testb, or WNUT-17's, or any with the token first and its tag last.
+ner: as the paper has it (arXiv 1810.04805, section 5.3), with a cased model; batch 32, 5e-5 and 4 epochs are of those
+it chooses from (appendix A.3). The files are CoNLL-2003's eng.train, eng.testa and eng.testb, or WNUT-17's, or any with
+the token first and its tag last.
 Expected, of BERT-Base on CoNLL-2003: F1 96.4 dev and 92.4 test with the context of the document,
 `--task.document-context --sequence-length 512`, and about 91 test without.
 
