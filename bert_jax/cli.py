@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ import tyro
 
 import bert_jax
 from bert_jax import cluster, storage, supervisor
-from bert_jax.config import InputError, PretrainConfig, load_config
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, load_config
 
 HELP = """\
 usage: bert-jax COMMAND [options]
@@ -24,7 +25,9 @@ BERT for JAX: pretrain, fine-tune, evaluate, predict, and move weights in and ou
 commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
+  finetune  train a pretrained model on a task
   predict   fill-mask: complete sentences with a trained model
+  plan      what a run needs and how long it takes on TPUs that aren't here
   bench     prepare, pipeline: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
@@ -175,33 +178,115 @@ class Pretrain(Distributed):
 
 def _pretrain(arguments: list[str]) -> int:
     command = _parse(Pretrain, arguments)
-    if command.distributed:
-        role = supervisor.role()
-        if role is None:
-            place = cluster.find(command.coordinator, command.processes, command.process)
-            return supervisor.supervise(place, ["pretrain", *arguments], command.timeout)
-        supervisor.end_with_parent()
-        if role == supervisor.PREPARE:
-            from bert_jax.data.prepare import is_missing, prepare
 
-            own = storage.path(command.workdir) / "examples"
-            if command.examples_folder is None and is_missing(own):
-                prepare(command.config, own)
-            return 0
-        supervisor.join()
-    from bert_jax.pretrain import pretrain
+    def prepare_missing() -> None:
+        from bert_jax.data.prepare import is_missing, prepare
 
-    result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
-    return 128 + result.signal if result.signal else 0
+        own = storage.path(command.workdir) / "examples"
+        if command.examples_folder is None and is_missing(own):
+            prepare(command.config, own)
+
+    def run() -> int:
+        from bert_jax.pretrain import pretrain
+
+        result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
+        return 128 + result.signal if result.signal else 0
+
+    return _together(command, ["pretrain", *arguments], run, prepare_missing)
+
+
+def _together(command: Distributed, arguments: list[str], run: Callable[[], int], prepare: Callable = lambda: None):
+    """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
+    if not command.distributed:
+        return run()
+    role = supervisor.role()
+    if role is None:
+        place = cluster.find(command.coordinator, command.processes, command.process)
+        return supervisor.supervise(place, arguments, command.timeout)
+    supervisor.end_with_parent()
+    if role == supervisor.PREPARE:
+        prepare()
+        return 0
+    supervisor.join()
+    return run()
+
+
+@dataclass(frozen=True)
+class Finetune(Distributed):
+    """Fine-tunes a pretrained model on a task in a workdir, or goes on where it was."""
+
+    workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """Holds the run: checkpoints, metrics, the last scores; with several seeds or rates, a folder for each run."""
+    init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
+    """The pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks, as rte of finetune_glue."""
+    seeds: int = 1
+    """Runs with so many seeds, from the config's on, one after the other; ends in mean and deviation."""
+    learning_rates: tuple[float, ...] = ()
+    """Runs all seeds at each of these rates."""
+    profile: bool = False
+    """Write a trace of a few steps into the workdir."""
+
+
+def _finetune(arguments: list[str]) -> int:
+    command = _parse(Finetune, arguments)
+
+    def run() -> int:
+        from bert_jax.finetune import finetune, sweep
+
+        if command.seeds > 1 or command.learning_rates:
+            summary = sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)
+            return 0 if summary else 128 + signal.SIGTERM
+        result = finetune(command.config, command.init, command.workdir, command.profile)
+        return 128 + result.signal if result.signal else 0
+
+    return _together(command, ["finetune", *arguments], run)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Compiles a run's training step for TPUs that aren't here: memory, FLOPs, traffic, time."""
+
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    topology: str
+    """The slice: v4, v5e, v5p or v6e and its chips along each axis, as v5e:4x4 or v5p:2x2x2."""
+    slices: int = 1
+    """So many of them, joined by the hosts' network."""
+    phase: int | None = None
+    """Plan this phase only; 0 is the first."""
+    search: bool = False
+    """Try other meshes, batch sizes and rematerialisation too; a table, the fastest first."""
+    scaling: Path | None = None
+    """Plan the phase (else the first) on slices of all sizes up to the topology; a plot and figures for this folder."""
+    json: Path | None = None
+    """A file to write the plans to."""
+
+
+def _plan(arguments: list[str]) -> None:
+    command = _parse(Plan, arguments)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
+    from bert_jax.plan import plan
+
+    options = dict(try_others=command.search, scaling_folder=command.scaling, json_file=command.json)
+    plan(command.config, command.topology, command.slices, command.phase, **options)
 
 
 def _parse(command: type, arguments: list[str]):
     """The command with the config that --config names, each of its fields overridden by the flag of its path."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    name = finder.parse_known_args(arguments)[0].config
+    for flag in ("--config", "--task"):
+        finder.add_argument(flag)
+    named = finder.parse_known_args(arguments)[0]
     required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
-    config = load_config(name) if name else PretrainConfig()
+    kind = FinetuneConfig if command is Finetune else PretrainConfig
+    task = {"task": named.task} if named.task and command is Finetune else {}
+    config = load_config(named.config, kind, **task) if named.config else kind()
     default = command(**{**required, "config": config})
     parsed = tyro.cli(command, prog=f"bert-jax {command.__name__.lower()}", default=default, args=arguments)
     parsed.config.validate()
@@ -242,4 +327,11 @@ def _bench(arguments: list[str]) -> None:
         bench.bench_pipeline(options.examples, options.rounds, options.seconds)
 
 
-COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "bench": _bench}
+COMMANDS = {
+    "prepare": _prepare,
+    "pretrain": _pretrain,
+    "finetune": _finetune,
+    "predict": _predict,
+    "plan": _plan,
+    "bench": _bench,
+}

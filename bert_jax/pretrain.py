@@ -11,13 +11,14 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from bert_jax import inference, pretrained, storage
-from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
-from bert_jax.training import loop, sharding, steps
+from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_metrics
+from bert_jax.training.program import Program, of_pretraining
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
@@ -60,7 +61,7 @@ def pretrain(
     start = _initial_params(*source, data) if source else None
     storage.make_folder(workdir)
     _check_shared(workdir)
-    result = loop.train(config, workdir, mesh, _loop_data(data, config, mesh), start, profile)
+    result = loop.train(_training(config, data, mesh), workdir, mesh, start, profile)
     if jax.process_index() == 0:
         plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
         _report(config, workdir, result)
@@ -147,26 +148,70 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _loop_data(data: Examples, config: PretrainConfig, mesh: Mesh) -> loop.Data:
+def _training(config: PretrainConfig, data: Examples, mesh: Mesh) -> loop.Training:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
     rows = functools.partial(sharding.local_rows, mesh)
-    return loop.Data(
-        train=functools.partial(pipeline.batches, data, config, rows=rows),
-        held_out=functools.partial(pipeline.held_out_batches, data, config, rows=rows),
-        unigram_log_probabilities=data.unigram_log_probabilities(config.model.vocab_size),
-        fingerprint=data.fingerprint,
+    model, settings = of_pretraining(config)
+    unigram = data.unigram_log_probabilities(config.model.vocab_size)
+
+    def evaluation(program: Program) -> loop.Evaluate:
+        step_of = jax.jit(
+            steps.make_evaluation_step(model, unigram),
+            in_shardings=(program.shardings["params"], program.rows),
+            out_shardings=program.everywhere,
+        )
+
+        def evaluate(params, step: int) -> dict[str, float]:
+            """The whole held-out split once, in the shape of the phase that the last step was of."""
+            phase = phase_of(config, max(step - 1, 0))
+            sums: list[dict] = []
+            for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
+                sums.append(step_of(params, batch))
+                loop.await_one(sums)
+            return held_out_means(loop.add_up(sums)) if sums else {}
+
+        return evaluate
+
+    return loop.Training(
+        name="pretrain",
+        model=model,
+        settings=settings,
+        run=config.run,
+        batches=functools.partial(pipeline.batches, data, config, rows=rows),
+        evaluation=evaluation,
+        score=lambda held_out: -held_out["held_out_mlm_loss"] if held_out else None,
+        about={"config": to_dict(config), "examples": data.fingerprint},
         tokenizer=data.tokenizer.to_dict(),
     )
 
 
+def phase_of(config: PretrainConfig, step: int) -> Phase:
+    """The phase that the step (0 is the first) belongs to."""
+    for phase in config.phases:
+        if step < phase.steps:
+            return phase
+        step -= phase.steps
+    raise ValueError("the step is past the last phase")
+
+
+def held_out_means(sums: dict[str, float]) -> dict[str, float]:
+    means = {**losses.means(sums), "unigram_loss": sums["unigram_loss"] / (sums["mlm_count"] + losses.EPSILON)}
+    return {f"held_out_{name}": value for name, value in means.items()}
+
+
 def _initial_params(checkpoints: Checkpoints, step: int, data: Examples):
-    """Reads the parameters of another run, once the loop says which it wants and where they belong."""
+    """Reads the parameters of another run in the place of fresh ones, once the loop has those."""
     if checkpoints.tokenizer(step) != data.tokenizer.to_dict():
         what = f"its tokenizer isn't that of {data.folder}; prepare the examples with its own"
         raise InputError(f"{checkpoints.folder / str(step)}: {what}")
-    return lambda shapes: checkpoints.restore(step, {"params": shapes})["params"]
+
+    def restore(fresh):
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
+        return checkpoints.restore(step, {"params": like})["params"]
+
+    return restore
 
 
 def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:

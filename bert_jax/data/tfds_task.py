@@ -21,8 +21,9 @@ def tfds_records(dataset: str, split: str, data_dir: str | None) -> list[dict[st
         builder = tfds.builder(dataset, data_dir=data_dir)
         builder.download_and_prepare()
         records = list(builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator())
-    except (tfds.core.registered.DatasetNotFoundError, tfds.download.DownloadError, ValueError, OSError) as error:
-        raise InputError(f"TFDS data set {dataset!r}, split {split!r}: {str(error).strip().splitlines()[0]}") from None
+    except (tfds.download.DownloadError, ValueError, OSError) as error:
+        problem = f"TFDS data set {dataset!r}, split {split!r}: {str(error).strip().splitlines()[0]}"
+        raise InputError(f"{problem}; or give the official files: --task.folder FOLDER") from None
     plain = [{name: _plain(value) for name, value in record.items()} for record in records]
     return sorted(plain, key=lambda record: record["idx"])
 

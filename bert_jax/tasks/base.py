@@ -45,8 +45,8 @@ class Task(Protocol):
         """What the model reads of them, at most `length` tokens each."""
 
     def predict(self, examples: list[Any], features: list[Feature], logits: list[np.ndarray]) -> list[Any]:
-        """A prediction for each example. Logits are the features', without padding: [labels], [tokens, labels], [tokens,
-        2] or [choices]."""
+        """A prediction for each example. Logits are those of each feature, without padding: [labels], [tokens, labels],
+        [tokens, 2] or [choices]."""
 
     def metrics(self, examples: list[Any], predictions: list[Any]) -> dict[str, float]:
         """The official ones, in percent where the task gives them so."""

@@ -79,7 +79,8 @@ class Classification:
                 raise InputError(f"{name}: is a regression, but the model has classes: {_listed(given)}")
             return given or (self._glue.label if self._glue else self._config.label_column,)
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
-            raise InputError(f"{name}: has labels {_listed(self._glue.labels)}, the model {_listed(given)}")
+            labels = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
+            raise InputError(f"{name}: {labels}; give a model of this task that says what its outputs are called")
         labels = given or (self._glue.labels if self._glue else self._labels_of_training_file())
         if len(labels) < 2:
             where = "the model" if given else self._config.train
@@ -104,8 +105,17 @@ class Classification:
         file = {"train": c.train, "dev": c.dev, "test": c.test}[split]
         if not file:
             raise InputError(f"task.{split}: names no file; give a CSV, TSV or JSONL file with --task.{split}")
+        rows = read_table(file, header=not c.text_column.isdigit())
+        for setting in ("text_column", "pair_column", "id_column", *(() if split == "test" else ("label_column",))):
+            column = getattr(c, setting)
+            if column is not None and column not in rows[0].values:
+                option = f"--task.{setting.replace('_', '-')}"
+                there = _listed(tuple(rows[0].values))
+                raise InputError(
+                    f"{file}, line 1: has no column {column!r}, only {there}; name the right one with {option}"
+                )
         texts = (c.text_column,) if c.pair_column is None else (c.text_column, c.pair_column)
-        return read_table(file, header=not c.text_column.isdigit()), glue.Columns(texts, c.label_column, c.id_column)
+        return rows, glue.Columns(texts, c.label_column, c.id_column)
 
     def _example(self, row: Row, columns: glue.Columns, number: str, test: bool) -> Example:
         texts = tuple(_text(row, name) for name in columns.texts)
@@ -124,9 +134,11 @@ class Classification:
         label = _label(row, column)
         if self._regression:
             return _number(row, column, label)
-        if label not in self.head.labels:
+        if label not in self._ids:
             source = "the model's" if self._model_labels else "the task's" if self._glue else "the training file's"
-            raise InputError(f"{row.place}: {column} {label!r} is none of {source}: {_listed(self.head.labels)}")
+            raise InputError(
+                f"{row.place}: label {label!r} in column {column} is none of {source}: {_listed(self.head.labels)}"
+            )
         return label
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
@@ -218,7 +230,8 @@ def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tu
 
 def _value(row: Row, column: str) -> Any:
     if column not in row.values:
-        raise InputError(f"{row.place}: has no {column!r}, only {_listed(tuple(row.values))}")
+        there = _listed(tuple(row.values))
+        raise InputError(f"{row.place}: has no {column!r}, only {there}; add it, or leave the row out")
     return row.values[column]
 
 

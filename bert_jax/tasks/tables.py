@@ -60,7 +60,8 @@ def _named(file: Path, lines: Iterator[tuple[int, list[str]]], header: bool, rag
             if header:
                 continue
         if len(fields) != len(columns) and not ragged:
-            raise InputError(f"{place}: has {len(fields)} columns, the first line has {len(columns)}")
+            widths = f"has {len(fields)} columns, the first line has {len(columns)}"
+            raise InputError(f"{place}: {widths}; a text that holds a separator stands in quotes, in a .csv")
         yield Row(place, dict(zip(columns, fields, strict=False)))
 
 
