@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["inference.py", "plan.py", "pretrain.py", "pretrained.py"], ANY),
+    **dict.fromkeys(
+        ["evaluate.py", "finetune.py", "inference.py", "page.py", "plan.py", "pretrain.py", "pretrained.py"], ANY
+    ),
 }
 
 
