@@ -26,6 +26,7 @@ commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
   finetune  train a pretrained model on a task
+  evaluate  a task's scores, or a pretrained model's loss on any text
   predict   fill-mask: complete sentences with a trained model
   plan      what a run needs and how long it takes on TPUs that aren't here
   bench     prepare, pipeline: measured beside a peer, in alternating rounds
@@ -248,6 +249,59 @@ def _finetune(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True)
+class EvaluateTask:
+    """Scores a fine-tuned model on its task's files."""
+
+    model: str
+    """A workdir (its best checkpoint), a checkpoint's folder, or a Hugging Face folder."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")] = None
+    """A config file or name (default: the config that the model was trained with)."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores, predictions, the official submission files, and a page to look at."""
+
+
+@dataclass(frozen=True)
+class EvaluateText:
+    """Measures a pretrained model's loss on the config's corpus."""
+
+    model: str
+    """A workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config: ConfigFields
+    config_name: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")] = None
+    """A config file or name (default: the config that the model was trained with)."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores.json."""
+
+
+def _evaluate(arguments: list[str]) -> None:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--config", "--task"):
+        finder.add_argument(flag)
+    named = finder.parse_known_args(arguments)[0]
+    if not named.model:
+        raise InputError("--model: name the model to evaluate")
+    from bert_jax import evaluate, pretrained
+
+    task = {"task": named.task} if named.task else {}
+    found = pretrained.read(named.model)
+    config = load_config(named.config, object, **task) if named.config else evaluate.config_of(found)
+    if config is None:
+        raise InputError(f"{named.model}: doesn't say what it was trained on; give a --config")
+    kind = EvaluateTask if isinstance(config, FinetuneConfig) else EvaluateText
+    command = tyro.cli(kind, prog="bert-jax evaluate", default=kind(named.model, config), args=arguments)
+    output = storage.path(command.output) if command.output else None
+    if kind is EvaluateTask:
+        scores = evaluate.evaluate_task(found, command.config, output)
+    else:
+        scores = evaluate.evaluate_pretraining(found, command.config, output)
+    for name, value in scores.items():
+        print(f"{name}  {value:.4f}")
+
+
+@dataclass(frozen=True)
 class Plan:
     """Compiles a run's training step for TPUs that aren't here: memory, FLOPs, traffic, time."""
 
@@ -331,6 +385,7 @@ COMMANDS = {
     "prepare": _prepare,
     "pretrain": _pretrain,
     "finetune": _finetune,
+    "evaluate": _evaluate,
     "predict": _predict,
     "plan": _plan,
     "bench": _bench,

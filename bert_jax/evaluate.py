@@ -59,7 +59,7 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
             task.submit(folder, split, examples, predictions)
             write_page(folder / "page.html", f"{config.task.name}, {split}", found_here, rows, found.head.labels)
     if output is not None:
-        storage.write_whole(output / "scores.json", json.dumps(_finite(scores), indent=1).encode())
+        _write_scores(output, scores)
     return scores
 
 
@@ -72,7 +72,7 @@ def _outputs(found: pretrained.Pretrained, config: FinetuneConfig):
     return functools.partial(outputs_of(module, shardings, mesh), params)
 
 
-def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig) -> dict[str, float]:
+def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
     """Loss, perplexity and accuracies of a pretrained model on all of the config's corpus, cut by its last phase."""
     from bert_jax.data import pipeline
     from bert_jax.data.prepare import prepare
@@ -99,13 +99,17 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig) -
             found_sums.append(sums(params, batch))
             loop.await_one(found_sums)
     means = losses.means(loop.add_up(found_sums))
-    return {**means, "mlm_perplexity": math.exp(means["mlm_loss"])}
+    scores = {**means, "mlm_perplexity": math.exp(means["mlm_loss"])}
+    if output is not None:
+        storage.make_folder(output)
+        _write_scores(output, scores)
+    return scores
 
 
 def _lines(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _finite(scores: dict[str, float]) -> dict[str, float | None]:
-    """JSON knows no number that isn't one."""
-    return {name: value if np.isfinite(value) else None for name, value in scores.items()}
+def _write_scores(folder: Path, scores: dict[str, float]) -> None:
+    finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}  # As JSON has no NaN.
+    storage.write_whole(folder / "scores.json", json.dumps(finite, indent=1).encode())
