@@ -61,11 +61,11 @@ def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
 
 
 def rows_split(x):
-    """[B, ...] with its rows over the axes of the mesh that split the batch, where there is a mesh.
+    """[B, ...] with its rows over the axes of the mesh that split the batch, where such a mesh is set.
 
     Without it XLA may split the width instead, as the parameters' is by `fsdp`, and gather the rows of all devices.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if not {"data", "fsdp"} <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(("data", "fsdp")))
 
