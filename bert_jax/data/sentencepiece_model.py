@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterator
 
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # Fields of the model.
-SCORE = 2  # Of a piece.
+PIECE, SCORE, TYPE = 1, 2, 3  # Of a piece.
+NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # Types.
 # Sums of these are exact in single precision up to 2**16, thousands of pieces.
 SCORE_STEP = 1 / 256
 
@@ -38,6 +39,12 @@ def settings(model: bytes) -> Settings:
     )
 
 
+def pieces(model: bytes) -> list[tuple[str, float, int]]:
+    """Each piece in the order of the ids, with its score and type."""
+    found = ({n: value for n, value, _ in _fields(part)} for number, part, _ in _fields(model) if number == PIECES)
+    return [(piece[PIECE].decode(), piece.get(SCORE, 0.0), piece.get(TYPE, NORMAL)) for piece in found]
+
+
 def without_dummy_prefix(model: bytes) -> bytes:
     """The same model, but that it puts no ▁ before a text."""
     # A message that comes again is merged with the one before it: normalizer_spec { add_dummy_prefix: false }.
@@ -61,12 +68,7 @@ def with_rounded_scores(model: bytes) -> bytes:
 
 def _values(message: bytes, number: int) -> dict[int, int | float | bytes]:
     """The fields of the message in a field, the last of each."""
-    return {
-        inner: value
-        for outer, part, _ in _fields(message)
-        if outer == number
-        for inner, value, _ in _fields(part)
-    }
+    return {inner: value for outer, part, _ in _fields(message) if outer == number for inner, value, _ in _fields(part)}
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:

@@ -73,8 +73,7 @@ class WordPiece:
         from tokenizers import Tokenizer as Backend
 
         self.vocab = vocab
-        self._options = {"lowercase": lowercase, "strip_accents": strip_accents, "split_chinese": split_chinese}
-        self.added = list(added)
+        self.options = {"lowercase": lowercase, "strip_accents": strip_accents, "split_chinese": split_chinese}
         ids = {piece: i for i, piece in enumerate(vocab)}
         missing = [piece for piece in SPECIAL if piece not in ids]
         if missing:
@@ -82,21 +81,22 @@ class WordPiece:
         if len(ids) < len(vocab):
             twice = next(piece for i, piece in enumerate(vocab) if ids[piece] != i)
             raise InputError(f"the vocabulary has {twice!r} twice; a WordPiece vocab.txt has each piece once")
+        self.added = sorted(added, key=lambda token: ids.get(token["content"], len(vocab)))
         self._pieces = [*vocab, *(token["content"] for token in self.added if token["content"] not in ids)]
         self.vocab_size = len(self._pieces)
         self.special_ids = {piece: ids[piece] for piece in SPECIAL}
-        self._backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
-        self._backend.normalizer = normalizers.BertNormalizer(
+        self.backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
+        self.backend.normalizer = normalizers.BertNormalizer(
             lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_chinese
         )
-        self._backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._backend.decoder = decoders.WordPiece()
-        self._backend.add_tokens([AddedToken(**token) for token in self.added])
+        self.backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self.backend.decoder = decoders.WordPiece()
+        self.backend.add_tokens([AddedToken(**token) for token in self.added])
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         if self.added:  # They may hold spaces.
-            return [one.ids for one in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+            return [one.ids for one in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
         # Between spaces, words are normalised and split independently of each other, so each is encoded once. (Not
         # str.split(): BERT drops some of the characters that Python takes for white space, which joins what they part.)
         words = [text.split(" ") for text in texts]
@@ -104,7 +104,7 @@ class WordPiece:
         if len(cache) > CACHED_WORDS:
             cache.clear()
         new = list({word for word in chain.from_iterable(words) if word not in cache})
-        encoded = self._backend.encode_batch_fast(new, add_special_tokens=False)
+        encoded = self.backend.encode_batch_fast(new, add_special_tokens=False)
         fresh = {word: encoding.ids for word, encoding in zip(new, encoded, strict=True)}
         cache.update(fresh)
         ids = [list(chain.from_iterable(map(cache.__getitem__, line))) for line in words]
@@ -114,14 +114,14 @@ class WordPiece:
         return ids
 
     def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        encoded = self._backend.encode_batch(texts, add_special_tokens=False)
+        encoded = self.backend.encode_batch(texts, add_special_tokens=False)
         return [(one.ids, [start for start, _ in one.offsets]) for one in encoded]
 
     def encode_masked(self, text: str) -> list[int]:
         return _joined(self.encode(text.split(MASK)), self.special_ids[MASK])
 
     def decode(self, ids: list[int]) -> str:
-        return self._backend.decode(ids)
+        return self.backend.decode(ids)
 
     def pieces(self) -> list[str]:
         return self._pieces
@@ -132,7 +132,7 @@ class WordPiece:
     def to_dict(self) -> dict:
         # What is as in the original is left out: it was never written, and the fingerprint stays.
         original = {"strip_accents": None, "split_chinese": True}
-        options = {name: value for name, value in self._options.items() if original.get(name, ...) != value}
+        options = {name: value for name, value in self.options.items() if original.get(name, ...) != value}
         added = {"added": self.added} if self.added else {}
         return {"kind": self.kind, **options, **added, "vocab": self.vocab}
 
@@ -245,7 +245,7 @@ def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
 def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece:
     from tokenizers.trainers import WordPieceTrainer
 
-    backend = WordPiece(list(SPECIAL), config.lowercase)._backend
+    backend = WordPiece(list(SPECIAL), config.lowercase).backend
     first, inner = _alphabet(lines, backend)
     # The trainer breaks ties by the pieces' ids, and numbers the single characters as it meets them in a hash map, in
     # another order each time. Given as special tokens, they are numbered first, and the vocabulary is always the same.
