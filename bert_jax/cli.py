@@ -25,6 +25,7 @@ commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
   predict   fill-mask: complete sentences with a trained model
+  plan      what a run needs and how long it takes on TPUs that aren't here
   bench     prepare, pipeline: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
@@ -195,6 +196,36 @@ def _pretrain(arguments: list[str]) -> int:
     return 128 + result.signal if result.signal else 0
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Compiles a run's training step for TPUs that aren't here: memory, FLOPs, traffic, time."""
+
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    topology: str
+    """The slice: v4, v5e, v5p or v6e and its chips along each axis, as v5e:4x4 or v5p:2x2x2."""
+    slices: int = 1
+    """So many of them, joined by the hosts' network."""
+    phase: int | None = None
+    """Plan this phase only; 0 is the first."""
+    search: bool = False
+    """Try other meshes, batch sizes and rematerialisation too; a table, the fastest first."""
+    scaling: Path | None = None
+    """Plan the phase (else the first) on slices of all sizes up to the topology; a plot and figures for this folder."""
+    json: Path | None = None
+    """A file to write the plans to."""
+
+
+def _plan(arguments: list[str]) -> None:
+    command = _parse(Plan, arguments)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
+    from bert_jax.plan import plan
+
+    options = dict(try_others=command.search, scaling_folder=command.scaling, json_file=command.json)
+    plan(command.config, command.topology, command.slices, command.phase, **options)
+
+
 def _parse(command: type, arguments: list[str]):
     """The command with the config that --config names, each of its fields overridden by the flag of its path."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -242,4 +273,4 @@ def _bench(arguments: list[str]) -> None:
         bench.bench_pipeline(options.examples, options.rounds, options.seconds)
 
 
-COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "bench": _bench}
+COMMANDS = {"prepare": _prepare, "pretrain": _pretrain, "predict": _predict, "plan": _plan, "bench": _bench}

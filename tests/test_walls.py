@@ -24,11 +24,14 @@ MAY_IMPORT = {
         *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
         *("jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
     },
+    "planning/hlo.py": set(),
+    "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
+    "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["inference.py", "pretrain.py", "pretrained.py"], ANY),
+    **dict.fromkeys(["inference.py", "plan.py", "pretrain.py", "pretrained.py"], ANY),
 }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from bert_jax import storage
@@ -21,8 +21,9 @@ from bert_jax.config import InputError, Phase, PretrainConfig, to_dict
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.metrics import Metrics, peak_flops
-from bert_jax.training.optimizer import make_optimizer, schedule
-from bert_jax.training.sharding import batch_sharding, global_batch, state_shardings
+from bert_jax.training.optimizer import schedule
+from bert_jax.training.program import make_program
+from bert_jax.training.sharding import global_batch
 
 Batch = dict[str, np.ndarray]
 
@@ -69,15 +70,8 @@ def train(
     save first.
     """
     # ---- Model and optimizer; the state's shapes and where each part of it lies --------------------------------
-    model = steps.make_model(config)
-    optimizer = make_optimizer(config.optimizer, config.total_steps)
-
-    def fresh_state():
-        return steps.init_state(model, optimizer, config.seed)
-
-    shapes = jax.eval_shape(fresh_state)
-    shardings = state_shardings(mesh, shapes)
-    shapes = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    program = make_program(config, mesh)
+    shapes = program.state
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
     about = {"config": to_dict(config), "examples": data.fingerprint}
@@ -86,24 +80,18 @@ def train(
         check_same_run(checkpoints.about(checkpoints.latest), about, workdir)
         state = checkpoints.restore(checkpoints.latest, shapes)
     else:
-        state = jax.jit(fresh_state, out_shardings=shardings)()
+        state = program.init()
         if init is not None:
             state["params"] = init(shapes["params"])
     step = int(state["step"])
 
     # ---- The jitted steps -----------------------------------------------------------------------------------------
-    rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     put = functools.partial(global_batch, mesh)
-    train_step = jax.jit(
-        steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
-        donate_argnums=0,
-        in_shardings=(shardings, rows),
-        out_shardings=(shardings, everywhere),
-    )
+    train_step = program.train_step
     evaluation_step = jax.jit(
-        steps.make_evaluation_step(model, data.unigram_log_probabilities),
-        in_shardings=(shardings["params"], rows),
-        out_shardings=everywhere,
+        steps.make_evaluation_step(program.model, data.unigram_log_probabilities),
+        in_shardings=(program.shardings["params"], program.rows),
+        out_shardings=program.everywhere,
     )
 
     def evaluate(phase: Phase) -> dict[str, float]:

@@ -8,21 +8,7 @@ import jax
 from tensorboardX import SummaryWriter
 
 from bert_jax import storage
-
-# Peak of bf16 products, FLOP/s for one device, by the kind that JAX reports (makers' data sheets, dense).
-PEAK_FLOPS = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100-SXM4-40GB": 312e12,
-    "NVIDIA A100-SXM4-80GB": 312e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-    "NVIDIA H200": 989e12,
-}
+from bert_jax.training.chips import PEAK_FLOPS
 
 
 def peak_flops() -> float | None:

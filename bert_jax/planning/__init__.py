@@ -1,0 +1,1 @@
+"""Plans for hardware that is not here: compile for it, read the program, estimate."""

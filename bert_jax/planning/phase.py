@@ -1,0 +1,225 @@
+"""One phase of a config on one mesh: compiled, and what it needs of each chip."""
+
+import dataclasses
+import multiprocessing
+import os
+import re
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from bert_jax.config import PretrainConfig
+from bert_jax.planning import hlo, roofline
+from bert_jax.planning.topology import Topology, make_topology
+from bert_jax.training import sharding, steps
+from bert_jax.training.chips import GIB
+from bert_jax.training.program import batch_shapes, make_program
+
+NO_ROOM = "no room"
+CRASHED = "libtpu's compiler crashed"
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a chip. The old state gives its room to the new one (donated), so it counts once."""
+
+    parameters: int
+    optimizer: int
+    batch: int
+    hbm: float
+    """What a chip has for a program."""
+    temporaries: int = 0
+    """Activations, gradients and whatever else the step holds for a while; as the compiler says."""
+    outputs: int = 0
+    """Results that took no argument's room."""
+    code: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.optimizer + self.batch + self.temporaries + self.outputs + self.code
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Collectives of a kind over the same axes and of the same size."""
+
+    kind: str
+    axes: str
+    bytes: int
+    times: int
+    hidden: bool
+    seconds: float
+    """Of all of them."""
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """What a phase of a config needs and does on each chip, and how long it takes at best."""
+
+    number: int
+    mesh: dict[str, int]
+    remat: str
+    chips: int
+    sequence_length: int
+    batch_size: int
+    steps: int
+    memory: Memory
+    model_flops: float
+    """Of a step on a chip, by the formula of `steps.model_flops_per_token`."""
+    refused: str = ""
+    """Why it doesn't compile: `NO_ROOM` (`memory.temporaries` is what it would need) or `CRASHED`. No costs then."""
+    compiled_flops: float = 0.0
+    hbm_traffic: float = 0.0
+    collectives: tuple[Traffic, ...] = ()
+    times: roofline.Times | None = None
+
+    @property
+    def fits(self) -> bool:
+        return not self.refused and self.memory.total <= self.memory.hbm
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.batch_size * self.sequence_length / self.times.step if self.times else 0.0
+
+    @property
+    def hours(self) -> float:
+        return self.steps * self.times.step / 3600 if self.times else 0.0
+
+    def to_dict(self) -> dict:
+        """As JSON values, with what follows from them: bytes, seconds, hours."""
+        values = {name: _plain(value) for name, value in vars(self).items()}
+        values["memory"]["total"] = self.memory.total
+        if self.times:
+            values["times"] |= {"step": self.times.step, "network": self.times.network}
+        follows = {"tokens_per_second": self.tokens_per_second, "hours": self.hours}
+        return {**values, "fits": self.fits, **follows, "chip_hours": self.hours * self.chips}
+
+
+def _plain(value):
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return dict(vars(value)) if hasattr(value, "__dict__") else value
+
+
+def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> PhasePlan:
+    """Compiles the training step of a phase (0 is the first) for the topology: seconds to minutes.
+
+    In a process of its own, as there are programs that libtpu's compiler crashes on. Raises `InputError` where the mesh
+    doesn't fit the chips, the batch or the model.
+    """
+    plan, _ = _outline(config, number, topology)
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    try:
+        return pool.submit(_compiled, config, number, topology.name, topology.slices).result()
+    except BrokenProcessPool:
+        return dataclasses.replace(plan, refused=CRASHED)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: int) -> PhasePlan:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtpu logs that there is no TPU here, and its crashes.
+    topology = make_topology(topology_name, slices)
+    plan, lowered = _outline(config, number, topology)
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        memory = dataclasses.replace(plan.memory, temporaries=_needed(str(error), plan.memory.total))
+        return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
+    costs = hlo.costs(compiled.as_text())
+    stats = compiled.memory_analysis()
+    mesh = sharding.make_mesh(config.mesh, topology.devices)
+    places = [tuple(device.coords) for device in mesh.devices.flat]
+    return dataclasses.replace(
+        plan,
+        memory=dataclasses.replace(
+            plan.memory,
+            temporaries=stats.temp_size_in_bytes,
+            outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
+            code=stats.generated_code_size_in_bytes,
+        ),
+        compiled_flops=costs.flops,
+        hbm_traffic=costs.bytes,
+        collectives=_grouped(costs, topology, mesh, places),
+        times=roofline.times(costs, topology.chip, places, topology.shape),
+    )
+
+
+def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[PhasePlan, jax.stages.Lowered]:
+    """What is known before compiling, and what to compile."""
+    phase = config.phases[number]
+    mesh = sharding.make_mesh(config.mesh, topology.devices)
+    sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
+    program = make_program(config, mesh)
+    batch = batch_shapes(config, phase, program.rows)
+    with jax.set_mesh(mesh):
+        lowered = program.train_step.lower(program.state, batch)
+    tokens = phase.batch_size * phase.sequence_length / len(topology.devices)
+    per_token = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
+    memory = Memory(
+        parameters=_bytes_on_a_chip(program.state["params"]),
+        optimizer=_bytes_on_a_chip(program.state["opt_state"]) + _bytes_on_a_chip(program.state["step"]),
+        batch=_bytes_on_a_chip(batch),
+        hbm=topology.chip.hbm_bytes,
+    )
+    plan = PhasePlan(
+        number=number,
+        mesh=dict(mesh.shape),
+        remat=config.model.remat,
+        chips=len(topology.devices),
+        sequence_length=phase.sequence_length,
+        batch_size=phase.batch_size,
+        steps=phase.steps,
+        memory=memory,
+        model_flops=per_token * tokens,
+    )
+    return plan, lowered
+
+
+def _bytes_on_a_chip(arrays) -> int:
+    """As the shapes' shardings split them, without the padding of layouts."""
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize
+        for x in jax.tree.leaves(arrays)
+    )
+
+
+def _needed(message: str, arguments: int) -> int:
+    """Bytes of temporaries that the compiler wanted: it names them, or all that is used."""
+    temporaries = re.search(r"temporaries \(([\d.]+)([KMGT])", message)
+    found = temporaries or re.search(r"Used ([\d.]+)([KMGT])", message)
+    if not found:
+        raise ValueError(f"the compiler's refusal doesn't say how much it needs: {message}")
+    needed = float(found[1]) * UNITS[found[2]]
+    return int(needed if temporaries else max(needed - arguments, 0))
+
+
+def _grouped(costs: hlo.Costs, topology: Topology, mesh: Mesh, places) -> tuple[Traffic, ...]:
+    """The collectives, equal ones together, the longest first."""
+    found: Counter = Counter()
+    seconds = {}
+    for c in costs.collectives:
+        key = (c.kind, _axes(c.group, mesh), c.bytes, c.asynchronous)
+        found[key] += c.times
+        seconds[key] = roofline.seconds_of(c, topology.chip, places, topology.shape)
+    traffic = [
+        Traffic(kind, axes, size, times, hidden, times * seconds[kind, axes, size, hidden])
+        for (kind, axes, size, hidden), times in found.items()
+    ]
+    return tuple(sorted(traffic, key=lambda t: -t.seconds))
+
+
+def _axes(group: tuple[int, ...], mesh: Mesh) -> str:
+    """The mesh's axes that a group of its devices goes along."""
+    if not group:
+        return "slices"
+    places = np.unravel_index(group, mesh.devices.shape)
+    return " x ".join(axis for axis, along in zip(mesh.axis_names, places, strict=True) if len(set(along)) > 1)

@@ -1,0 +1,122 @@
+"""How memory, traffic and speed of a chip change from one chip to a pod, drawn out of plans."""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from bert_jax.config import InputError, MeshConfig, PretrainConfig
+from bert_jax.planning.phase import PhasePlan, plan_phase
+from bert_jax.planning.topology import Topology, make_topology
+from bert_jax.training.chips import GIB
+
+SIZES = {2: ("1x1", "2x2", "4x4", "8x8", "16x16"), 3: ("2x2x1", "2x2x4", "4x4x4", "4x8x8", "8x8x16", "16x16x16")}
+# Weak scaling: tokens a chip in each step, with any number of chips.
+TOKENS = 4096
+# Ways to divide the work: the name of the curve, and the mesh over n chips.
+MESHES: dict[str, Callable[[int], MeshConfig]] = {
+    "data": lambda n: MeshConfig(n, 1, 1),
+    "fsdp": lambda n: MeshConfig(1, n, 1),
+    "data x tensor 2": lambda n: MeshConfig(n // 2, 1, 2),
+}
+
+
+def scaling(config: PretrainConfig, number: int, largest: Topology, folder: Path) -> None:
+    """Plans a phase (0 is the first) on growing slices of a chip, up to `largest`.
+
+    Weak scaling: so many tokens a chip, divided in each of the `MESHES`; strong: the phase's batch over `data`. Writes
+    `scaling.json`, `scaling.png` and the tables of `scaling.md` into the folder.
+    """
+    chip = largest.name.partition(":")[0]
+    sizes = [size for size in SIZES[largest.chip.axes] if math.prod(map(int, size.split("x"))) <= len(largest.devices)]
+    topologies = [make_topology(f"{chip}:{size}") for size in sizes]
+    rows = max(TOKENS // config.phases[number].sequence_length, 1)
+    jobs = [("strong", "data", t, config.phases[number].batch_size) for t in topologies]
+    for name in MESHES:
+        # All meshes of one chip are the same.
+        jobs += [("weak", name, t, rows * len(t.devices)) for t in topologies if name == "data" or len(t.devices) > 1]
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+        plans = list(pool.map(lambda job: _planned(config, number, *job), jobs))
+    found = [(kind, name, plan) for (kind, name, _, _), plan in zip(jobs, plans, strict=True) if plan]
+    folder.mkdir(parents=True, exist_ok=True)
+    rows_ = [{"scaling": kind, "division": name, **plan.to_dict()} for kind, name, plan in found]
+    (folder / "scaling.json").write_text(json.dumps(rows_, indent=1) + "\n")
+    (folder / "scaling.md").write_text(_tables(found))
+    _draw(found, folder / "scaling.png")
+    print(_tables(found), end="")
+
+
+def _planned(
+    config: PretrainConfig, number: int, kind: str, name: str, topology: Topology, batch: int
+) -> PhasePlan | None:
+    """None where the division doesn't go: fewer rows than devices, say."""
+    phases = list(config.phases)
+    phases[number] = dataclasses.replace(phases[number], batch_size=batch)
+    mesh = MESHES[name](len(topology.devices))
+    print(f"compiling {topology}, {kind}, {name}, batch {batch:,}", file=sys.stderr, flush=True)
+    try:
+        return plan_phase(dataclasses.replace(config, phases=tuple(phases), mesh=mesh), number, topology)
+    except InputError:
+        return None
+
+
+def traffic(plan: PhasePlan) -> int:
+    """Bytes of the arrays on a chip that go through collectives in a step."""
+    return sum(t.bytes * t.times for t in plan.collectives)
+
+
+def _tables(found: list[tuple[str, str, PhasePlan]]) -> str:
+    text = ""
+    for kind in ("weak", "strong"):
+        text += f"### {kind.capitalize()} scaling\n\n"
+        text += "| chips | divided by | batch | GiB a chip | HBM GB | collectives MB | step ms | tokens/s/chip |\n"
+        text += "|---|---|---|---|---|---|---|---|\n"
+        for _, name, p in sorted((f for f in found if f[0] == kind), key=lambda f: f[2].chips):
+            costs = "doesn't fit | | | |"
+            if p.times:
+                speed = p.tokens_per_second / p.chips
+                costs = (
+                    f"{p.hbm_traffic / 1e9:.1f} | {traffic(p) / 1e6:.0f} | {p.times.step * 1e3:.1f} | {speed:,.0f} |"
+                )
+            text += f"| {p.chips} | {name} | {p.batch_size:,} | {p.memory.total / GIB:.2f} | {costs}\n"
+        text += "\n"
+    return text
+
+
+def _draw(found: list[tuple[str, str, PhasePlan]], png: Path) -> None:
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    (memory, network), (weak, strong) = figure.subplots(2, 2)
+    one = [p for kind, name, p in found if kind == "weak" and name == "data" and p.chips == 1]
+    for i, name in enumerate(MESHES):
+        plans = [*one * (name != "data"), *(p for kind, n, p in found if kind == "weak" and n == name)]
+        style = dict(color=f"C{i}", marker="o", markersize=4, label=name)
+        chips = [p.chips for p in plans]
+        memory.plot(chips, [p.memory.total / GIB for p in plans], **style)
+        network.plot(chips, [traffic(p) / 1e6 for p in plans], **style)
+        weak.plot(chips, [p.tokens_per_second / p.chips for p in plans], **style)
+    plans = [p for kind, _, p in found if kind == "strong" and p.times]
+    chips = [p.chips for p in plans]
+    strong.plot(chips, [p.tokens_per_second for p in plans], color="C0", marker="o", markersize=4, label="data")
+    ideal = [plans[0].tokens_per_second * n / chips[0] for n in chips]
+    strong.plot(chips, ideal, color="0.6", linestyle="--", label="in proportion")
+    strong.set_yscale("log", base=2)
+    phase = found[0][2]
+    tokens = f"{TOKENS:,} tokens a chip"
+    memory.set(title=f"memory of a chip (GiB), {tokens}", ylim=(0, None))
+    network.set(title=f"through collectives, a chip and step (MB), {tokens}", ylim=(0, None))
+    weak.set(title=f"weak scaling: tokens/s a chip, {tokens}", ylim=(0, None))
+    strong.set(title=f"strong scaling: tokens/s, batch {plans[0].batch_size} x {phase.sequence_length}")
+    for axes in (memory, network, weak, strong):
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="chips", xticks=chips if axes is strong else [p.chips for _, n, p in found if n == "data"])
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(png, dpi=120)

@@ -1,0 +1,79 @@
+"""The devices of a TPU slice that isn't here, as libtpu describes them."""
+
+import importlib.util
+import math
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from bert_jax.config import InputError
+from bert_jax.training.chips import CHIPS, Chip
+
+# So that libtpu asks no machine of Google's cloud what it is, and lets several processes compile: none opens a device.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+# docs.cloud.google.com/tpu/docs/v5e and v6e, "configurations".
+SIZES_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+
+
+@dataclass(frozen=True)
+class Topology:
+    name: str
+    """CHIP:AxB or CHIP:AxBxC."""
+    chip: Chip
+    shape: tuple[int, ...]
+    """Chips along x, y, z of one slice."""
+    slices: int
+    devices: list[Any]
+
+    def __str__(self) -> str:
+        return f"{self.slices} x {self.name}" if self.slices > 1 else self.name
+
+
+def make_topology(name: str, slices: int = 1) -> Topology:
+    """Raises `InputError` for a chip or shape that doesn't exist, and where libtpu isn't installed."""
+    chip_name, shape = _parsed(name)
+    chip = CHIPS[chip_name]
+    if slices < 1:
+        raise InputError(f"--slices {slices}: must be at least 1")
+    if slices > 1 and chip.slice_bandwidth is None:
+        others = ", ".join(name for name, other in CHIPS.items() if other.slice_bandwidth)
+        raise InputError(f"--slices: the network between slices of {chip_name} isn't published; plan {others}")
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError("plan compiles with libtpu, which isn't installed; pip install 'bert-jax[tpu]'")
+    # Late, as everything else here can be said without it.
+    from jax.experimental import topologies
+
+    # Slices of less than a host's 2 x 2 chips; a v4 chip is two devices unless its cores are joined.
+    host = [min(2, shape[0]), min(2, shape[1]), 1]
+    options = {"chips_per_host_bounds": host, **({"chip_config_name": "megacore"} if chip_name == "v4" else {})}
+    if slices > 1:
+        options["num_slices"] = slices
+    os.environ |= ENVIRONMENT
+    try:
+        description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+    except Exception as error:  # JaxRuntimeError, and what else libtpu says of itself
+        raise InputError(f"--topology {name}: {str(error).splitlines()[0]}") from error
+    return Topology(name, chip, (*shape, *[1] * (3 - len(shape))), slices, list(description.devices))
+
+
+def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
+    chip_name, colon, rest = name.partition(":")
+    if chip_name not in CHIPS:
+        raise InputError(f"--topology {name}: no chip {chip_name!r}; there are {', '.join(CHIPS)}, as v5e:4x4")
+    chip = CHIPS[chip_name]
+    form = "AxBxC, as v5p:2x2x2" if chip.axes == 3 else "AxB, as v5e:4x4"
+    if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (chip.axes - 1), rest):
+        raise InputError(f"--topology {name}: a {chip_name} slice is {chip_name}:{form}")
+    shape = tuple(map(int, rest.split("x")))
+    if chip.axes == 2 and rest not in SIZES_2D:
+        raise InputError(f"--topology {name}: {chip_name} comes in {', '.join(SIZES_2D)}")
+    if chip.axes == 3 and (shape[0] % 2 or shape[1] % 2 or math.prod(shape) > chip.most_chips):
+        whole = f"whole hosts of 2x2x1 and at most {chip.most_chips:,} chips, as {chip_name}:2x2x2"
+        raise InputError(f"--topology {name}: a {chip_name} slice has {whole}")
+    return chip_name, shape

@@ -1,0 +1,58 @@
+"""What every task has: examples to features, and the model's outputs to predictions, scores and files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bert_jax.config import HeadConfig
+from bert_jax.data.tokenizers import Tokenizer
+
+# A token that has no label, as a word's second piece.
+NO_LABEL = -100
+
+Ids = list[int]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A row of a batch: what the model reads of an example, and what it should say."""
+
+    input_ids: Ids | list[Ids]
+    """With [CLS] and [SEP], without padding; of multiple choice, those of each choice."""
+    token_type_ids: Ids | list[Ids]
+    label: Any
+    """The class, the value of a regression, a label for each token, an answer's (start, end), the right choice; None
+    where it isn't known."""
+    example: int
+    """Which one it is of: a long paragraph has several features."""
+
+
+class Task(Protocol):
+    """A task with its files. Reading raises `InputError` naming file, line and remedy."""
+
+    head: HeadConfig
+    best_by: str
+    """The metric by which the best checkpoint is chosen; the higher the better."""
+    dev_splits: tuple[str, ...]
+    test_splits: tuple[str, ...]
+
+    def read(self, split: str) -> list[Any]:
+        """The examples of "train" or one of the other splits, in the file's order."""
+
+    def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
+        """What the model reads of them, at most `length` tokens each."""
+
+    def predict(self, examples: list[Any], features: list[Feature], logits: list[np.ndarray]) -> list[Any]:
+        """A prediction for each example. Logits are those of each feature, without padding: [labels], [tokens, labels],
+        [tokens, 2] or [choices]."""
+
+    def metrics(self, examples: list[Any], predictions: list[Any]) -> dict[str, float]:
+        """The official ones, in percent where the task gives them so."""
+
+    def rows(self, examples: list[Any], predictions: list[Any]) -> list[dict]:
+        """For JSON lines and a page to look at: `text`, `gold`, `predicted`, `right`, `confidence` (0 to 1) of each."""
+
+    def submit(self, folder: Path, split: str, examples: list[Any], predictions: list[Any]) -> list[Path]:
+        """Writes the task's official submission files; returns them."""

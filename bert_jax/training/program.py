@@ -1,0 +1,77 @@
+"""What a config is on a mesh: shapes, shardings and the jitted training step. The loop runs it, `plan` compiles it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bert_jax.config import Phase, PretrainConfig
+from bert_jax.model import BertForPreTraining
+from bert_jax.training import steps
+from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.sharding import batch_sharding, state_shardings
+
+
+@dataclass(frozen=True)
+class Program:
+    model: BertForPreTraining
+    optimizer: optax.GradientTransformation
+    state: Any
+    """The train state's shapes and types, each with its sharding (`jax.ShapeDtypeStruct`)."""
+    shardings: Any
+    """The same tree of shardings alone."""
+    rows: NamedSharding
+    """Of each array of a batch."""
+    everywhere: NamedSharding
+    """Of metrics: the same on every device, so that each process can read them."""
+    init: Callable[[], Any]
+    """Makes a fresh state; jitted, each device makes only what it holds."""
+    train_step: Callable
+    """`(state, batch) -> (state, metrics)`, jitted; the state given is used up."""
+
+
+def make_program(config: PretrainConfig, mesh: Mesh) -> Program:
+    """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet."""
+    model = steps.make_model(config)
+    optimizer = make_optimizer(config.optimizer, config.total_steps)
+
+    def fresh_state():
+        return steps.init_state(model, optimizer, config.seed)
+
+    shapes = jax.eval_shape(fresh_state)
+    shardings = state_shardings(mesh, shapes)
+    rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    train_step = jax.jit(
+        steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
+        donate_argnums=0,
+        in_shardings=(shardings, rows),
+        out_shardings=(shardings, everywhere),
+    )
+    return Program(
+        model=model,
+        optimizer=optimizer,
+        state=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings),
+        shardings=shardings,
+        rows=rows,
+        everywhere=everywhere,
+        init=jax.jit(fresh_state, out_shardings=shardings),
+        train_step=train_step,
+    )
+
+
+def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes and types of a batch of a phase, as `data.pipeline.batches` makes them."""
+    tokens, predictions = (phase.batch_size, phase.sequence_length), (phase.batch_size, phase.max_predictions)
+    shapes = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), tokens)
+    shapes |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions)
+    shapes["next_sentence_labels"] = (phase.batch_size,)
+    if config.examples.format == "packed":
+        shapes |= dict.fromkeys(steps.PACKED_INPUTS, tokens)
+    types = {"masked_lm_weights": jnp.float32}
+    return {
+        name: jax.ShapeDtypeStruct(shape, types.get(name, jnp.int32), sharding=rows) for name, shape in shapes.items()
+    }
