@@ -126,6 +126,13 @@ class ModelConfig:
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input."""
 
+    def validate(self) -> "ModelConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in _problems(PretrainConfig(model=self, examples=ExamplesConfig("full_sentences"))):
+            if name.startswith("model."):
+                raise InputError(f"{name.removeprefix('model.')}: {problem}")
+        return self
+
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
