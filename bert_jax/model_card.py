@@ -49,18 +49,16 @@ USE = {"hf": _in_transformers}
 
 def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict) -> None:
     """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
-    parts = [_title(form, model, head), *_use(folder.name, form, head)]
+    parts = [_title(form, model, head), *(USE[form](head) if form in USE else [])]
     if "config" in about:
         config = from_dict(PretrainConfig, about["config"])
-        parts += [_training(config, about["step"]), *_scores(about.get("metrics", {})), _again()]
-        source = (
-            f"from bert_jax.config import *\n\n\ndef get_config():\n    return {_indented(pprint.pformat(config))}\n"
-        )
+        parts += [_training(config, about["step"]), *_scores(about["metrics"]), _again(about["init"])]
+        value = pprint.pformat(config).replace("\n", "\n    ")
+        source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
         (folder / CONFIG_FILE).write_text(source, encoding="utf-8")
     else:
-        parts.append(
-            f"## Source\n\nConverted by bert_jax from `{about['source']}`; its terms and limits hold here too."
-        )
+        source = f"Converted by bert_jax from `{about['source']}`; its terms and limits hold here too."
+        parts.append(f"## Source\n\n{source}")
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
