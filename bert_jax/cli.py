@@ -171,7 +171,8 @@ class Pretrain(Distributed):
     examples_folder: Annotated[str | None, tyro.conf.arg(name="examples", metavar="FOLDER")] = None
     """Examples that bert-jax prepare made, to be used instead of the config's corpus and tokenizer."""
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A model (a workdir or a checkpoint's folder) to take the first weights from."""
+    """A model (a workdir, a checkpoint's folder, a Hugging Face folder) to take the first weights, and without
+    --tokenizer.path the tokenizer, from."""
     profile: bool = False
     """Write a trace of a few steps into the workdir."""
 
@@ -189,13 +190,20 @@ def _pretrain(arguments: list[str]) -> int:
 
             own = storage.path(command.workdir) / "examples"
             if command.examples_folder is None and is_missing(own):
-                prepare(command.config, own)
+                prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
             return 0
         supervisor.join()
     from bert_jax.pretrain import pretrain
 
     result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
     return 128 + result.signal if result.signal else 0
+
+
+def _tokenizer_of(model: str):
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Reading it takes no accelerator from the process that trains.
+    from bert_jax.pretrained import tokenizer_of
+
+    return tokenizer_of(model)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class TokenizerConfig:
 
     kind: Literal["wordpiece", "sentencepiece"] = "wordpiece"
     path: str | None = None
-    """A vocab.txt (wordpiece) or a .model (sentencepiece). None: trained on the training documents."""
+    """A vocab.txt (wordpiece), a .model (sentencepiece), or a Hugging Face folder, which says all the rest. None: the
+    tokenizer of the model to start from, if any, or else trained on the training documents."""
     vocab_size: int = 8192
     """Size of a trained vocabulary, special tokens included."""
     lowercase: bool = True

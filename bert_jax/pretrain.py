@@ -10,11 +10,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import inference, pretrained, storage
+from bert_jax import inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
+from bert_jax.start import Start, read_start
 from bert_jax.training import loop, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_metrics
@@ -43,7 +44,8 @@ def pretrain(
         a folder, or one of a bucket (gs://).
       examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
         `tokenizer.path`, which must be the one that made them.
-      init: a model to take the first parameters from.
+      init: a model to take the first parameters from, of `pretrained.read`; without a `tokenizer.path`, the examples
+        are prepared with its tokenizer.
       profile: writes a trace of a few steps into the workdir.
 
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
@@ -54,13 +56,15 @@ def pretrain(
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
     _check_run(config, workdir)
-    source = pretrained.find_checkpoint(init) if init else None
-    data = _examples(config, workdir, examples)
+    start = read_start(config, init) if init else None
+    if start:
+        config = start.checked(config)
+    data = _examples(config, workdir, examples, start)
     config = _with_vocabulary(config, data)
-    start = _initial_params(*source, data) if source else None
     storage.make_folder(workdir)
     _check_shared(workdir)
-    result = loop.train(config, workdir, mesh, _loop_data(data, config, mesh), start, profile)
+    loop_data = _loop_data(data, config, mesh, str(init) if init else None)
+    result = loop.train(config, workdir, mesh, loop_data, start and start.params, profile)
     if jax.process_index() == 0:
         plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
         _report(config, workdir, result)
@@ -105,7 +109,7 @@ def _check_shared(workdir: Path) -> None:
         raise InputError(f"{workdir}: process {blind} sees another folder; --workdir must be one that all share")
 
 
-def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
+def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, start: Start | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own, lengths = workdir / "examples", [phase.sequence_length for phase in config.phases]
     if folder is None and is_missing(own):
@@ -113,7 +117,7 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) 
             raise InputError(
                 f"{own}: process {jax.process_index()} doesn't see it; --workdir must be one that all share"
             )
-        data = prepare(config, own)
+        data = prepare(config, own, tokenizer=start and start.tokenizer)
         if storage.is_remote(own):
             data.check_files(lengths)
         return data
@@ -130,6 +134,9 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) 
             raise InputError(
                 f"{config.tokenizer.path}: not the tokenizer that made {data.folder}; leave it out, or prepare again"
             )
+    if start and data.tokenizer.to_dict() != start.tokenizer.to_dict():
+        what = f"its tokenizer isn't that of {data.folder}; prepare the examples with its own"
+        raise InputError(f"{start.name}: {what}")
     for phase in config.phases:
         if not len(data.split("train", phase.sequence_length)):
             raise InputError(f"{data.folder}: no training example of length {phase.sequence_length}")
@@ -147,7 +154,7 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _loop_data(data: Examples, config: PretrainConfig, mesh: Mesh) -> loop.Data:
+def _loop_data(data: Examples, config: PretrainConfig, mesh: Mesh, init: str | None) -> loop.Data:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
@@ -158,15 +165,8 @@ def _loop_data(data: Examples, config: PretrainConfig, mesh: Mesh) -> loop.Data:
         unigram_log_probabilities=data.unigram_log_probabilities(config.model.vocab_size),
         fingerprint=data.fingerprint,
         tokenizer=data.tokenizer.to_dict(),
+        init=init,
     )
-
-
-def _initial_params(checkpoints: Checkpoints, step: int, data: Examples):
-    """Reads the parameters of another run, once the loop says which it wants and where they belong."""
-    if checkpoints.tokenizer(step) != data.tokenizer.to_dict():
-        what = f"its tokenizer isn't that of {data.folder}; prepare the examples with its own"
-        raise InputError(f"{checkpoints.folder / str(step)}: {what}")
-    return lambda shapes: checkpoints.restore(step, {"params": shapes})["params"]
 
 
 def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:

@@ -57,6 +57,15 @@ def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
     return None
 
 
+def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
+    """That of a MODEL, without its weights."""
+    folder = storage.path(name)
+    if format_of(folder):
+        return tokenizer_folders.of_folder(folder)
+    checkpoints, step = find_checkpoint(name)
+    return tokenizers.from_dict(checkpoints.tokenizer(step))
+
+
 def save(pretrained: Pretrained, folder: Path) -> None:
     """Writes a folder of ours, which `read` and --init take as they take a run's workdir."""
     about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head), "about": pretrained.about}
@@ -81,23 +90,25 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
 
     Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
     """
-    if kind == pretrained.head.kind:
-        return pretrained
-    head = HeadConfig(kind, labels=pretrained.head.labels)
+    if not allow_missing:
+        check_has(pretrained.model, pretrained.head, kind)
+    head = pretrained.head if kind == pretrained.head.kind else HeadConfig(kind)
     there = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
     shapes = names.shapes_of(pretrained.model, head)
-    missing = [name for name in shapes if name not in there]
-    if missing and not allow_missing:
-        remedy = f"bert-jax import --head {kind} --allow-missing gives them fresh values"
-        raise InputError(f"a model of the kind {pretrained.head.kind} lacks {', '.join(missing)}; {remedy}")
+    missing, unused = ([name for name in a if name not in b] for a, b in ((shapes, there), (there, shapes)))
     fresh = names.fresh(pretrained.model, head) if missing else {}
-    params = {name: there.get(name, fresh.get(name)) for name in shapes}
-    unused = [name for name in there if name not in shapes]
-    report = dataclasses.replace(
-        pretrained.report, missing=pretrained.report.missing + missing, unused=pretrained.report.unused + unused
-    )
-    params = flax.traverse_util.unflatten_dict(params, sep="/")
+    params = flax.traverse_util.unflatten_dict({name: there.get(name, fresh.get(name)) for name in shapes}, sep="/")
+    before = pretrained.report
+    report = dataclasses.replace(before, missing=before.missing + missing, unused=before.unused + unused)
     return dataclasses.replace(pretrained, head=head, params=params, report=report)
+
+
+def check_has(model: ModelConfig, head: HeadConfig, kind: str) -> None:
+    """Raises `InputError` that names the parameters which another kind of head needs and this one hasn't."""
+    there, wanted = (names.shapes_of(model, h) for h in (head, head if kind == head.kind else HeadConfig(kind)))
+    if missing := [name for name in wanted if name not in there]:
+        remedy = f"bert-jax import --head {kind} --allow-missing gives them fresh values"
+        raise InputError(f"a model of the kind {head.kind} lacks {', '.join(missing)}; {remedy}")
 
 
 def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:

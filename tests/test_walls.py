@@ -27,11 +27,12 @@ MAY_IMPORT = {
     "planning/hlo.py": set(),
     "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
     "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
+    "convert/tensors.py": {"bert_jax.config", "ml_dtypes", "safetensors", "torch"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["inference.py", "plan.py", "pretrain.py", "pretrained.py"], ANY),
+    **dict.fromkeys(["inference.py", "plan.py", "model_card.py", "pretrain.py", "pretrained.py", "start.py"], ANY),
 }
 
 

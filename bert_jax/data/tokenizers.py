@@ -216,8 +216,15 @@ def fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def load(path: str, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece); errors name the file."""
+    """The tokenizer of a vocab.txt (`kind` wordpiece), .model (sentencepiece) or Hugging Face folder, which tells all.
+
+    Errors name the file.
+    """
     file = Path(path)
+    if file.is_dir():
+        from bert_jax.data import tokenizer_folders  # It imports this.
+
+        return tokenizer_folders.of_folder(file)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     try:

@@ -45,6 +45,8 @@ class Data:
     """[vocabulary] of the training split."""
     fingerprint: str
     tokenizer: dict
+    init: str | None = None
+    """What the first parameters were taken from, to be written down."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +76,12 @@ def train(
     shapes = program.state
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
-    about = {"config": to_dict(config), "examples": data.fingerprint}
+    about = {"config": to_dict(config), "examples": data.fingerprint, "init": data.init}
     checkpoints = Checkpoints(workdir / "checkpoints", config.run, writing=True)
     if checkpoints.latest is not None:
-        check_same_run(checkpoints.about(checkpoints.latest), about, workdir)
+        saved = checkpoints.about(checkpoints.latest)
+        check_same_run(saved, about, workdir)
+        about["init"] = saved.get("init")
         state = checkpoints.restore(checkpoints.latest, shapes)
     else:
         state = program.init()
