@@ -52,7 +52,8 @@ def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
     """Whose folder it is; None for one of ours, and for any other."""
     if (folder / "config.json").exists():
         return "hf"
-    if (folder / "bert_config.json").exists():
+    # google-research's, or one checkpoint of a training run there.
+    if (folder / "bert_config.json").exists() or folder.with_name(f"{folder.name}.index").exists():
         return "tf1"
     return None
 
@@ -156,7 +157,7 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    tokenizer = tokenizer_folders.of_folder(folder)
+    tokenizer = tokenizer_folders.of_folder(folder if folder.is_dir() else folder.parent)
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     model, head, params, report = module.read(folder, allow_missing)
     if tokenizer.vocab_size > model.vocab_size:
