@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
     "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
     "convert/tensors.py": {"bert_jax.config", "ml_dtypes", "safetensors", "torch"},
+    "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
+    "convert/tf1.py": {"bert_jax.config", "bert_jax.convert", "tensorflow"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
