@@ -16,6 +16,7 @@ from bert_jax import pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
+from bert_jax.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding, steps
@@ -39,7 +40,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     features = task.features(examples, found.tokenizer, config.sequence_length, training=True)
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
-    training = _training(config, task, model, found.tokenizer, features, mesh)
+    training = _training(config, task, model, found.tokenizer, features, mesh, str(init))
     print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, found, task.head), profile)
@@ -77,7 +78,13 @@ def _drawn(examples: list, config: FinetuneConfig) -> list:
 
 
 def _training(
-    config: FinetuneConfig, task: Task, model: ModelConfig, tokenizer: Tokenizer, features: list[Feature], mesh: Mesh
+    config: FinetuneConfig,
+    task: Task,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    features: list[Feature],
+    mesh: Mesh,
+    init: str,
 ) -> loop.Training:
     head, pad = task.head, tokenizer.special_ids[PAD]
     rows = functools.partial(sharding.local_rows, mesh)
@@ -114,6 +121,7 @@ def _training(
             "examples": f"{zlib.crc32(json.dumps([dataclasses.astuple(f) for f in features]).encode()):08x}",
             "model": to_dict(model),
             "head": to_dict(head),
+            "init": init,
         },
         tokenizer=tokenizer.to_dict(),
     )
@@ -157,10 +165,7 @@ def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
     def take(path, new: jax.Array) -> jax.Array:
         name = path_name(path)
         old = there.get(name) if name.startswith("bert/") or found.head == head else None
-        if old is None:
-            return new
-        host = np.asarray(old)
-        return jax.make_array_from_callback(new.shape, new.sharding, lambda index: host[index])
+        return new if old is None else placed(np.asarray(old), new)
 
     return jax.tree_util.tree_map_with_path(take, fresh)
 
