@@ -191,6 +191,7 @@ def test_the_vocabulary_is_the_tokenizers(tmp_path):
         (["v5e:2x4", "--slices", "0"], "--slices 0: must be at least 1"),
         (["v4:2x2x2", "--slices", "2"], "slices of v4 isn't published"),
         pytest.param(["v5e:2x4", "--phase", "2"], "--phase 2: the config has phases 0 to 1", marks=needs_libtpu),
+        pytest.param(["v5e:2x4", "--json", "/no/such/plan.json"], "there is no folder /no/such", marks=needs_libtpu),
         pytest.param(["v5e:2x4", "--mesh.data", "3"], "mesh: 3 x 1 x 1 isn't the number of", marks=needs_libtpu),
         pytest.param(["v5e:4x4", "--phases.0.batch-size", "8"], "phases.0.batch_size: 8 isn't", marks=needs_libtpu),
         pytest.param(["v5e:2x4", "--mesh.tensor", "8"], "mesh.tensor: 8 doesn't divide", marks=needs_libtpu),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.config import PretrainConfig
+from bert_jax.config import InputError, PretrainConfig
 from bert_jax.planning import hlo, roofline
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import sharding, steps
@@ -120,6 +120,8 @@ def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> Phase
     child = subprocess.run(COMPILE, input=asked, capture_output=True)
     if child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return dataclasses.replace(plan, refused=CRASHED)
+    if child.returncode == -signal.SIGKILL:
+        raise InputError("compiling was killed, as for want of memory; it takes a few GiB of this machine's")
     if child.returncode:
         raise RuntimeError(f"compiling ended with {child.returncode}: {child.stderr.decode(errors='replace')[-4000:]}")
     return pickle.loads(child.stdout)

@@ -35,7 +35,8 @@ def scaling(config: PretrainConfig, number: int, largest: Topology, folder: Path
     `scaling.json`, `scaling.png` and the tables of `scaling.md` into the folder.
     """
     chip = largest.name.partition(":")[0]
-    sizes = [size for size in SIZES[largest.chip.axes] if math.prod(map(int, size.split("x"))) <= len(largest.devices)]
+    most = math.prod(largest.shape)
+    sizes = [size for size in SIZES[largest.chip.axes] if math.prod(map(int, size.split("x"))) <= most]
     topologies = [make_topology(f"{chip}:{size}") for size in sizes]
     rows = max(TOKENS // config.phases[number].sequence_length, 1)
     jobs = [("strong", "data", t, config.phases[number].batch_size) for t in topologies]
