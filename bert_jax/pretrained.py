@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from bert_jax import storage
+from bert_jax import embedding, storage
 from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig, from_dict, to_dict
 from bert_jax.convert import huggingface
 from bert_jax.data import tokenizers
@@ -23,7 +23,8 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config` and `step`, of another's folder `source`."""
+    """Where it comes from: of a run of ours `config` and `step`, of another's folder `source`, and
+    `embedding`, how its vectors of texts are made."""
 
 
 def read(name: str | Path) -> Pretrained:
@@ -76,4 +77,5 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 
 def _of_hugging_face(folder: Path) -> Pretrained:
     model, head, params = huggingface.read(folder)
-    return Pretrained(model, head, tokenizers.of_folder(folder), params, {"source": str(folder)})
+    about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
+    return Pretrained(model, head, tokenizers.of_folder(folder), params, about)

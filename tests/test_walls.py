@@ -29,10 +29,13 @@ MAY_IMPORT = {
     "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
     "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
+    "packing.py": set(),
+    "compiling.py": {"jax"},
+    "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["inference.py", "plan.py", "pretrain.py", "pretrained.py"], ANY),
+    **dict.fromkeys(["bench_encode.py", "inference.py", "predict.py", "plan.py", "pretrain.py", "pretrained.py"], ANY),
 }
 
 
