@@ -27,11 +27,11 @@ commands:
   pretrain  train a model on them; prepares what is missing, resumes by itself
   finetune  train a pretrained model on a task
   evaluate  a task's scores, or a pretrained model's loss on any text
-  predict   fill-mask: complete sentences with a trained model
+  predict   fill-mask, embed: use a trained model on texts
   import    a Hugging Face or google-research folder -> a folder of ours
   export    a model -> a folder of Hugging Face, TensorFlow 1, ONNX or StableHLO
   plan      what a run needs and how long it takes on TPUs that aren't here
-  bench     prepare, pipeline: measured beside a peer, in alternating rounds
+  bench     prepare, pipeline, encode: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
@@ -358,16 +358,56 @@ def _parse(command: type, arguments: list[str]):
 
 
 def _predict(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="bert-jax predict", description="Completes sentences with a trained model.")
-    parser.add_argument("task", choices=["fill-mask"])
-    parser.add_argument("--model", required=True, help="a workdir or a checkpoint's folder")
-    parser.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
-    parser.add_argument("text", nargs="+", help="sentences with [MASK]")
+    parser = argparse.ArgumentParser(prog="bert-jax predict", description="Uses a trained model on texts.")
+    tasks = parser.add_subparsers(dest="task", required=True)
+    fill = tasks.add_parser("fill-mask", help="the most probable tokens for each [MASK]")
+    fill.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
+    embed = tasks.add_parser("embed", help="a vector for each text")
+    default = "as the model's folder says, else"
+    embed.add_argument("--pooling", choices=["mean", "cls"], help=f"of all tokens or [CLS] ({default} mean)")
+    embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=f"to length 1 ({default} not)")
+    for task in (fill, embed):
+        task.add_argument("--model", required=True, help="a workdir, a checkpoint's folder or a Hugging Face folder")
+        task.add_argument("--input", type=Path, metavar="FILE", help="UTF-8, a text on each line")
+        task.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; without it, standard output")
+        task.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+        task.add_argument("text", nargs="*", help="texts; without them and --input, standard input")
     options = parser.parse_args(arguments)
+    _check_predict(options)
+    from bert_jax import predict
+
+    masked = options.task == "fill-mask"
+    total = len(options.text)
+    if options.input:  # Before the model is loaded and anything is written.
+        total = predict.count(options.input, predict.needs_mask if masked else lambda _: None)
     bert = bert_jax.load(options.model)
-    for text in options.text:
+    if masked and options.text and not options.output and sys.stdout.isatty():
+        _print_filled(bert, options.text, options.top)
+        return
+    check = bert.masked_ids if masked else lambda _: None
+    texts = options.text or predict.texts(options.input, check)
+    task = predict.fill_mask(bert, options.top) if masked else predict.embed(bert, options.pooling, options.normalize)
+    predict.run(task, texts, options.output, total or None, progress=not options.text)
+
+
+def _check_predict(options: argparse.Namespace) -> None:
+    if options.text and options.input:
+        raise InputError("give texts, or --input with a file of them, not both")
+    if not options.text and not options.input and sys.stdin.isatty():
+        raise InputError("give texts, --input with a file of them, or pipe them in")
+    if options.output and options.output.exists() and not options.overwrite:
+        raise InputError(f"{options.output}: exists; choose another, or --overwrite")
+    if options.output and not options.output.absolute().parent.is_dir():
+        raise InputError(f"{options.output}: there is no folder {options.output.parent}; make it first")
+    if options.task == "fill-mask" and options.top < 1:
+        raise InputError(f"--top: is {options.top}, must be at least 1")
+
+
+def _print_filled(bert, texts: list[str], top: int) -> None:
+    """As a person reads it."""
+    for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
         print(text)
-        for guesses in bert.fill_mask(text, options.top):
+        for guesses in masks:
             print("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
@@ -420,7 +460,16 @@ def _bench(arguments: list[str]) -> None:
     pipeline.add_argument("--examples", required=True, help="a folder that bert-jax prepare made")
     pipeline.add_argument("--rounds", type=int, default=3)
     pipeline.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
+    encode = what.add_parser("encode", help="sentences to vectors, beside torch with batches sorted by length, and not")
+    encode.add_argument("--model", required=True, help="a Hugging Face folder of a BERT encoder")
+    encode.add_argument("--files", required=True, type=Path, nargs="+", help="UTF-8, a sentence on each line")
+    encode.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
+    if options.what == "encode":
+        from bert_jax.bench_encode import bench_encode
+
+        bench_encode(options.model, options.files, options.rounds)
+        return
     from bert_jax import bench
 
     if options.what == "prepare":

@@ -189,6 +189,22 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class EmbeddingConfig:
+    """How a model's vectors of texts are made."""
+
+    pooling: Literal["mean", "cls"] = "mean"
+    """mean: of the vectors of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
+    normalize: bool = False
+    """Divide by the length."""
+    max_length: int | None = None
+    """Tokens that are read of a text (None: what the model reads)."""
+    lowercase: bool = False
+    """Before tokenizing."""
+    unknown: str = ""
+    """What the folder asks for and isn't done here."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW as BERT's, or LAMB (arXiv 1904.00962). The step count of the schedule is the sum of the phases'."""
 

@@ -8,7 +8,7 @@ from typing import Literal
 import flax.traverse_util
 import jax
 
-from bert_jax import model_card, storage
+from bert_jax import embedding, model_card, storage
 from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig, from_dict, to_dict
 from bert_jax.convert import names
 from bert_jax.convert.report import Report
@@ -31,7 +31,8 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`."""
+    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source` and
+    `embedding`, how its vectors of texts are made."""
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
 
@@ -166,4 +167,5 @@ def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
     if tokenizer.vocab_size > model.vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
-    return Pretrained(model, head, tokenizer, params, {"source": str(folder)}, report)
+    about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
+    return Pretrained(model, head, tokenizer, params, about, report)

@@ -32,11 +32,14 @@ MAY_IMPORT = {
     "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
     "convert/tf1.py": {"bert_jax.config", "bert_jax.convert", "tensorflow"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
+    "packing.py": set(),
+    "compiling.py": {"jax"},
+    "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["evaluate.py", "finetune.py", "inference.py", "model_card.py", "page.py"], ANY),
-    **dict.fromkeys(["plan.py", "pretrain.py", "pretrained.py", "start.py"], ANY),
+    **dict.fromkeys(["bench_encode.py", "evaluate.py", "finetune.py", "inference.py", "model_card.py", "page.py"], ANY),
+    **dict.fromkeys(["plan.py", "predict.py", "pretrain.py", "pretrained.py", "start.py"], ANY),
 }
 
 

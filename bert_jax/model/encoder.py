@@ -17,8 +17,16 @@ from bert_jax.config import ModelConfig
 # Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
 MASK_ADDER = -10_000.0
 
+
+def gelu(x):
+    """x times the normal distribution's share below x, by erf."""
+    if x.dtype != jnp.float32:
+        return jax.nn.gelu(x, approximate=False)  # By erfc: 1 + erf would have no digits left of a negative x's share.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch's; on a processor in half of erfc's time.
+
+
 ACTIVATIONS = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }
 
