@@ -89,6 +89,7 @@ def _fail(message: str) -> int:
 # The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
 ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
 ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
+OptionalConfigName = Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")]
 
 
 @dataclass(frozen=True)
@@ -223,9 +224,9 @@ class Finetune(Distributed):
     """Holds the run: checkpoints, metrics, the last scores; with several seeds or rates, a folder for each run."""
     init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
     """The pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder."""
-    config_name: ConfigName
-    """A config file, or the name of one that ships with bert_jax."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: OptionalConfigName = None
+    """A config file, or the name of one that ships with bert_jax (none: a table of one's own)."""
     task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
     """Which of the config file's tasks, as rte of finetune_glue."""
     seeds: int = 1
@@ -258,7 +259,7 @@ class EvaluateTask:
     model: str
     """A workdir (its best checkpoint), a checkpoint's folder, or a Hugging Face folder."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
-    config_name: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")] = None
+    config_name: OptionalConfigName = None
     """A config file or name (default: the config that the model was trained with)."""
     task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
     """Which of the config file's tasks."""
@@ -273,7 +274,7 @@ class EvaluateText:
     model: str
     """A workdir, a checkpoint's folder, or a Hugging Face folder."""
     config: ConfigFields
-    config_name: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")] = None
+    config_name: OptionalConfigName = None
     """A config file or name (default: the config that the model was trained with)."""
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """For scores.json."""

@@ -10,7 +10,7 @@ import pytest
 from runs import assert_same_state, saved_state
 
 from bert_jax import cli, pretrained
-from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, TaskConfig
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig
 from bert_jax.data import tokenizers
 from bert_jax.evaluate import evaluate_task
 from bert_jax.finetune import finetune, sweep
@@ -32,7 +32,7 @@ def write_table(file, count: int, seed: int):
     lines = ["text\tlabel"]
     for _ in range(count):
         subject = rng.choice(["dog", "king"])
-        filler = " ".join(rng.choice(["river", "hill", "clock", "train"]) for _ in range(rng.randint(1, 12)))
+        filler = " ".join(rng.choice(["river", "hill", "clock", "train"]) for _ in range(rng.choice([1, 9])))
         lines.append(f"the {subject} watches the {filler}\t{subject}")
     file.write_text("\n".join(lines) + "\n")
     return file
@@ -52,14 +52,15 @@ def task_config(tables):
         sequence_length=32,
         batch_size=16,
         evaluation_batch_size=16,
-        epochs=4,
-        optimizer=OptimizerConfig(learning_rate=3e-3, decay="from_warmup"),
+        epochs=8,
+        optimizer=OptimizerConfig(learning_rate=5e-3, decay="from_warmup"),
+        run=RunConfig(keep_last=2),
     )
 
 
 def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config, tmp_path):
     result = finetune(task_config, model, tmp_path / "run")
-    assert result.step == 4 * 13 and result.held_out["dev_accuracy"] > 95
+    assert result.step == 8 * 13 and result.held_out["dev_accuracy"] > 95
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints" / str(result.step))
     kept = sorted(int(folder.name) for folder in (tmp_path / "cut/checkpoints").iterdir())
@@ -99,7 +100,7 @@ def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_pat
 
 def test_bad_input_is_one_line(model, task_config, tmp_path, capsys):
     (tmp_path / "bad.tsv").write_text("text\tlabel\na dog\tdog\na cat\tcat\nonly text\n")
-    arguments = ["finetune", "--init", str(model), "--workdir", str(tmp_path / "run")]
+    arguments = ["finetune", "--init", str(model), "--workdir", str(tmp_path / "run"), "--sequence-length", "32"]
     assert cli.main([*arguments, "--task.train", str(tmp_path / "bad.tsv")]) == 2
     error = capsys.readouterr().err
     assert "bad.tsv, line 4" in error and error.count("\n") == 1
@@ -135,7 +136,7 @@ def test_little_is_padding_and_few_shapes_are_compiled(real_data, name):
     epoch = list(batches.train(0, 0, len(batches), lambda size: (range(size),)))
     tokens = sum(batch["attention_mask"].sum() for batch in epoch)
     assert tokens / sum(batch["input_ids"].size for batch in epoch) > 0.9
-    assert len({batch["input_ids"].shape for batch in epoch}) <= 12
+    assert len({batch["input_ids"].shape for batch in epoch}) <= 16
 
 
 def test_lengths_are_those_with_the_least_padding():

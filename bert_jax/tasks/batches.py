@@ -14,10 +14,11 @@ Batch = dict[str, np.ndarray]
 # The rows to make of a global batch of so many, as ascending runs.
 Rows = Callable[[int], Sequence[range]]
 
-# Batches whose examples are sorted by their length together: enough to save most padding, few enough to stay random.
-WINDOW = 50
+# Batches whose examples are sorted by their length together: enough to save most padding, and at most a part of the
+# epoch, so that other examples meet in each.
+WINDOW, WINDOWS = 100, 4
 # Lengths are added until less than this share of the tokens is padding, or there are so many of them.
-PADDING, MOST_LENGTHS = 0.08, 12
+PADDING, MOST_LENGTHS = 0.08, 16
 
 
 class Batches:
@@ -51,7 +52,8 @@ class Batches:
         """The batches of an epoch, as numbers of features."""
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(self.features))
-        windows = [order[i : i + WINDOW * self._size] for i in range(0, len(order), WINDOW * self._size)]
+        width = self._size * min(WINDOW, -(-len(self) // WINDOWS))
+        windows = [order[i : i + width] for i in range(0, len(order), width)]
         batches = [b for w in windows for b in self._cut(w[np.argsort(-self._lengths[w], kind="stable")])]
         return [batches[i] for i in random.permutation(len(batches))]
 
