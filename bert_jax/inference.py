@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -142,7 +141,9 @@ class Bert:
         mask = np.ones_like(input_ids) if attention_mask is None else np.asarray(attention_mask, np.int32)
         dimensions = 3 if self.head.kind == "multiple_choice" else 2
         if input_ids.ndim != dimensions or not input_ids.shape == types.shape == mask.shape:
-            raise InputError(f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; alike, {dimensions} axes each")
+            raise InputError(
+                f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; alike, {dimensions} axes each"
+            )
         if input_ids.shape[-1] > (longest := self.config.max_position_embeddings):
             raise InputError(f"input_ids: {input_ids.shape[-1]} tokens, the model reads {longest}")
         sizes = self.config.vocab_size, self.config.type_vocab_size
@@ -222,7 +223,9 @@ class Bert:
         scores of the vocabulary.
         """
         if self.head.kind not in ("masked_lm", "pretraining"):
-            raise InputError(f"fill_mask needs a model of kind masked_lm or pretraining; this is one of {self.head.kind}")
+            raise InputError(
+                f"fill_mask needs a model of kind masked_lm or pretraining; this is one of {self.head.kind}"
+            )
         listed = _listed(texts)
         ids = [self.masked_ids(text) for text in listed]
         filled: list[list[list[Filled]]] = [[] for _ in listed]
