@@ -26,7 +26,10 @@ commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
   finetune  train a pretrained model on a task
+  evaluate  a task's scores, or a pretrained model's loss on any text
   predict   fill-mask, embed: use a trained model on texts
+  import    a Hugging Face or google-research folder -> a folder of ours
+  export    a model -> a folder of Hugging Face, TensorFlow 1, ONNX or StableHLO
   plan      what a run needs and how long it takes on TPUs that aren't here
   bench     prepare, pipeline, encode: measured beside a peer, in alternating rounds
 
@@ -171,7 +174,8 @@ class Pretrain(Distributed):
     examples_folder: Annotated[str | None, tyro.conf.arg(name="examples", metavar="FOLDER")] = None
     """Examples that bert-jax prepare made, to be used instead of the config's corpus and tokenizer."""
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A model (a workdir or a checkpoint's folder) to take the first weights from."""
+    """A model (a workdir, a checkpoint's folder, a Hugging Face folder) to take the first weights, and without
+    --tokenizer.path the tokenizer, from."""
     profile: bool = False
     """Write a trace of a few steps into the workdir."""
 
@@ -184,7 +188,7 @@ def _pretrain(arguments: list[str]) -> int:
 
         own = storage.path(command.workdir) / "examples"
         if command.examples_folder is None and is_missing(own):
-            prepare(command.config, own)
+            prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
 
     def run() -> int:
         from bert_jax.pretrain import pretrain
@@ -245,6 +249,66 @@ def _finetune(arguments: list[str]) -> int:
         return 128 + result.signal if result.signal else 0
 
     return _together(command, ["finetune", *arguments], run)
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """Scores a fine-tuned model on its task's files."""
+
+    model: str
+    """A workdir (its best checkpoint), a checkpoint's folder, or a Hugging Face folder."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")] = None
+    """A config file or name (default: the config that the model was trained with)."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores, predictions, the official submission files, and a page to look at."""
+
+
+@dataclass(frozen=True)
+class EvaluateText:
+    """Measures a pretrained model's loss on the config's corpus."""
+
+    model: str
+    """A workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config: ConfigFields
+    config_name: Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")] = None
+    """A config file or name (default: the config that the model was trained with)."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores.json."""
+
+
+def _evaluate(arguments: list[str]) -> None:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--config", "--task"):
+        finder.add_argument(flag)
+    named = finder.parse_known_args(arguments)[0]
+    if not named.model:
+        raise InputError("--model: name the model to evaluate")
+    from bert_jax import evaluate, pretrained
+
+    task = {"task": named.task} if named.task else {}
+    found = pretrained.read(named.model)
+    config = load_config(named.config, object, **task) if named.config else evaluate.config_of(found)
+    if config is None:
+        raise InputError(f"{named.model}: doesn't say what it was trained on; give a --config")
+    kind = EvaluateTask if isinstance(config, FinetuneConfig) else EvaluateText
+    command = tyro.cli(kind, prog="bert-jax evaluate", default=kind(named.model, config), args=arguments)
+    output = storage.path(command.output) if command.output else None
+    if kind is EvaluateTask:
+        scores = evaluate.evaluate_task(found, command.config, output)
+    else:
+        scores = evaluate.evaluate_pretraining(found, command.config, output)
+    for name, value in scores.items():
+        print(f"{name}  {value:.4f}")
+
+
+def _tokenizer_of(model: str):
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Reading it takes no accelerator from the process that trains.
+    from bert_jax.pretrained import tokenizer_of
+
+    return tokenizer_of(model)
 
 
 @dataclass(frozen=True)
@@ -347,6 +411,44 @@ def _print_filled(bert, texts: list[str], top: int) -> None:
             print("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
+def _import(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="bert-jax import", description="Makes a model of ours from another's folder.")
+    parser.add_argument("source", help="a Hugging Face or google-research BERT folder, or any other MODEL")
+    parser.add_argument("folder", help="the folder to make; pretrain takes it as --init, all others as --model")
+    parser.add_argument(
+        "--head", choices=["encoder", "masked_lm", "pretraining"], help="another head than the source's"
+    )
+    parser.add_argument("--allow-missing", action="store_true", help="give what is missing fresh values")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    options = parser.parse_args(arguments)
+    from bert_jax import pretrained
+
+    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
+        found = pretrained.read(options.source, options.allow_missing)
+        if options.head:
+            found = pretrained.with_head(found, options.head, options.allow_missing)
+        pretrained.save(found, aside)
+    print(
+        f"{options.folder}: {found.head.kind}, {found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
+    )
+    for line in found.report.lines():
+        print(f"  {line}")
+
+
+def _export(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="bert-jax export", description="Writes a model for others to use.")
+    parser.add_argument("model", help="a workdir, a checkpoint's folder, or a Hugging Face or google-research folder")
+    parser.add_argument("folder", help="the folder to make")
+    parser.add_argument("--format", required=True, choices=["hf", "tf1", "onnx", "stablehlo"])
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    options = parser.parse_args(arguments)
+    from bert_jax import pretrained
+
+    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
+        pretrained.export(pretrained.read(options.model), aside, options.format)
+    print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")
+
+
 def _bench(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bert-jax bench", description="Measures bert_jax beside a peer, in turns.")
     what = parser.add_subparsers(dest="what", required=True)
@@ -380,7 +482,10 @@ COMMANDS = {
     "prepare": _prepare,
     "pretrain": _pretrain,
     "finetune": _finetune,
+    "evaluate": _evaluate,
     "predict": _predict,
+    "import": _import,
+    "export": _export,
     "plan": _plan,
     "bench": _bench,
 }

@@ -52,7 +52,8 @@ class TokenizerConfig:
 
     kind: Literal["wordpiece", "sentencepiece"] = "wordpiece"
     path: str | None = None
-    """A vocab.txt (wordpiece) or a .model (sentencepiece). None: trained on the training documents."""
+    """A vocab.txt (wordpiece), a .model (sentencepiece), or a Hugging Face folder, which says all the rest. None: the
+    tokenizer of the model to start from, if any, or else trained on the training documents."""
     vocab_size: int = 8192
     """Size of a trained vocabulary, special tokens included."""
     lowercase: bool = True
@@ -126,6 +127,13 @@ class ModelConfig:
     remat: Literal["none", "attention", "dots", "full"] = "none"
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input."""
+
+    def validate(self) -> "ModelConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in _problems(PretrainConfig(model=self, examples=ExamplesConfig("full_sentences"))):
+            if name.startswith("model."):
+                raise InputError(f"{name.removeprefix('model.')}: {problem}")
+        return self
 
     @property
     def padded_vocab_size(self) -> int:

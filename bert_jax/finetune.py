@@ -7,14 +7,16 @@ import math
 import zlib
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
+from bert_jax.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding, steps
@@ -38,7 +40,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     features = task.features(examples, found.tokenizer, config.sequence_length, training=True)
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
-    training = _training(config, task, model, found.tokenizer, features, mesh)
+    training = _training(config, task, model, found.tokenizer, features, mesh, str(init))
     print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, found, task.head), profile)
@@ -76,7 +78,13 @@ def _drawn(examples: list, config: FinetuneConfig) -> list:
 
 
 def _training(
-    config: FinetuneConfig, task: Task, model: ModelConfig, tokenizer: Tokenizer, features: list[Feature], mesh: Mesh
+    config: FinetuneConfig,
+    task: Task,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    features: list[Feature],
+    mesh: Mesh,
+    init: str,
 ) -> loop.Training:
     head, pad = task.head, tokenizer.special_ids[PAD]
     rows = functools.partial(sharding.local_rows, mesh)
@@ -87,7 +95,7 @@ def _training(
     read = {split: task.read(split) for split in task.dev_splits}
 
     def evaluation(program: Program) -> loop.Evaluate:
-        outputs = outputs_of(module, program, mesh, rows)
+        outputs = outputs_of(module, program.shardings["params"], mesh)
 
         def evaluate(params, step: int) -> dict[str, float]:
             found = {}
@@ -107,15 +115,21 @@ def _training(
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
         batches=lambda step: batches.train(config.seed, step, total, rows),
         evaluation=evaluation,
-        score=lambda scores: scores.get(f"{task.dev_splits[0]}_{task.best_by}") if scores else None,
+        score=functools.partial(_score, task),
         about={
             "config": to_dict(config),
             "examples": f"{zlib.crc32(json.dumps([dataclasses.astuple(f) for f in features]).encode()):08x}",
             "model": to_dict(model),
             "head": to_dict(head),
+            "init": init,
         },
         tokenizer=tokenizer.to_dict(),
     )
+
+
+def _score(task: Task, scores: dict[str, float]) -> float | None:
+    value = scores.get(f"{task.dev_splits[0]}_{task.best_by}", math.nan) if scores else math.nan
+    return value if math.isfinite(value) else None
 
 
 def make_batches(features: list[Feature], size: int, head: HeadConfig, pad: int) -> Batches:
@@ -123,12 +137,13 @@ def make_batches(features: list[Feature], size: int, head: HeadConfig, pad: int)
     return Batches(features, size, head.kind, pad, floating=regression)
 
 
-def outputs_of(module, program: Program, mesh: Mesh, rows):
+def outputs_of(module: nn.Module, shardings, mesh: Mesh):
     """A function (params, batches) -> the head's outputs of each feature as an array, without padding."""
+    rows = functools.partial(sharding.local_rows, mesh)
     forward = jax.jit(
         functools.partial(steps.forward, module),
-        in_shardings=(program.shardings["params"], program.rows),
-        out_shardings=program.everywhere,
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
     def outputs(params, batches: Batches) -> list[np.ndarray]:
@@ -150,10 +165,7 @@ def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
     def take(path, new: jax.Array) -> jax.Array:
         name = path_name(path)
         old = there.get(name) if name.startswith("bert/") or found.head == head else None
-        if old is None:
-            return new
-        host = np.asarray(old)
-        return jax.make_array_from_callback(new.shape, new.sharding, lambda index: host[index])
+        return new if old is None else placed(np.asarray(old), new)
 
     return jax.tree_util.tree_map_with_path(take, fresh)
 

@@ -10,11 +10,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import inference, pretrained, storage
+from bert_jax import inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
+from bert_jax.start import Start, read_start
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_metrics
@@ -44,7 +45,8 @@ def pretrain(
         a folder, or one of a bucket (gs://).
       examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
         `tokenizer.path`, which must be the one that made them.
-      init: a model to take the first parameters from.
+      init: a model to take the first parameters from, of `pretrained.read`; without a `tokenizer.path`, the examples
+        are prepared with its tokenizer.
       profile: writes a trace of a few steps into the workdir.
 
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
@@ -55,13 +57,15 @@ def pretrain(
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
     _check_run(config, workdir)
-    source = pretrained.find_checkpoint(init) if init else None
-    data = _examples(config, workdir, examples)
+    start = read_start(config, init) if init else None
+    if start:
+        config = start.checked(config)
+    data = _examples(config, workdir, examples, start)
     config = _with_vocabulary(config, data)
-    start = _initial_params(*source, data) if source else None
     storage.make_folder(workdir)
     _check_shared(workdir)
-    result = loop.train(_training(config, data, mesh), workdir, mesh, start, profile)
+    training = _training(config, data, mesh, str(init) if init else None)
+    result = loop.train(training, workdir, mesh, start and start.params, profile)
     if jax.process_index() == 0:
         plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
         _report(config, workdir, result)
@@ -106,7 +110,7 @@ def _check_shared(workdir: Path) -> None:
         raise InputError(f"{workdir}: process {blind} sees another folder; --workdir must be one that all share")
 
 
-def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) -> Examples:
+def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, start: Start | None) -> Examples:
     """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own, lengths = workdir / "examples", [phase.sequence_length for phase in config.phases]
     if folder is None and is_missing(own):
@@ -114,7 +118,7 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) 
             raise InputError(
                 f"{own}: process {jax.process_index()} doesn't see it; --workdir must be one that all share"
             )
-        data = prepare(config, own)
+        data = prepare(config, own, tokenizer=start and start.tokenizer)
         if storage.is_remote(own):
             data.check_files(lengths)
         return data
@@ -131,6 +135,9 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None) 
             raise InputError(
                 f"{config.tokenizer.path}: not the tokenizer that made {data.folder}; leave it out, or prepare again"
             )
+    if start and data.tokenizer.to_dict() != start.tokenizer.to_dict():
+        what = f"its tokenizer isn't that of {data.folder}; prepare the examples with its own"
+        raise InputError(f"{start.name}: {what}")
     for phase in config.phases:
         if not len(data.split("train", phase.sequence_length)):
             raise InputError(f"{data.folder}: no training example of length {phase.sequence_length}")
@@ -148,7 +155,7 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _training(config: PretrainConfig, data: Examples, mesh: Mesh) -> loop.Training:
+def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | None) -> loop.Training:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
@@ -182,7 +189,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh) -> loop.Traini
         batches=functools.partial(pipeline.batches, data, config, rows=rows),
         evaluation=evaluation,
         score=lambda held_out: -held_out["held_out_mlm_loss"] if held_out else None,
-        about={"config": to_dict(config), "examples": data.fingerprint},
+        about={"config": to_dict(config), "examples": data.fingerprint, "init": init},
         tokenizer=data.tokenizer.to_dict(),
     )
 
@@ -199,19 +206,6 @@ def phase_of(config: PretrainConfig, step: int) -> Phase:
 def held_out_means(sums: dict[str, float]) -> dict[str, float]:
     means = {**losses.means(sums), "unigram_loss": sums["unigram_loss"] / (sums["mlm_count"] + losses.EPSILON)}
     return {f"held_out_{name}": value for name, value in means.items()}
-
-
-def _initial_params(checkpoints: Checkpoints, step: int, data: Examples):
-    """Reads the parameters of another run in the place of fresh ones, once the loop has those."""
-    if checkpoints.tokenizer(step) != data.tokenizer.to_dict():
-        what = f"its tokenizer isn't that of {data.folder}; prepare the examples with its own"
-        raise InputError(f"{checkpoints.folder / str(step)}: {what}")
-
-    def restore(fresh):
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
-        return checkpoints.restore(step, {"params": like})["params"]
-
-    return restore
 
 
 def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:

@@ -1,17 +1,25 @@
-"""What a MODEL on disk holds, whatever its format: the one way in for inference, fine-tuning, import and export."""
+"""What a MODEL on disk holds, whatever its format: the one way in and out for inference, fine-tuning and conversion."""
 
 import dataclasses
+import importlib
 from pathlib import Path
+from typing import Literal
 
+import flax.traverse_util
 import jax
 
-from bert_jax import embedding, storage
+from bert_jax import embedding, model_card, storage
 from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig, from_dict, to_dict
-from bert_jax.convert import huggingface
-from bert_jax.data import tokenizers
+from bert_jax.convert import names
+from bert_jax.convert.report import Report
+from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.model import init_params, make_model
-from bert_jax.training import steps
+from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
+
+# The module of convert/ for each format.
+MODULES = {"hf": "huggingface", "tf1": "tf1", "onnx": "onnx", "stablehlo": "stablehlo"}
+FORMATS = tuple(MODULES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,19 +31,41 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config` and `step`, of another's folder `source`, and
+    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source` and
     `embedding`, how its vectors of texts are made."""
+    report: Report = dataclasses.field(default_factory=Report)
+    """What in another's folder didn't fit."""
 
 
-def read(name: str | Path) -> Pretrained:
-    """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or a Hugging Face BERT folder.
+def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
+    """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
 
-    Raises `InputError` where there is none, or what is there isn't whole.
+    Others are Hugging Face's and google-research's; their arrays are numpy's. Raises `InputError` where there is none,
+    or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
     """
     folder = storage.path(name)
-    if (folder / "config.json").exists():
-        return _of_hugging_face(folder)
+    if form := format_of(folder):
+        return _of_others(folder, form, allow_missing)
     return _of_checkpoint(*find_checkpoint(name))
+
+
+def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
+    """Whose folder it is; None for one of ours, and for any other."""
+    if (folder / "config.json").exists():
+        return "hf"
+    # google-research's, or one checkpoint of a training run there.
+    if (folder / "bert_config.json").exists() or folder.with_name(f"{folder.name}.index").exists():
+        return "tf1"
+    return None
+
+
+def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
+    """That of a MODEL, without its weights."""
+    folder = storage.path(name)
+    if format_of(folder):
+        return tokenizer_folders.of_folder(folder)
+    checkpoints, step = find_checkpoint(name)
+    return tokenizers.from_dict(checkpoints.tokenizer(step))
 
 
 def save(pretrained: Pretrained, folder: Path) -> None:
@@ -46,28 +76,81 @@ def save(pretrained: Pretrained, folder: Path) -> None:
     checkpoints.close()
 
 
+def export(pretrained: Pretrained, folder: Path, form: str) -> None:
+    """Writes the model into an existing, empty folder in one of `FORMATS`, with its tokenizer and a model card.
+
+    Raises `InputError` where the packages for the format are missing.
+    """
+    module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
+    module.write(folder, pretrained.model, pretrained.head, pretrained.params)
+    tokenizer_folders.to_folder(pretrained.tokenizer, folder, pretrained.model.max_position_embeddings)
+    model_card.write(folder, form, pretrained.model, pretrained.head, pretrained.about)
+
+
+def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
+    """The same encoder with another head, which takes what weights it can.
+
+    Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
+    """
+    if not allow_missing:
+        check_has(pretrained.model, pretrained.head, kind)
+    head = pretrained.head if kind == pretrained.head.kind else HeadConfig(kind)
+    there = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
+    shapes = names.shapes_of(pretrained.model, head)
+    missing, unused = ([name for name in a if name not in b] for a, b in ((shapes, there), (there, shapes)))
+    fresh = names.fresh(pretrained.model, head) if missing else {}
+    params = flax.traverse_util.unflatten_dict({name: there.get(name, fresh.get(name)) for name in shapes}, sep="/")
+    before = pretrained.report
+    report = dataclasses.replace(before, missing=before.missing + missing, unused=before.unused + unused)
+    return dataclasses.replace(pretrained, head=head, params=params, report=report)
+
+
+def check_has(model: ModelConfig, head: HeadConfig, kind: str) -> None:
+    """Raises `InputError` that names the parameters which another kind of head needs and this one hasn't."""
+    there, wanted = (names.shapes_of(model, h) for h in (head, head if kind == head.kind else HeadConfig(kind)))
+    if missing := [name for name in wanted if name not in there]:
+        remedy = f"bert-jax import --head {kind} --allow-missing gives them fresh values"
+        raise InputError(f"a model of the kind {head.kind} lacks {', '.join(missing)}; {remedy}")
+
+
 def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
-    """The checkpoint of a workdir (its last) or of a checkpoint's folder."""
+    """The checkpoint of a workdir (its last; of a fine-tuning run its best) or of a checkpoint's folder."""
     path = storage.path(model)
     if (path / "checkpoints").exists():
         checkpoints = Checkpoints(path / "checkpoints")
-        if checkpoints.latest is not None:
-            return checkpoints, checkpoints.latest
+        if (latest := checkpoints.latest) is not None:
+            fine_tuned = "head" in checkpoints.about(latest)
+            return checkpoints, (checkpoints.best or latest) if fine_tuned else latest
     elif path.name.isdigit() and path.is_dir():
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
             return checkpoints, int(path.name)
-    raise InputError(f"{model}: holds no checkpoint; give the workdir of a run, or a folder in its checkpoints/")
+    raise InputError(
+        f"{model}: holds no checkpoint; give a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
+    )
+
+
+def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:
+    """Config and head of a checkpoint's model, and where it comes from."""
+    about = checkpoints.about(step)
+    if "config" not in about:
+        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), about["about"]
+    rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
+    scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
+    origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
+    if "head" in about:  # Fine-tuned.
+        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), origin
+    config = from_dict(PretrainConfig, about["config"])
+    return config.model, steps.pretraining_head(config), origin
+
+
+def rows_at(rows: list[dict], step: int) -> dict:
+    """The values of a step's row; of several, the last."""
+    return next((row for row in reversed(rows) if row["step"] == step), {})
 
 
 def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
-    about = checkpoints.about(step)
-    if "config" in about:
-        config = from_dict(PretrainConfig, about["config"])
-        model, head, about = config.model, steps.pretraining_head(config), {"config": about["config"], "step": step}
-    else:
-        model, head = from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"])
-        about = about["about"]
+    model, head, about = what_it_is(checkpoints, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
@@ -75,7 +158,14 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
     return Pretrained(model, head, tokenizer, checkpoints.restore(step, {"params": like})["params"], about)
 
 
-def _of_hugging_face(folder: Path) -> Pretrained:
-    model, head, params = huggingface.read(folder)
+def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
+    if storage.is_remote(folder):
+        raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
+    tokenizer = tokenizer_folders.of_folder(folder if folder.is_dir() else folder.parent)
+    module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
+    model, head, params, report = module.read(folder, allow_missing)
+    if tokenizer.vocab_size > model.vocab_size:
+        sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
+        raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
     about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
-    return Pretrained(model, head, tokenizers.of_folder(folder), params, about)
+    return Pretrained(model, head, tokenizer, params, about, report)

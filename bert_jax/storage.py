@@ -98,6 +98,50 @@ def download(path: Path, file: Path) -> None:
     fsspec.filesystem("gcs").get_file(str(path), str(file))
 
 
+@contextlib.contextmanager
+def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A local folder to write into, which is `folder` once the block ends without an error; else nothing is left.
+
+    Raises `InputError` where `folder` holds something that isn't to be overwritten. One in a bucket is uploaded at the
+    end, after what was there is removed.
+    """
+    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if taken and not overwrite:
+        raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="bert_jax_") as aside:
+            yield Path(aside)
+            remove(folder)
+            for file in sorted(file for file in Path(aside).rglob("*") if file.is_file()):
+                with open(file, "rb") as stream:
+                    upload(stream, folder / file.relative_to(aside).as_posix())
+        return
+    parents = [parent for parent in folder.absolute().parents if not parent.exists()]
+    make_folder(folder.parent)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        yield aside
+        aside.chmod(0o777 & ~_umask())
+        old = aside.with_suffix(".old")
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+        remove(old)
+    except BaseException:
+        remove(aside)
+        for parent in parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def _umask() -> int:
+    """mkdtemp makes folders for one user alone; this says for whom folders are made."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def cache_folder() -> Path:
     """For what can be downloaded again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_jax"

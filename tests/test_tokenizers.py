@@ -123,7 +123,7 @@ def test_trained_sentencepiece_and_its_file(corpus, tmp_path):
     assert tokenizer.decode(tokenizer.encode([text])[0]) == text.lower()
     assert tokenizer.special_ids["[MASK]"] not in tokenizer.encode(["a [MASK] b"])[0]
     file = tmp_path / "trained.model"
-    file.write_bytes(tokenizer._model)
+    file.write_bytes(tokenizer.model)
     loaded = tokenizers.load(str(file), config)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(file))
     assert loaded.encode([text])[0] == theirs.encode(text)

@@ -23,11 +23,14 @@ MAY_IMPORT = {
     "training/checkpoints.py": {"bert_jax.config", "bert_jax.storage", "bert_jax.training", "jax", "orbax"},
     "training/": {
         *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
-        *("jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
+        *("flax", "jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
     },
     "planning/hlo.py": set(),
     "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
     "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
+    "convert/tensors.py": {"bert_jax.config", "ml_dtypes", "safetensors", "torch"},
+    "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
+    "convert/tf1.py": {"bert_jax.config", "bert_jax.convert", "tensorflow"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "packing.py": set(),
     "compiling.py": {"jax"},
@@ -35,7 +38,8 @@ MAY_IMPORT = {
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
     **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["bench_encode.py", "inference.py", "predict.py", "plan.py", "pretrain.py", "pretrained.py"], ANY),
+    **dict.fromkeys(["bench_encode.py", "evaluate.py", "finetune.py", "inference.py", "model_card.py", "page.py"], ANY),
+    **dict.fromkeys(["plan.py", "predict.py", "pretrain.py", "pretrained.py", "start.py"], ANY),
 }
 
 

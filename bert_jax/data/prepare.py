@@ -40,26 +40,32 @@ UNKNOWN_WARNED = 0.05
 
 
 def prepare(
-    config: PretrainConfig, output: str | Path, overwrite: bool = False, engine: "Engine | None" = None
+    config: PretrainConfig,
+    output: str | Path,
+    overwrite: bool = False,
+    engine: "Engine | None" = None,
+    tokenizer: tokenizers.Tokenizer | None = None,
 ) -> Examples:
     """Makes the folder `output` with the examples of `config` for the lengths of all its phases.
 
     They are made in `output`.partial, where a run that was stopped goes on, and moved into place when they are whole;
     in a bucket, where nothing can be moved, in `output` itself, and its manifest, written last, makes them valid.
-    `engine` does the work (None: processes of this machine, as many as `run.workers` says).
-    Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was finished,
-    nothing is left of it.
+    `engine` does the work (None: processes of this machine, as many as `run.workers` says), with `tokenizer` (None: the
+    config's). Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was
+    finished, nothing is left of it.
     """
     output = storage.absolute(storage.path(output))
     remote = storage.is_remote(output)
     partial = output if remote else output.with_name(f"{output.name}.partial")
     _check_free(output, overwrite)
     job = _job(config)
+    if tokenizer:
+        job["tokenizer"] = {"fingerprint": tokenizers.fingerprint(tokenizer)}
     made = [] if remote else [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
     _begin(partial, job, overwrite)
     with _kept_if_begun(partial, made):
         if not (partial / "manifest.json").exists():
-            _write(config, _tokenizer(config, partial), partial, engine or Processes(config.run.workers))
+            _write(config, _tokenizer(config, partial, tokenizer), partial, engine or Processes(config.run.workers))
     for leftover in ("progress", "job.json"):
         storage.remove(partial / leftover)
     if not remote:
@@ -171,14 +177,16 @@ def _kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
 # ---- Tokenizer ------------------------------------------------------------------------------------------------------
 
 
-def _tokenizer(config: PretrainConfig, folder: Path) -> tokenizers.Tokenizer:
-    """The tokenizer of the config, loaded or trained, or the one that an earlier run left in the folder."""
+def _tokenizer(
+    config: PretrainConfig, folder: Path, tokenizer: tokenizers.Tokenizer | None = None
+) -> tokenizers.Tokenizer:
+    """The one given, or the config's, loaded or trained, or the one that an earlier run left in the folder."""
     file = folder / "tokenizer.json"
     if file.exists():
         return tokenizers.from_dict(json.loads(file.read_bytes()))
-    if config.tokenizer.path:
+    if tokenizer is None and config.tokenizer.path:
         tokenizer = tokenizers.load(config.tokenizer.path, config.tokenizer)
-    else:
+    elif tokenizer is None:
         tokenizer = tokenizers.train(TokenizerSample(config), config.tokenizer)
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:
         sizes = f"model.vocab_size is {config.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}"

@@ -1,10 +1,11 @@
 """One protocol for WordPiece (through the `tokenizers` library) and SentencePiece."""
 
 import base64
+import functools
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from bert_jax.config import InputError, TokenizerConfig
+from bert_jax.data.sentencepiece_model import with_rounded_scores, without_dummy_prefix
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -55,16 +57,27 @@ class Tokenizer(Protocol):
 
 
 class WordPiece:
-    """BERT's tokenizer: the ids are those of the `tokenizers` library, remembered for each word."""
+    """BERT's tokenizer: the ids are those of the `tokenizers` library, remembered for each word.
+
+    `strip_accents` None is what `lowercase` is. `added` are tokens found in the text before it is split, as
+    `tokenizers.AddedToken` has their fields; those that aren't in the vocabulary take the ids after it.
+    """
 
     kind = "wordpiece"
 
-    def __init__(self, vocab: list[str], lowercase: bool):
+    def __init__(
+        self,
+        vocab: list[str],
+        lowercase: bool,
+        strip_accents: bool | None = None,
+        split_chinese: bool = True,
+        added: Sequence[dict] = (),
+    ):
+        from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
         from tokenizers import Tokenizer as Backend
-        from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-        self._pieces = vocab
-        self._lowercase = lowercase
+        self.vocab = vocab
+        self.options = {"lowercase": lowercase, "strip_accents": strip_accents, "split_chinese": split_chinese}
         ids = {piece: i for i, piece in enumerate(vocab)}
         missing = [piece for piece in SPECIAL if piece not in ids]
         if missing:
@@ -72,15 +85,22 @@ class WordPiece:
         if len(ids) < len(vocab):
             twice = next(piece for i, piece in enumerate(vocab) if ids[piece] != i)
             raise InputError(f"the vocabulary has {twice!r} twice; a WordPiece vocab.txt has each piece once")
-        self.vocab_size = len(vocab)
+        self.added = sorted(added, key=lambda token: ids.get(token["content"], len(vocab)))
+        self._pieces = [*vocab, *(token["content"] for token in self.added if token["content"] not in ids)]
+        self.vocab_size = len(self._pieces)
         self.special_ids = {piece: ids[piece] for piece in SPECIAL}
-        self._backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
-        self._backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-        self._backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._backend.decoder = decoders.WordPiece()
+        self.backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
+        self.backend.normalizer = normalizers.BertNormalizer(
+            lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_chinese
+        )
+        self.backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self.backend.decoder = decoders.WordPiece()
+        self.backend.add_tokens([AddedToken(**token) for token in self.added])
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, texts: list[str]) -> list[list[int]]:
+        if self.added:  # They may hold spaces.
+            return [one.ids for one in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
         # Between spaces, words are normalised and split independently of each other, so each is encoded once. (Not
         # str.split(): BERT drops some of the characters that Python takes for white space, which joins what they part.)
         words = [text.split(" ") for text in texts]
@@ -88,7 +108,7 @@ class WordPiece:
         if len(cache) > CACHED_WORDS:
             cache.clear()
         new = list({word for word in chain.from_iterable(words) if word not in cache})
-        encoded = self._backend.encode_batch_fast(new, add_special_tokens=False)
+        encoded = self.backend.encode_batch_fast(new, add_special_tokens=False)
         fresh = {word: encoding.ids for word, encoding in zip(new, encoded, strict=True)}
         cache.update(fresh)
         ids = [list(chain.from_iterable(map(cache.__getitem__, line))) for line in words]
@@ -101,13 +121,13 @@ class WordPiece:
         return [(ids, [start for start, _ in spans]) for ids, spans in self.encode_with_spans(texts)]
 
     def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        return [(one.ids, one.offsets) for one in self._backend.encode_batch(texts, add_special_tokens=False)]
+        return [(one.ids, one.offsets) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
 
     def encode_masked(self, text: str) -> list[int]:
         return _joined(self.encode(text.split(MASK)), self.special_ids[MASK])
 
     def decode(self, ids: list[int]) -> str:
-        return self._backend.decode(ids)
+        return self.backend.decode(ids)
 
     def pieces(self) -> list[str]:
         return self._pieces
@@ -116,7 +136,11 @@ class WordPiece:
         return np.array([piece.startswith("##") for piece in self._pieces])
 
     def to_dict(self) -> dict:
-        return {"kind": self.kind, "lowercase": self._lowercase, "vocab": self._pieces}
+        # What is as in the original is left out: it was never written, and the fingerprint stays.
+        original = {"strip_accents": None, "split_chinese": True}
+        options = {name: value for name, value in self.options.items() if original.get(name, ...) != value}
+        added = {"added": self.added} if self.added else {}
+        return {"kind": self.kind, **options, **added, "vocab": self.vocab}
 
 
 class SentencePiece:
@@ -129,7 +153,7 @@ class SentencePiece:
     def __init__(self, model: bytes):
         import sentencepiece
 
-        self._model = model
+        self.model = model
         try:
             self._backend = sentencepiece.SentencePieceProcessor(model_proto=model)
         except RuntimeError:
@@ -155,6 +179,11 @@ class SentencePiece:
         encoded = self._backend.encode(texts, return_type="offset_mapping", num_threads=1)
         return [(one["ids"], one["offsets"]) for one in encoded]
 
+    @functools.cached_property
+    def _bare(self):
+        """The same without the ▁ that comes before a text."""
+        return type(self._backend)(model_proto=without_dummy_prefix(self.model))
+
     def encode_masked(self, text: str) -> list[int]:
         first, *rest = text.split(MASK)
         parts = [self.encode([first])[0], *(self._continued(part) for part in rest)]
@@ -162,14 +191,8 @@ class SentencePiece:
 
     def _continued(self, part: str) -> list[int]:
         """Ids of what follows a mask: without the ▁ that SentencePiece puts before a text, unless there is a space."""
-        ids = self.encode([part])[0]
-        if not ids or part[0].isspace() or not self._pieces[ids[0]].startswith("▁"):
-            return ids
-        bare = self._pieces[ids[0]][1:]
-        if not bare:
-            return ids[1:]
-        known = self._backend.piece_to_id(bare)
-        return [known, *ids[1:]] if known != self.special_ids[UNK] else ids
+        begins_word = self._bare.normalize(f"_{part}").startswith("_▁")
+        return (self._backend if begins_word else self._bare).encode(part)
 
     def decode(self, ids: list[int]) -> str:
         return self._backend.decode([i for i in ids if i < self._backend.vocab_size()])
@@ -181,7 +204,7 @@ class SentencePiece:
         return np.array([not piece.startswith("▁") for piece in self._pieces])
 
     def to_dict(self) -> dict:
-        return {"kind": self.kind, "model": base64.b64encode(self._model).decode()}
+        return {"kind": self.kind, "model": base64.b64encode(self.model).decode()}
 
 
 def _joined(parts: list[list[int]], separator: int) -> list[int]:
@@ -192,7 +215,7 @@ def _joined(parts: list[list[int]], separator: int) -> list[int]:
 def from_dict(values: dict) -> Tokenizer:
     """The inverse of a tokenizer's `to_dict`."""
     if values["kind"] == "wordpiece":
-        return WordPiece(values["vocab"], values["lowercase"])
+        return WordPiece(**{name: value for name, value in values.items() if name != "kind"})
     return SentencePiece(base64.b64decode(values["model"]))
 
 
@@ -202,8 +225,15 @@ def fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def load(path: str, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece); errors name the file."""
+    """The tokenizer of a vocab.txt (`kind` wordpiece), .model (sentencepiece) or Hugging Face folder, which tells all.
+
+    Errors name the file.
+    """
     file = Path(path)
+    if file.is_dir():
+        from bert_jax.data import tokenizer_folders  # It imports this.
+
+        return tokenizer_folders.of_folder(file)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     try:
@@ -219,13 +249,6 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
         raise InputError(f"{path}: {error}") from None
 
 
-def of_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder."""
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    vocab = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    return WordPiece(vocab[:-1] if vocab[-1] == "" else vocab, config.get("do_lower_case", True))
-
-
 def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
     """A tokenizer of `config.vocab_size` pieces from the lines, which are iterated more than once."""
     tokenizer = _train_wordpiece(lines, config) if config.kind == "wordpiece" else _train_sentencepiece(lines, config)
@@ -238,7 +261,7 @@ def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
 def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece:
     from tokenizers.trainers import WordPieceTrainer
 
-    backend = WordPiece(list(SPECIAL), config.lowercase)._backend
+    backend = WordPiece(list(SPECIAL), config.lowercase).backend
     first, inner = _alphabet(lines, backend)
     # The trainer breaks ties by the pieces' ids, and numbers the single characters as it meets them in a hash map, in
     # another order each time. Given as special tokens, they are numbered first, and the vocabulary is always the same.
@@ -295,4 +318,4 @@ def _train_sentencepiece(lines: Iterable[str], config: TokenizerConfig) -> Sente
         )
     except RuntimeError as error:
         raise InputError(f"SentencePiece can't train on this corpus: {str(error).splitlines()[-1]}") from None
-    return SentencePiece(model.getvalue())
+    return SentencePiece(with_rounded_scores(model.getvalue()))

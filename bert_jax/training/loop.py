@@ -53,7 +53,7 @@ class Training:
     score: Callable[[dict[str, float]], float | None]
     """Of an evaluation; the checkpoint with the highest is kept. None: there is nothing to compare."""
     about: dict
-    """What a checkpoint says of the run, `config` and `examples` among it."""
+    """What a checkpoint says of the run: `config`, `examples`, `init` (where the first parameters came from), ..."""
     tokenizer: dict
 
 
@@ -86,7 +86,9 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     run, about = training.run, training.about
     checkpoints = Checkpoints(workdir / "checkpoints", run, writing=True)
     if checkpoints.latest is not None:
-        check_same_run(checkpoints.about(checkpoints.latest), about, workdir)
+        saved = checkpoints.about(checkpoints.latest)
+        check_same_run(saved, about, workdir)
+        about = {**about, "init": saved["init"]}
         state = checkpoints.restore(checkpoints.latest, program.state)
     else:
         state = program.init()

@@ -1,0 +1,100 @@
+"""What is in a SentencePiece model's file, and what its Python package doesn't tell or let one change.
+
+The file is a protocol buffer (sentencepiece_model.proto). The package's own module for it wants a newer protobuf than
+TensorFlow allows, so its few fields are read here from the wire format.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+
+PIECES, TRAINER, NORMALIZER = 1, 2, 3  # Fields of the model.
+PIECE, SCORE, TYPE = 1, 2, 3  # Of a piece.
+NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # Types.
+# Sums of these are exact in single precision up to 2**16, thousands of pieces.
+SCORE_STEP = 1 / 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a model was trained, and how it normalises."""
+
+    kind: str
+    """unigram, bpe, word or char."""
+    charsmap: bytes
+    """What `tokenizers` calls a precompiled charsmap."""
+    add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    whitespace_as_suffix: bool
+
+
+def settings(model: bytes) -> Settings:
+    trainer, normalizer = (_values(model, number) for number in (TRAINER, NORMALIZER))
+    return Settings(
+        kind={1: "unigram", 2: "bpe", 3: "word", 4: "char"}[trainer.get(3, 1)],
+        charsmap=normalizer.get(2, b""),
+        add_dummy_prefix=bool(normalizer.get(3, True)),
+        remove_extra_whitespaces=bool(normalizer.get(4, True)),
+        whitespace_as_suffix=bool(trainer.get(24, False)),
+    )
+
+
+def pieces(model: bytes) -> list[tuple[str, float, int]]:
+    """Each piece in the order of the ids, with its score and type."""
+    found = ({n: value for n, value, _ in _fields(part)} for number, part, _ in _fields(model) if number == PIECES)
+    return [(piece[PIECE].decode(), piece.get(SCORE, 0.0), piece.get(TYPE, NORMAL)) for piece in found]
+
+
+def without_dummy_prefix(model: bytes) -> bytes:
+    """The same model, but that it puts no ▁ before a text."""
+    # A message that comes again is merged with the one before it: normalizer_spec { add_dummy_prefix: false }.
+    return model + bytes([NORMALIZER << 3 | 2, 2, 3 << 3, 0])
+
+
+def with_rounded_scores(model: bytes) -> bytes:
+    """The same model, its scores multiples of `SCORE_STEP`.
+
+    SentencePiece adds scores up over a whole text in single precision, so that what comes before decides between
+    segmentations that score about the same. With exact sums, a word is segmented alike everywhere, by every library.
+    """
+    rounded = bytearray(model)
+    for number, value, start in _fields(model):
+        if number == PIECES:
+            for inner, score, at in _fields(value):
+                if inner == SCORE:
+                    struct.pack_into("<f", rounded, start + at, round(score / SCORE_STEP) * SCORE_STEP)
+    return bytes(rounded)
+
+
+def _values(message: bytes, number: int) -> dict[int, int | float | bytes]:
+    """The fields of the message in a field, the last of each."""
+    return {inner: value for outer, part, _ in _fields(message) if outer == number for inner, value, _ in _fields(part)}
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
+    """Yields (number, value, where the value begins)."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        match key & 7:
+            case 0:
+                value, end = _varint(message, at)
+            case 1:
+                (value,), end = struct.unpack_from("<d", message, at), at + 8
+            case 5:
+                (value,), end = struct.unpack_from("<f", message, at), at + 4
+            case _:
+                size, at = _varint(message, at)
+                value, end = message[at : at + size], at + size
+        yield key >> 3, value, at
+        at = end
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at

@@ -1,0 +1,173 @@
+"""The README.md of an exported model: what it is, how to use it, what it was trained on, how well it does."""
+
+import math
+import pprint
+from pathlib import Path
+
+import jax
+
+from bert_jax.config import HeadConfig, ModelConfig, PretrainConfig, from_dict
+from bert_jax.model import init_params, make_model
+
+CONFIG_FILE = "pretrain_config.py"
+MODELS = {
+    "encoder": "AutoModel",
+    "masked_lm": "AutoModelForMaskedLM",
+    "pretraining": "AutoModelForPreTraining",
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "question_answering": "AutoModelForQuestionAnswering",
+    "multiple_choice": "AutoModelForMultipleChoice",
+}
+PIPELINES = {
+    "encoder": "feature-extraction",
+    "masked_lm": "fill-mask",
+    "pretraining": "fill-mask",
+    "sequence_classification": "text-classification",
+    "token_classification": "token-classification",
+    "question_answering": "question-answering",
+    "multiple_choice": "multiple-choice",
+}
+
+
+def _in_transformers(head: HeadConfig) -> list[str]:
+    model = MODELS[head.kind]
+    return [
+        "In this folder:",
+        f"""```python
+from transformers import AutoTokenizer, {model}
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = {model}.from_pretrained(".")
+```""",
+    ]
+
+
+def _in_onnxruntime(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder, with any batch and length:",
+        """```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = session.run(None, dict(inputs))
+```""",
+    ]
+
+
+def _in_jax(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder, with any batch and length, on a processor, GPU or TPU, and without bert_jax:",
+        """```python
+from pathlib import Path
+
+import jax.export
+from safetensors.flax import load_file
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
+weights = load_file("weights.safetensors")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = bert(weights, inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"])
+```
+
+Each shape is compiled once; products are those of float32 everywhere.""",
+    ]
+
+
+def _in_tensorflow(head: HeadConfig) -> list[str]:
+    return [
+        "Names and shapes are those of google-research/bert, which takes it as `--init_checkpoint`. In this folder:",
+        """```python
+import tensorflow as tf
+
+checkpoint = tf.train.load_checkpoint("bert_model.ckpt")
+weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()}
+```""",
+    ]
+
+
+# How it is used, where a few lines say it.
+USE = {"hf": _in_transformers, "onnx": _in_onnxruntime, "stablehlo": _in_jax, "tf1": _in_tensorflow}
+
+
+def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict) -> None:
+    """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
+    parts = [_title(form, model, head), *(USE[form](head) if form in USE else [])]
+    if "config" in about:
+        config = from_dict(PretrainConfig, about["config"])
+        parts += [_training(config, about["step"]), *_scores(about["metrics"]), _again(about["init"])]
+        value = pprint.pformat(config).replace("\n", "\n    ")
+        source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
+        (folder / CONFIG_FILE).write_text(source, encoding="utf-8")
+    else:
+        source = f"Converted by bert_jax from `{about['source']}`; its terms and limits hold here too."
+        parts.append(f"## Source\n\n{source}")
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _title(form: str, model: ModelConfig, head: HeadConfig) -> str:
+    front = ["---", "library_name: transformers", f"pipeline_tag: {PIPELINES[head.kind]}", "tags: [bert]", "---", ""]
+    shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
+    filled = model.padded_vocab_size - model.vocab_size
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + ("cls" in shapes))
+    rows = [
+        ("kind", head.kind.replace("_", " ")),
+        ("parameters", f"{count:,}"),
+        ("layers, width, heads", f"{model.num_hidden_layers}, {model.hidden_size}, {model.num_attention_heads}"),
+        ("vocabulary", f"{model.vocab_size:,}"),
+        ("longest input", f"{model.max_position_embeddings} tokens"),
+        *([("labels", ", ".join(head.labels))] if head.labels else []),
+    ]
+    return "\n".join([*(front if form == "hf" else []), "# BERT", "", _table(rows)])
+
+
+def _training(config: PretrainConfig, step: int) -> str:
+    corpus, masking = config.corpus, config.masking
+    text = {"text": f"files {', '.join(corpus.files)}", "tfds": f"TensorFlow Datasets {corpus.dataset}, {corpus.split}"}
+    objective = f"masked words ({masking.rate:.0%}{', whole words' if masking.whole_word else ''})"
+    objective += " and next sentence" if config.examples.sentence_pairs else ""
+    rows = [
+        ("text", text.get(corpus.source, "the documentation of Python")),
+        ("objective", f"{objective}, {config.examples.format.replace('_', ' ')}"),
+        ("steps", f"{step:,} of {config.total_steps:,}"),
+        *(
+            (f"phase {i}", f"{p.steps:,} steps of {p.batch_size:,} examples at length {p.sequence_length}")
+            for i, p in enumerate(config.phases, 1)
+        ),
+        ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
+        ("seed", str(config.seed)),
+    ]
+    return f"## Training\n\n{_table(rows)}"
+
+
+def _scores(metrics: dict[str, float | None]) -> list[str]:
+    """Of the held-out text, at the step of the weights, where it was measured."""
+    loss = metrics.get("held_out_mlm_loss")
+    if loss is None:
+        return []
+    rows = [("masked-LM loss", f"{loss:.4f} nats"), ("perplexity of masked tokens", f"{math.exp(loss):.2f}")]
+    named = [
+        ("masked-LM accuracy", "held_out_mlm_accuracy", ".1%"),
+        ("unigram's loss on the same", "held_out_unigram_loss", ".4f"),
+        ("next-sentence accuracy", "held_out_nsp_accuracy", ".1%"),
+    ]
+    rows += [(what, format(metrics[name], form)) for what, name, form in named if metrics.get(name) is not None]
+    return [f"## On held-out text\n\n{_table(rows)}"]
+
+
+def _again(init: str | None) -> str:
+    start = f" --init {init}" if init else ""
+    return f"""## Again
+
+With [{CONFIG_FILE}]({CONFIG_FILE}), the run's own config:
+
+    bert-jax pretrain --config {CONFIG_FILE} --workdir runs/again{start}"""
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])

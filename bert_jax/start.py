@@ -1,0 +1,73 @@
+"""The model that a run takes its first parameters from: `pretrain --init`."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bert_jax import pretrained, storage
+from bert_jax.config import InputError, ModelConfig, PretrainConfig
+from bert_jax.data import tokenizers
+from bert_jax.training import steps
+
+# What of the model section may be another than the model's.
+FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "dtype", "scan_unroll", "remat")
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """A model to start from."""
+
+    name: str
+    model: ModelConfig
+    tokenizer: tokenizers.Tokenizer
+    params: Callable
+    """Reads the parameters in the place of the fresh ones that it is called with, laid out alike."""
+
+    def checked(self, config: PretrainConfig) -> PretrainConfig:
+        """The config with this model's vocabulary size; raises `InputError` where it describes another model."""
+        if config.model.vocab_size is None:
+            config = dataclasses.replace(
+                config, model=dataclasses.replace(config.model, vocab_size=self.model.vocab_size)
+            )
+        here, there = (dataclasses.asdict(model) for model in (config.model, self.model))
+        different = [name for name in there if name not in FREE and there[name] != here[name]]
+        if different:
+            flags = " ".join(f"--model.{name.replace('_', '-')} {there[name]}" for name in different)
+            raise InputError(f"{self.name}: another model than the config's; to continue it, add {flags}")
+        return config
+
+
+def read_start(config: PretrainConfig, name: str | Path) -> Start:
+    """Raises `InputError` where the model isn't whole, lacks a head that the run trains, or has another tokenizer."""
+    kind = steps.pretraining_head(config).kind
+    if pretrained.format_of(storage.path(name)):
+        found = pretrained.read(name)
+        model, head, tokenizer = found.model, found.head, found.tokenizer
+
+        def params(fresh):  # Read again, so that they aren't held while examples are prepared.
+            return jax.tree.map(placed, pretrained.with_head(pretrained.read(name), kind).params, fresh)
+    else:
+        checkpoints, step = pretrained.find_checkpoint(name)
+        model, head, _ = pretrained.what_it_is(checkpoints, step)
+        tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))
+
+        def params(fresh):
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
+            return checkpoints.restore(step, {"params": like})["params"]
+
+    try:
+        pretrained.check_has(model, head, kind)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    path = config.tokenizer.path
+    if path and tokenizers.load(path, config.tokenizer).to_dict() != tokenizer.to_dict():
+        raise InputError(f"{path}: not the tokenizer of {name}; leave --tokenizer.path out to take the model's")
+    return Start(str(name), model, tokenizer, params)
+
+
+def placed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """On the devices that another array is on, each process putting what its own hold."""
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.asarray(array[index], like.dtype))
