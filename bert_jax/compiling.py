@@ -2,8 +2,8 @@
 
 import jax
 
-# On a processor XLA makes one kernel of attention's two products and the softmax between them (YNNPACK's), which at short
-# lengths takes three times as long as the parts; and its other products are quicker without YNNPACK too.
+# On a processor XLA makes one kernel of attention's two products and the softmax between them (YNNPACK's), which takes
+# up to three times as long as the parts where texts are short; other products are quicker without YNNPACK too.
 WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 LONGEST_WITHOUT_YNNPACK = 128
 

@@ -15,7 +15,7 @@ from bert_jax.config import EmbeddingConfig, InputError, ModelConfig
 from bert_jax.model import BertEncoder
 
 # Places in a batch. A processor is as fast in its caches with few; an accelerator needs many to be busy.
-PLACES = {"cpu": 2048}
+PLACES = {"cpu": 1024}
 PLACES_ELSEWHERE = 32_768
 
 

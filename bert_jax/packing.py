@@ -15,7 +15,7 @@ PLACES_A_TEXT = 4
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: in each row the numbers of the texts that lie there, one behind the other; `count` rows with empty ones."""
+    """A batch: the numbers of the texts in each row, which lie one behind the other; `count` rows with empty ones."""
 
     length: int
     count: int
