@@ -7,6 +7,7 @@ from typing import Literal
 
 import flax.traverse_util
 import jax
+import numpy as np
 
 from bert_jax import embedding, model_card, storage
 from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig, from_dict, to_dict
@@ -40,7 +41,7 @@ class Pretrained:
 def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
     """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
 
-    Others are Hugging Face's and google-research's; their arrays are numpy's. Raises `InputError` where there is none,
+    Others are Hugging Face's and google-research's. Raises `InputError` where there is none,
     or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
     """
     folder = storage.path(name)
@@ -71,8 +72,9 @@ def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
 def save(pretrained: Pretrained, folder: Path) -> None:
     """Writes a folder of ours, which `read` and --init take as they take a run's workdir."""
     about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head), "about": pretrained.about}
-    checkpoints = Checkpoints(folder / "checkpoints", writing=True)
-    checkpoints.save(0, {"params": pretrained.params}, about, pretrained.tokenizer.to_dict(), None)
+    checkpoints = Checkpoints(folder / "checkpoints", writing=True, host_arrays=True)
+    params = jax.tree.map(np.asarray, pretrained.params)
+    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict(), None)
     checkpoints.close()
 
 

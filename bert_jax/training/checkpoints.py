@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from bert_jax import storage
@@ -27,10 +28,13 @@ class Checkpoints:
 
     `about` is what says whether a run goes on with it: `config` (as a dict) and `examples` (their fingerprint).
     The last `keep_last` are kept and the `keep_best` with the highest score. Open for `writing`, it removes what
-    a save that was killed left behind.
+    a save that was killed left behind; `host_arrays` of numpy are then written as they lie there, in no memory of their
+    own, and must not change before `close`.
     """
 
-    def __init__(self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False):
+    def __init__(
+        self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False, host_arrays: bool = False
+    ):
         self.folder = storage.absolute(storage.path(folder))
         metric = dict(n=run.keep_best, keep_checkpoints_without_metrics=False)
         keep = [
@@ -44,16 +48,23 @@ class Checkpoints:
             create=False,
             cleanup_tmp_directories=writing,
         )
-        self._manager = ocp.CheckpointManager(self.folder, options=options) if self.folder.is_dir() else None
-        self._options = options
+        handlers = None
+        if host_arrays:
+            registry = ocp.type_handlers.create_type_handler_registry(
+                (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
+            )
+            state = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
+            handlers = {"state": state, "about": ocp.JsonCheckpointHandler(), "tokenizer": ocp.JsonCheckpointHandler()}
+        self._options = dict(options=options, item_handlers=handlers)
+        self._manager = ocp.CheckpointManager(self.folder, **self._options) if self.folder.is_dir() else None
 
     def save(self, step: int, state: Any, about: dict, tokenizer: dict, score: float | None) -> None:
         """Starts to write; returns once the arrays are copied. With a score it is a candidate for best."""
         if self._manager is None:
             storage.make_folder(self.folder)
-            self._manager = ocp.CheckpointManager(self.folder, options=self._options)
+            self._manager = ocp.CheckpointManager(self.folder, **self._options)
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
+            state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
         )
         self._manager.save(step, args=items, metrics=None if score is None else {SCORE: score})
 

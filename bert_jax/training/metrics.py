@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import jax
-from tensorboardX import SummaryWriter
 
 from bert_jax import storage
 from bert_jax.training.chips import PEAK_FLOPS
@@ -28,6 +27,8 @@ class Metrics:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
+        from tensorboardX import SummaryWriter  # 200 MB, and whoever reads metrics needs none of them.
+
         self._mirror = storage.Mirror(workdir)
         file = self._mirror.folder / "metrics.jsonl"
         kept = [row for row in read(workdir / file.name) if row["step"] <= step]
