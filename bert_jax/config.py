@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -338,7 +339,7 @@ class FinetuneConfig:
 
     def validate(self) -> "FinetuneConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
-        for name, problem in (*_common_problems(self), *_finetuning_problems(self)):
+        for name, problem in itertools.chain(_common_problems(self), _finetuning_problems(self)):
             raise InputError(f"{name}: {problem}")
         return self
 
@@ -365,7 +366,7 @@ class PretrainConfig:
 
     def validate(self) -> "PretrainConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
-        for name, problem in (*_common_problems(self), *_problems(self)):
+        for name, problem in itertools.chain(_common_problems(self), _problems(self)):
             raise InputError(f"{name}: {problem}")
         return self
 
