@@ -122,5 +122,6 @@ def _draw(found: list[tuple[str, str, PhasePlan]], png: Path) -> None:
         one.xaxis.set_major_formatter("{x:.0f}")
         one.grid(alpha=0.3)
         one.spines[["top", "right"]].set_visible(False)
+    for one in (memory, strong):
         one.legend(frameon=False)
     figure.savefig(png, dpi=120)
