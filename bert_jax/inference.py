@@ -177,7 +177,7 @@ class Bert:
         texts: Texts,
         pooling: Pooling | None = None,
         normalize: bool | None = None,
-        batch_size: int | None = None,
+        batch_tokens: int | None = None,
         progress: bool = False,
     ) -> np.ndarray:
         """A vector for each text, float32 [texts, hidden], in their order.
@@ -186,9 +186,9 @@ class Bert:
         length. What isn't given is as the files of sentence-transformers in the model's folder say; without such files
         "mean", not normalised, and texts are read up to the model's length. What is longer is cut.
 
-        Texts are sorted by length and put together into rows, each seeing itself alone; `batch_size` is the number of
-        tokens in a batch. At most 6 lengths of rows are compiled (up to 512 tokens, `packing.rows_of`), each for a few
-        numbers of rows, and usually two or three shapes for a long list. Any head's model has an encoder to use.
+        Texts are sorted by length and put together into rows, each text seeing itself alone, and rows into batches of
+        `batch_tokens` places (None: 1,024 on a processor, 32,768 elsewhere). A long list compiles two or three shapes;
+        on a processor there are 20 at most, for a model that reads 512 tokens (`packing.rows_of`).
         """
         settings = self._embedding_settings(pooling, normalize)
         longest = min(settings.max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
@@ -196,7 +196,7 @@ class Bert:
         texts = [text.lower() for text in texts] if settings.lowercase else texts
         ids, _ = self._ids(texts, None, longest)
         with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar:
-            vectors = self._embedder(ids, longest, settings.pooling == "mean", batch_size, bar)
+            vectors = self._embedder(ids, longest, settings.pooling == "mean", batch_tokens, bar)
         if settings.normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors

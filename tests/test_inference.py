@@ -95,7 +95,7 @@ def test_order_one_and_none(minilm):
     texts = of_many_lengths(40)
     vectors = minilm.encode(texts)
     np.testing.assert_allclose(minilm.encode(texts[::-1])[::-1], vectors, atol=1e-6)
-    np.testing.assert_allclose(minilm.encode(texts, batch_size=64), vectors, atol=1e-6)
+    np.testing.assert_allclose(minilm.encode(texts, batch_tokens=64), vectors, atol=1e-6)
     assert minilm.encode([]).shape == (0, 384)
     assert minilm.encode("one").shape == (1, 384)
     np.testing.assert_allclose(minilm.encode(texts[3]), vectors[3:4], atol=1e-6)
@@ -113,7 +113,7 @@ def test_few_shapes_are_compiled(monkeypatch):
     bert, rng = small(), random.Random(0)
     for _ in range(40):
         texts = [" ".join(["dog"] * rng.randint(0, 60)) for _ in range(rng.choice([1, 3, 10, 100]))]
-        bert.encode(texts, batch_size=256)
+        bert.encode(texts, batch_tokens=256)
     # Lengths 32 and 48; of the one 1 to 8 rows, of the other 1 to 5.
     assert {length for _, length in traced} == {32, 48}
     assert len(traced) == len(set(traced)) <= 4 + 4
