@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,7 @@ import tyro
 
 import bert_jax
 from bert_jax import cluster, storage, supervisor
-from bert_jax.config import InputError, PretrainConfig, load_config
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, load_config
 
 HELP = """\
 usage: bert-jax COMMAND [options]
@@ -24,11 +25,13 @@ BERT for JAX: pretrain, fine-tune, evaluate, predict, and move weights in and ou
 commands:
   prepare   text -> tokenizer and examples on disk
   pretrain  train a model on them; prepares what is missing, resumes by itself
-  predict   fill-mask: complete sentences with a trained model
+  finetune  train a pretrained model on a task
+  evaluate  a task's scores, or a pretrained model's loss on any text
+  predict   fill-mask, embed: use a trained model on texts
   import    a Hugging Face or google-research folder -> a folder of ours
   export    a model -> a folder of Hugging Face, TensorFlow 1, ONNX or StableHLO
   plan      what a run needs and how long it takes on TPUs that aren't here
-  bench     prepare, pipeline: measured beside a peer, in alternating rounds
+  bench     prepare, pipeline, encode: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
@@ -86,6 +89,7 @@ def _fail(message: str) -> int:
 # The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
 ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
 ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
+OptionalConfigName = Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")]
 
 
 @dataclass(frozen=True)
@@ -179,24 +183,126 @@ class Pretrain(Distributed):
 
 def _pretrain(arguments: list[str]) -> int:
     command = _parse(Pretrain, arguments)
-    if command.distributed:
-        role = supervisor.role()
-        if role is None:
-            place = cluster.find(command.coordinator, command.processes, command.process)
-            return supervisor.supervise(place, ["pretrain", *arguments], command.timeout)
-        supervisor.end_with_parent()
-        if role == supervisor.PREPARE:
-            from bert_jax.data.prepare import is_missing, prepare
 
-            own = storage.path(command.workdir) / "examples"
-            if command.examples_folder is None and is_missing(own):
-                prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
-            return 0
-        supervisor.join()
-    from bert_jax.pretrain import pretrain
+    def prepare_missing() -> None:
+        from bert_jax.data.prepare import is_missing, prepare
 
-    result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
-    return 128 + result.signal if result.signal else 0
+        own = storage.path(command.workdir) / "examples"
+        if command.examples_folder is None and is_missing(own):
+            prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
+
+    def run() -> int:
+        from bert_jax.pretrain import pretrain
+
+        result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
+        return 128 + result.signal if result.signal else 0
+
+    return _together(command, ["pretrain", *arguments], run, prepare_missing)
+
+
+def _together(command: Distributed, arguments: list[str], run: Callable[[], int], prepare: Callable = lambda: None):
+    """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
+    if not command.distributed:
+        return run()
+    role = supervisor.role()
+    if role is None:
+        place = cluster.find(command.coordinator, command.processes, command.process)
+        return supervisor.supervise(place, arguments, command.timeout)
+    supervisor.end_with_parent()
+    if role == supervisor.PREPARE:
+        prepare()
+        return 0
+    supervisor.join()
+    return run()
+
+
+@dataclass(frozen=True)
+class Finetune(Distributed):
+    """Fine-tunes a pretrained model on a task in a workdir, or goes on where it was."""
+
+    workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """Holds the run: checkpoints, metrics, the last scores; with several seeds or rates, a folder for each run."""
+    init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
+    """The pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: OptionalConfigName = None
+    """A config file, or the name of one that ships with bert_jax (none: a table of one's own)."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks, as rte of finetune_glue."""
+    seeds: int = 1
+    """Runs with so many seeds, from the config's on, one after the other; ends in mean and deviation."""
+    learning_rates: tuple[float, ...] = ()
+    """Runs all seeds at each of these rates."""
+    profile: bool = False
+    """Write a trace of a few steps into the workdir."""
+
+
+def _finetune(arguments: list[str]) -> int:
+    command = _parse(Finetune, arguments)
+
+    def run() -> int:
+        from bert_jax.finetune import finetune, sweep
+
+        if command.seeds > 1 or command.learning_rates:
+            summary = sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)
+            return 0 if summary else 128 + signal.SIGTERM
+        result = finetune(command.config, command.init, command.workdir, command.profile)
+        return 128 + result.signal if result.signal else 0
+
+    return _together(command, ["finetune", *arguments], run)
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """Scores a fine-tuned model on its task's files."""
+
+    model: str
+    """A workdir (its best checkpoint), a checkpoint's folder, or a Hugging Face folder."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: OptionalConfigName = None
+    """A config file or name (default: the config that the model was trained with)."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores, predictions, the official submission files, and a page to look at."""
+
+
+@dataclass(frozen=True)
+class EvaluateText:
+    """Measures a pretrained model's loss on the config's corpus."""
+
+    model: str
+    """A workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config: ConfigFields
+    config_name: OptionalConfigName = None
+    """A config file or name (default: the config that the model was trained with)."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores.json."""
+
+
+def _evaluate(arguments: list[str]) -> None:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--config", "--task"):
+        finder.add_argument(flag)
+    named = finder.parse_known_args(arguments)[0]
+    if not named.model:
+        raise InputError("--model: name the model to evaluate")
+    from bert_jax import evaluate, pretrained
+
+    task = {"task": named.task} if named.task else {}
+    found = pretrained.read(named.model)
+    config = load_config(named.config, object, **task) if named.config else evaluate.config_of(found)
+    if config is None:
+        raise InputError(f"{named.model}: doesn't say what it was trained on; give a --config")
+    kind = EvaluateTask if isinstance(config, FinetuneConfig) else EvaluateText
+    command = tyro.cli(kind, prog="bert-jax evaluate", default=kind(named.model, config), args=arguments)
+    output = storage.path(command.output) if command.output else None
+    if kind is EvaluateTask:
+        scores = evaluate.evaluate_task(found, command.config, output)
+    else:
+        scores = evaluate.evaluate_pretraining(found, command.config, output)
+    for name, value in scores.items():
+        print(f"{name}  {value:.4f}")
 
 
 def _tokenizer_of(model: str):
@@ -239,10 +345,13 @@ def _plan(arguments: list[str]) -> None:
 def _parse(command: type, arguments: list[str]):
     """The command with the config that --config names, each of its fields overridden by the flag of its path."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    name = finder.parse_known_args(arguments)[0].config
+    for flag in ("--config", "--task"):
+        finder.add_argument(flag)
+    named = finder.parse_known_args(arguments)[0]
     required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
-    config = load_config(name) if name else PretrainConfig()
+    kind = FinetuneConfig if command is Finetune else PretrainConfig
+    task = {"task": named.task} if named.task and command is Finetune else {}
+    config = load_config(named.config, kind, **task) if named.config else kind()
     default = command(**{**required, "config": config})
     parsed = tyro.cli(command, prog=f"bert-jax {command.__name__.lower()}", default=default, args=arguments)
     parsed.config.validate()
@@ -250,16 +359,56 @@ def _parse(command: type, arguments: list[str]):
 
 
 def _predict(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="bert-jax predict", description="Completes sentences with a trained model.")
-    parser.add_argument("task", choices=["fill-mask"])
-    parser.add_argument("--model", required=True, help="a workdir or a checkpoint's folder")
-    parser.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
-    parser.add_argument("text", nargs="+", help="sentences with [MASK]")
+    parser = argparse.ArgumentParser(prog="bert-jax predict", description="Uses a trained model on texts.")
+    tasks = parser.add_subparsers(dest="task", required=True)
+    fill = tasks.add_parser("fill-mask", help="the most probable tokens for each [MASK]")
+    fill.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
+    embed = tasks.add_parser("embed", help="a vector for each text")
+    default = "as the model's folder says, else"
+    embed.add_argument("--pooling", choices=["mean", "cls"], help=f"of all tokens or [CLS] ({default} mean)")
+    embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=f"to length 1 ({default} not)")
+    for task in (fill, embed):
+        task.add_argument("--model", required=True, help="a workdir, a checkpoint's folder or a Hugging Face folder")
+        task.add_argument("--input", type=Path, metavar="FILE", help="UTF-8, a text on each line")
+        task.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; without it, standard output")
+        task.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+        task.add_argument("text", nargs="*", help="texts; without them and --input, standard input")
     options = parser.parse_args(arguments)
+    _check_predict(options)
+    from bert_jax import predict
+
+    masked = options.task == "fill-mask"
+    total = len(options.text)
+    if options.input:  # Before the model is loaded and anything is written.
+        total = predict.count(options.input, predict.needs_mask if masked else lambda _: None)
     bert = bert_jax.load(options.model)
-    for text in options.text:
+    if masked and options.text and not options.output and sys.stdout.isatty():
+        _print_filled(bert, options.text, options.top)
+        return
+    check = bert.masked_ids if masked else lambda _: None
+    texts = options.text or predict.texts(options.input, check)
+    task = predict.fill_mask(bert, options.top) if masked else predict.embed(bert, options.pooling, options.normalize)
+    predict.run(task, texts, options.output, total or None, progress=not options.text)
+
+
+def _check_predict(options: argparse.Namespace) -> None:
+    if options.text and options.input:
+        raise InputError("give texts, or --input with a file of them, not both")
+    if not options.text and not options.input and sys.stdin.isatty():
+        raise InputError("give texts, --input with a file of them, or pipe them in")
+    if options.output and options.output.exists() and not options.overwrite:
+        raise InputError(f"{options.output}: exists; choose another, or --overwrite")
+    if options.output and not options.output.absolute().parent.is_dir():
+        raise InputError(f"{options.output}: there is no folder {options.output.parent}; make it first")
+    if options.task == "fill-mask" and options.top < 1:
+        raise InputError(f"--top: is {options.top}, must be at least 1")
+
+
+def _print_filled(bert, texts: list[str], top: int) -> None:
+    """As a person reads it."""
+    for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
         print(text)
-        for guesses in bert.fill_mask(text, options.top):
+        for guesses in masks:
             print("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
@@ -312,7 +461,16 @@ def _bench(arguments: list[str]) -> None:
     pipeline.add_argument("--examples", required=True, help="a folder that bert-jax prepare made")
     pipeline.add_argument("--rounds", type=int, default=3)
     pipeline.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
+    encode = what.add_parser("encode", help="sentences to vectors, beside torch with batches sorted by length, and not")
+    encode.add_argument("--model", required=True, help="a Hugging Face folder of a BERT encoder")
+    encode.add_argument("--files", required=True, type=Path, nargs="+", help="UTF-8, a sentence on each line")
+    encode.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
+    if options.what == "encode":
+        from bert_jax.bench_encode import bench_encode
+
+        bench_encode(options.model, options.files, options.rounds)
+        return
     from bert_jax import bench
 
     if options.what == "prepare":
@@ -324,6 +482,8 @@ def _bench(arguments: list[str]) -> None:
 COMMANDS = {
     "prepare": _prepare,
     "pretrain": _pretrain,
+    "finetune": _finetune,
+    "evaluate": _evaluate,
     "predict": _predict,
     "import": _import,
     "export": _export,

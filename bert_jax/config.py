@@ -6,7 +6,9 @@ A file in `configs/` builds a `PretrainConfig`; the command line overrides any f
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -188,6 +190,22 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
+class EmbeddingConfig:
+    """How a model's vectors of texts are made."""
+
+    pooling: Literal["mean", "cls"] = "mean"
+    """mean: of the vectors of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
+    normalize: bool = False
+    """Divide by the length."""
+    max_length: int | None = None
+    """Tokens that are read of a text (None: what the model reads)."""
+    lowercase: bool = False
+    """Before tokenizing."""
+    unknown: str = ""
+    """What the folder asks for and isn't done here."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW as BERT's, or LAMB (arXiv 1904.00962). The step count of the schedule is the sum of the phases'."""
 
@@ -263,13 +281,16 @@ class TaskConfig:
     name: str = "classification"
     """A GLUE task, or classification, regression, squad, ner, srl, swag, multiple_choice."""
     folder: str | None = None
-    """The task's official files, under their own names."""
+    """The task's official files, under their own names; GLUE's may lie in a folder of the task's name in it. None:
+    GLUE's come through TensorFlow Datasets."""
+    data_dir: str | None = None
+    """Where the data sets of TensorFlow Datasets lie (None: the library's own place)."""
     train: str | None = None
     """A file instead of the folder's: CSV, TSV or JSONL, SQuAD's JSON, CoNLL columns."""
     dev: str | None = None
     test: str | None = None
     text_column: str = "text"
-    """Of a CSV, TSV or JSONL file of one's own."""
+    """Of a CSV, TSV or JSONL file of one's own: a name or, of files without a header, a number from 1."""
     pair_column: str | None = None
     """The second text, of pairs."""
     label_column: str = "label"
@@ -313,7 +334,14 @@ class FinetuneConfig:
     """In the encoder and before the head (None: the model's own)."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay="from_warmup"))
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    run: RunConfig = field(default_factory=RunConfig)
+    run: RunConfig = field(default_factory=lambda: RunConfig(log_every=10, keep_last=1))
+    """Evaluated and saved after each epoch."""
+
+    def validate(self) -> "FinetuneConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in itertools.chain(_common_problems(self), _finetuning_problems(self)):
+            raise InputError(f"{name}: {problem}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -338,33 +366,61 @@ class PretrainConfig:
 
     def validate(self) -> "PretrainConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
-        for name, problem in _problems(self):
+        for name, problem in itertools.chain(_common_problems(self), _problems(self)):
             raise InputError(f"{name}: {problem}")
         return self
 
 
-def _problems(c: PretrainConfig):
-    """Yields (field, what is wrong and what to do)."""
+def _at_least(c, low, section, *names):
+    """Yields the fields with a value below `low`."""
+    for name in names:
+        value = getattr(_by_path(c, section), name)
+        if value is not None and value < low:
+            yield f"{section}.{name}" if section else name, f"is {value}, must be at least {low}"
 
-    def at_least(low, section, *names):
-        for name in names:
-            value = getattr(_by_path(c, section), name)
-            if value is not None and value < low:
-                yield f"{section}.{name}" if section else name, f"is {value}, must be at least {low}"
 
-    def share(section, *names):
-        for name in names:
-            value = getattr(_by_path(c, section), name)
-            if not 0 <= value < 1:
-                yield f"{section}.{name}", f"is {value}, must be at least 0 and below 1"
+def _share(c, section, *names):
+    for name in names:
+        value = getattr(_by_path(c, section), name)
+        if value is not None and not 0 <= value < 1:
+            yield f"{section}.{name}".lstrip("."), f"is {value}, must be at least 0 and below 1"
 
+
+def _common_problems(c: "PretrainConfig | FinetuneConfig"):
+    """Yields (field, what is wrong and what to do), of what both kinds of runs have."""
     yield from _type_problems(type(c), c)
-    yield from at_least(0, "", "seed")
+    yield from _at_least(c, 0, "", "seed")
     if c.seed >= 1 << 31:
         yield "seed", f"is {c.seed}, must be below 2**31"
     every = ("log_every", "evaluate_every", "evaluation_batches", "checkpoint_every")
-    yield from at_least(1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
-    yield from at_least(0, "run", "keep_best")
+    yield from _at_least(c, 1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
+    yield from _at_least(c, 0, "run", "keep_best")
+    yield from _at_least(c, 0, "optimizer", "learning_rate", "weight_decay", "warmup_steps")
+    yield from _share(c, "optimizer", "b1", "b2")
+    for name in ("eps", "clip_norm"):
+        if getattr(c.optimizer, name) <= 0:
+            yield f"optimizer.{name}", f"is {getattr(c.optimizer, name)}, must be above 0"
+    for name in ("data", "fsdp", "tensor"):
+        if getattr(c.mesh, name) < 1 and getattr(c.mesh, name) != -1:
+            yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
+
+
+def _finetuning_problems(c: "FinetuneConfig"):
+    if c.task.name not in TASKS:
+        yield "task.name", f"{c.task.name!r} is unknown: {_did_you_mean(c.task.name, TASKS)}"
+    yield from _at_least(c, 8, "", "sequence_length")
+    yield from _at_least(c, 1, "", "batch_size", "evaluation_batch_size")
+    yield from _at_least(c, 1, "task", "train_examples", "query_length", "stride", "n_best", "answer_length")
+    yield from _share(c, "", "warmup", "dropout")
+    if c.epochs <= 0:
+        yield "epochs", f"is {c.epochs}, must be above 0"
+    if c.batch_size % c.run.accumulate_steps:
+        yield "batch_size", f"{c.batch_size} isn't divisible by run.accumulate_steps {c.run.accumulate_steps}"
+
+
+def _problems(c: PretrainConfig):
+    """Those of pretraining alone."""
+    at_least, share = functools.partial(_at_least, c), functools.partial(_share, c)
     yield from share("corpus", "held_out")
     if c.corpus.source == "text" and not c.corpus.files:
         yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
@@ -391,11 +447,6 @@ def _problems(c: PretrainConfig):
         yield "model.num_attention_heads", f"{m.num_attention_heads} doesn't divide hidden_size {m.hidden_size}"
     if c.examples.sentence_pairs and m.type_vocab_size < 2:
         yield "model.type_vocab_size", f"is {m.type_vocab_size}; sentence pairs need 2"
-    yield from at_least(0, "optimizer", "learning_rate", "weight_decay", "warmup_steps")
-    yield from share("optimizer", "b1", "b2")
-    for name in ("eps", "clip_norm"):
-        if getattr(c.optimizer, name) <= 0:
-            yield f"optimizer.{name}", f"is {getattr(c.optimizer, name)}, must be above 0"
     if not c.phases:
         yield "phases", "is empty; a run has at least one phase"
     for i, phase in enumerate(c.phases):
@@ -415,9 +466,6 @@ def _problems(c: PretrainConfig):
     if c.optimizer.warmup_steps >= c.total_steps:
         longest = f"the run has {c.total_steps} steps; shorten the warm-up"
         yield "optimizer.warmup_steps", f"is {c.optimizer.warmup_steps} but {longest}"
-    for name in ("data", "fsdp", "tensor"):
-        if getattr(c.mesh, name) < 1 and getattr(c.mesh, name) != -1:
-            yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
 
 
 def _type_problems(hint, value, where: str = ""):
@@ -487,9 +535,10 @@ def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]
     return found
 
 
-def load_config(name: str) -> PretrainConfig:
+def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
     """The config of a file (`my/config.py`) or of a name that ships with bert_jax (`pretrain_tiny`).
 
+    `kind` is what it must be, a `PretrainConfig` or `FinetuneConfig`; the arguments go to its `get_config`.
     Raises `InputError` where there is none, or where its `get_config()` names an unknown field.
     """
     path = Path(name)
@@ -504,13 +553,14 @@ def load_config(name: str) -> PretrainConfig:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
+        config = module.get_config(**arguments)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:
         raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
-    if not isinstance(config, PretrainConfig):
-        raise InputError(f"{path}: get_config() returned {type(config).__name__}, must return a PretrainConfig")
+    if not isinstance(config, kind):
+        found = type(config).__name__
+        raise InputError(f"{path}: get_config() returned {found}, must return a {kind.__name__} for this command")
     return config
 
 

@@ -43,8 +43,56 @@ model = {model}.from_pretrained(".")
     ]
 
 
+def _in_onnxruntime(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder, with any batch and length:",
+        """```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = session.run(None, dict(inputs))
+```""",
+    ]
+
+
+def _in_jax(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder, with any batch and length, on a processor, GPU or TPU, and without bert_jax:",
+        """```python
+from pathlib import Path
+
+import jax.export
+from safetensors.flax import load_file
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
+weights = load_file("weights.safetensors")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = bert(weights, inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"])
+```
+
+Each shape is compiled once; products are those of float32 everywhere.""",
+    ]
+
+
+def _in_tensorflow(head: HeadConfig) -> list[str]:
+    return [
+        "Names and shapes are those of google-research/bert, which takes it as `--init_checkpoint`. In this folder:",
+        """```python
+import tensorflow as tf
+
+checkpoint = tf.train.load_checkpoint("bert_model.ckpt")
+weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()}
+```""",
+    ]
+
+
 # How it is used, where a few lines say it.
-USE = {"hf": _in_transformers}
+USE = {"hf": _in_transformers, "onnx": _in_onnxruntime, "stablehlo": _in_jax, "tf1": _in_tensorflow}
 
 
 def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict) -> None:

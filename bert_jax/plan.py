@@ -46,6 +46,8 @@ def plan(
     if scaling_folder:
         scaling(config, numbers[0], chosen, scaling_folder)
         return []
+    if json_file and not json_file.parent.is_dir():
+        raise InputError(f"--json {json_file}: there is no folder {json_file.parent}")
     plans = []
     if not try_others:
         print(_head(config, chosen))

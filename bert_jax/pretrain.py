@@ -11,14 +11,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from bert_jax import inference, storage
-from bert_jax.config import VOCABULARY_MULTIPLE, InputError, PretrainConfig, differences, to_dict
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
 from bert_jax.start import Start, read_start
-from bert_jax.training import loop, sharding, steps
+from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_metrics
+from bert_jax.training.program import Program, of_pretraining
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
@@ -63,8 +64,8 @@ def pretrain(
     config = _with_vocabulary(config, data)
     storage.make_folder(workdir)
     _check_shared(workdir)
-    loop_data = _loop_data(data, config, mesh, str(init) if init else None)
-    result = loop.train(config, workdir, mesh, loop_data, start and start.params, profile)
+    training = _training(config, data, mesh, str(init) if init else None)
+    result = loop.train(training, workdir, mesh, start and start.params, profile)
     if jax.process_index() == 0:
         plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
         _report(config, workdir, result)
@@ -154,19 +155,57 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _loop_data(data: Examples, config: PretrainConfig, mesh: Mesh, init: str | None) -> loop.Data:
+def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | None) -> loop.Training:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
     rows = functools.partial(sharding.local_rows, mesh)
-    return loop.Data(
-        train=functools.partial(pipeline.batches, data, config, rows=rows),
-        held_out=functools.partial(pipeline.held_out_batches, data, config, rows=rows),
-        unigram_log_probabilities=data.unigram_log_probabilities(config.model.vocab_size),
-        fingerprint=data.fingerprint,
+    model, settings = of_pretraining(config)
+    unigram = data.unigram_log_probabilities(config.model.vocab_size)
+
+    def evaluation(program: Program) -> loop.Evaluate:
+        step_of = jax.jit(
+            steps.make_evaluation_step(model, unigram),
+            in_shardings=(program.shardings["params"], program.rows),
+            out_shardings=program.everywhere,
+        )
+
+        def evaluate(params, step: int) -> dict[str, float]:
+            """The whole held-out split once, in the shape of the phase that the last step was of."""
+            phase = phase_of(config, max(step - 1, 0))
+            sums: list[dict] = []
+            for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
+                sums.append(step_of(params, batch))
+                loop.await_one(sums)
+            return held_out_means(loop.add_up(sums)) if sums else {}
+
+        return evaluate
+
+    return loop.Training(
+        name="pretrain",
+        model=model,
+        settings=settings,
+        run=config.run,
+        batches=functools.partial(pipeline.batches, data, config, rows=rows),
+        evaluation=evaluation,
+        score=lambda held_out: -held_out["held_out_mlm_loss"] if held_out else None,
+        about={"config": to_dict(config), "examples": data.fingerprint, "init": init},
         tokenizer=data.tokenizer.to_dict(),
-        init=init,
     )
+
+
+def phase_of(config: PretrainConfig, step: int) -> Phase:
+    """The phase that the step (0 is the first) belongs to."""
+    for phase in config.phases:
+        if step < phase.steps:
+            return phase
+        step -= phase.steps
+    raise ValueError("the step is past the last phase")
+
+
+def held_out_means(sums: dict[str, float]) -> dict[str, float]:
+    means = {**losses.means(sums), "unigram_loss": sums["unigram_loss"] / (sums["mlm_count"] + losses.EPSILON)}
+    return {f"held_out_{name}": value for name, value in means.items()}
 
 
 def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:

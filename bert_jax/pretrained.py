@@ -9,7 +9,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import model_card, storage
+from bert_jax import embedding, model_card, storage
 from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig, from_dict, to_dict
 from bert_jax.convert import names
 from bert_jax.convert.report import Report
@@ -32,7 +32,8 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`."""
+    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source` and
+    `embedding`, how its vectors of texts are made."""
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
 
@@ -53,7 +54,8 @@ def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
     """Whose folder it is; None for one of ours, and for any other."""
     if (folder / "config.json").exists():
         return "hf"
-    if (folder / "bert_config.json").exists():
+    # google-research's, or one checkpoint of a training run there.
+    if (folder / "bert_config.json").exists() or folder.with_name(f"{folder.name}.index").exists():
         return "tf1"
     return None
 
@@ -114,12 +116,13 @@ def check_has(model: ModelConfig, head: HeadConfig, kind: str) -> None:
 
 
 def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
-    """The checkpoint of a workdir (its last) or of a checkpoint's folder."""
+    """The checkpoint of a workdir (its last; of a fine-tuning run its best) or of a checkpoint's folder."""
     path = storage.path(model)
     if (path / "checkpoints").exists():
         checkpoints = Checkpoints(path / "checkpoints")
-        if checkpoints.latest is not None:
-            return checkpoints, checkpoints.latest
+        if (latest := checkpoints.latest) is not None:
+            fine_tuned = "head" in checkpoints.about(latest)
+            return checkpoints, (checkpoints.best or latest) if fine_tuned else latest
     elif path.name.isdigit() and path.is_dir():
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
@@ -134,11 +137,13 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
     about = checkpoints.about(step)
     if "config" not in about:
         return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), about["about"]
-    config = from_dict(PretrainConfig, about["config"])
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
-    held_out = {name: value for name, value in rows_at(rows, step).items() if name.startswith("held_out_")}
-    about = {"config": about["config"], "step": step, "metrics": held_out, "init": about.get("init")}
-    return config.model, steps.pretraining_head(config), about
+    scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
+    origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
+    if "head" in about:  # Fine-tuned.
+        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), origin
+    config = from_dict(PretrainConfig, about["config"])
+    return config.model, steps.pretraining_head(config), origin
 
 
 def rows_at(rows: list[dict], step: int) -> dict:
@@ -158,10 +163,11 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    tokenizer = tokenizer_folders.of_folder(folder)
+    tokenizer = tokenizer_folders.of_folder(folder if folder.is_dir() else folder.parent)
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     model, head, params, report = module.read(folder, allow_missing)
     if tokenizer.vocab_size > model.vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
-    return Pretrained(model, head, tokenizer, params, {"source": str(folder)}, report)
+    about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
+    return Pretrained(model, head, tokenizer, params, about, report)

@@ -24,7 +24,7 @@ class Start:
     model: ModelConfig
     tokenizer: tokenizers.Tokenizer
     params: Callable
-    """Reads the parameters, laid out as the tree of shapes that it is called with."""
+    """Reads the parameters in the place of the fresh ones that it is called with, laid out alike."""
 
     def checked(self, config: PretrainConfig) -> PretrainConfig:
         """The config with this model's vocabulary size; raises `InputError` where it describes another model."""
@@ -47,15 +47,16 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
         found = pretrained.read(name)
         model, head, tokenizer = found.model, found.head, found.tokenizer
 
-        def params(shapes):  # Read again, so that they aren't held while examples are prepared.
-            return jax.tree.map(_placed, pretrained.with_head(pretrained.read(name), kind).params, shapes)
+        def params(fresh):  # Read again, so that they aren't held while examples are prepared.
+            return jax.tree.map(placed, pretrained.with_head(pretrained.read(name), kind).params, fresh)
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
         model, head, _ = pretrained.what_it_is(checkpoints, step)
         tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))
 
-        def params(shapes):
-            return checkpoints.restore(step, {"params": shapes})["params"]
+        def params(fresh):
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
+            return checkpoints.restore(step, {"params": like})["params"]
 
     try:
         pretrained.check_has(model, head, kind)
@@ -67,6 +68,6 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     return Start(str(name), model, tokenizer, params)
 
 
-def _placed(array: np.ndarray, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """On the devices that the sharding names, each process putting what its own hold."""
+def placed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """On the devices that another array is on, each process putting what its own hold."""
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.asarray(array[index], like.dtype))

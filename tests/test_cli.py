@@ -1,6 +1,8 @@
 """The command line: what bad input says, that it writes nothing, and a run from text to filled masks."""
 
 import dataclasses
+import json
+import sys
 
 import pytest
 from conftest import small_config, write_corpus
@@ -133,7 +135,7 @@ def test_examples_cut_off_or_of_another_tokenizer_or_length(capsys, place, confi
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "sentencepiece"])
-def test_from_text_to_filled_masks(capsys, place, kind):
+def test_from_text_to_filled_masks(capsys, monkeypatch, place, kind):
     workdir = place / "run"
     flags = ["--tokenizer.kind", kind, "--phases.0.steps", "12"]
     flags += ["--tokenizer.vocab-size", "120"] if kind == "sentencepiece" else []
@@ -141,7 +143,11 @@ def test_from_text_to_filled_masks(capsys, place, kind):
     report = capsys.readouterr().out
     for line in ("held-out masked-LM loss", "unigram's loss", "next-sentence accuracy", "loss.png"):
         assert line in report
-    assert main(["predict", "fill-mask", "--model", str(workdir), "--top", "3", "The [MASK] watches a [MASK]."]) == 0
+    command = ["predict", "fill-mask", "--model", str(workdir), "--top", "3", "The [MASK] watches a [MASK]."]
+    assert main(command) == 0
+    assert [len(guesses) for guesses in json.loads(capsys.readouterr().out)["masks"]] == [3, 3]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(command) == 0
     lines = capsys.readouterr().out.strip().split("\n")
     assert len(lines) == 3 and all(line.count("%") == 3 for line in lines[1:])
     bert = bert_jax.load(workdir / "checkpoints/12")

@@ -3,8 +3,7 @@
 import dataclasses
 import importlib.util
 import json
-import os
-import signal
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +191,7 @@ def test_the_vocabulary_is_the_tokenizers(tmp_path):
         (["v5e:2x4", "--slices", "0"], "--slices 0: must be at least 1"),
         (["v4:2x2x2", "--slices", "2"], "slices of v4 isn't published"),
         pytest.param(["v5e:2x4", "--phase", "2"], "--phase 2: the config has phases 0 to 1", marks=needs_libtpu),
+        pytest.param(["v5e:2x4", "--json", "/no/such/plan.json"], "there is no folder /no/such", marks=needs_libtpu),
         pytest.param(["v5e:2x4", "--mesh.data", "3"], "mesh: 3 x 1 x 1 isn't the number of", marks=needs_libtpu),
         pytest.param(["v5e:4x4", "--phases.0.batch-size", "8"], "phases.0.batch_size: 8 isn't", marks=needs_libtpu),
         pytest.param(["v5e:2x4", "--mesh.tensor", "8"], "mesh.tensor: 8 doesn't divide", marks=needs_libtpu),
@@ -219,13 +219,10 @@ def tiny(**changes):
     return dataclasses.replace(base, model=model, phases=phases, optimizer=optimizer)
 
 
-def crash(*_):
-    os.kill(os.getpid(), signal.SIGSEGV)
-
-
 @needs_libtpu
 def test_a_crash_of_the_compiler_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(phase, "_compiled", crash)
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(phase, "COMPILE", [sys.executable, "-c", crash])
     (crashed,) = plan(tiny(), "v5e:2x2")
     assert crashed.refused == phase.CRASHED and not crashed.fits
     assert "DOESN'T COMPILE" in capsys.readouterr().out
@@ -255,6 +252,19 @@ def test_base_on_eight_chips(tmp_path, capsys):
     assert {c["axes"] for c in sums} == {"data"} and len(sums) == len(found["collectives"])
     assert found["hours"] == pytest.approx(found["times"]["step"] * 100_000 / 3600)
     assert "fits" in printed and "tokens/s" in printed and "Assumed" in printed
+
+
+@pytest.mark.long
+@needs_libtpu
+def test_sliced_parameters_leave_the_rows_where_they_are():
+    """What goes over `fsdp` are parameters and their gradients: no chip gathers the activations of others."""
+    config = dataclasses.replace(tiny(), mesh=MeshConfig(data=1, fsdp=8), phases=(Phase(64, 512, 1000, 8),))
+    (sliced,) = plan(config, "v5e:2x4")
+    (copied,) = plan(dataclasses.replace(config, mesh=MeshConfig(data=8)), "v5e:2x4")
+    assert sliced.memory.parameters < copied.memory.parameters / 7
+    rows = 4 * 512 * 64 * 128  # bytes of one activation of all of them
+    assert max(t.bytes for t in sliced.collectives) < rows / 16
+    assert sliced.compiled_flops < 1.5 * copied.compiled_flops
 
 
 @pytest.mark.long

@@ -130,11 +130,11 @@ def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
     state = {"params": np.ones(3, np.float32)}
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0)):
-        checkpoints.save(step, state, {}, {}, loss and {"held_out_mlm_loss": loss})
+        checkpoints.save(step, state, {}, {}, loss and -loss)
     checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
     assert again.steps == [2, 5]
-    again.save(6, state, {}, {}, {"held_out_mlm_loss": 3.5})
+    again.save(6, state, {}, {}, -3.5)
     again.wait()
     assert (again.steps, again.latest, again.best) == ([2, 6], 6, 2)
     again.close()

@@ -128,7 +128,8 @@ def shapes_of(model: ModelConfig, head: HeadConfig) -> dict[str, jax.ShapeDtypeS
 
 def fresh(model: ModelConfig, head: HeadConfig) -> dict[str, jax.Array]:
     """New parameters by their paths."""
-    return flax.traverse_util.flatten_dict(init_params(make_model(model, head), 0), sep="/")
+    # Compiled as one program, which takes seconds where each operation by itself takes many.
+    return flax.traverse_util.flatten_dict(jax.jit(lambda: init_params(make_model(model, head), 0))(), sep="/")
 
 
 def theirs(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -> Iterator[tuple[str, np.ndarray]]:

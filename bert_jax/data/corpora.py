@@ -202,7 +202,7 @@ def _lines_of_part(part: Part) -> list[str]:
             stream.seek(start)
             text = stream.read(end - start).decode("utf-8" if start else "utf-8-sig")
     except UnicodeDecodeError:
-        raise _not_utf8(Path(part.file)) from None
+        raise not_utf8(Path(part.file)) from None
     except OSError as error:
         raise InputError(f"{part.file}: {error.strerror}") from None
     return [line.strip() for line in text.split("\n")]
@@ -235,14 +235,14 @@ def _lines_of_compressed(file: Path) -> Iterator[str]:
                 number += 1
                 yield line.strip()
     except UnicodeDecodeError:
-        raise _not_utf8(file) from None
+        raise not_utf8(file) from None
     except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{file}, after line {number}: damaged {file.suffix} file ({error})") from None
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
 
 
-def _not_utf8(file: Path) -> InputError:
+def not_utf8(file: Path) -> InputError:
     """Says where a file's first byte is that isn't UTF-8."""
     number = 0
     with OPENERS.get(file.suffix, open)(file, "rb") as stream:

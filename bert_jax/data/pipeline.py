@@ -59,13 +59,13 @@ def batches(examples: Examples, config: PretrainConfig, step: int = 0, rows: Row
 
 
 def held_out_batches(
-    examples: Examples, config: PretrainConfig, phase: Phase, rows: Rows = all_rows
+    examples: Examples, config: PretrainConfig, phase: Phase, rows: Rows = all_rows, split: str = "held_out"
 ) -> Iterator[Batch]:
     """The held-out examples once, in order and with the same masks each time; the last batch is filled with empty rows.
 
     An empty row has weights 0, attention mask 0 and next-sentence label -100.
     """
-    maker = Maker.of(examples, config, phase, "held_out", rows)
+    maker = Maker.of(examples, config, phase, split, rows, evaluation=True)
     count = -(-len(maker.reader) // phase.batch_size)
     return run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
 
@@ -124,11 +124,18 @@ class Maker:
     """The id that each text of a packed row starts with; None where a row is one text."""
 
     @classmethod
-    def of(cls, examples: Examples, config: PretrainConfig, phase: Phase, split: str, rows: Rows = all_rows):
-        held_out = split == "held_out"
+    def of(
+        cls,
+        examples: Examples,
+        config: PretrainConfig,
+        phase: Phase,
+        split: str,
+        rows: Rows = all_rows,
+        evaluation: bool = False,
+    ):
         return cls(
             reader=examples.split(split, phase.sequence_length),
-            masker=Masker.of(config.masking, phase.max_predictions, examples.tokenizer, held_out),
+            masker=Masker.of(config.masking, phase.max_predictions, examples.tokenizer, evaluation),
             seed=config.seed,
             batch_size=phase.batch_size,
             runs=rows(phase.batch_size),

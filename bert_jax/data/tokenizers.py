@@ -37,6 +37,10 @@ class Tokenizer(Protocol):
     def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         """Ids of each text, and where in the text each of them begins."""
 
+    def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        """Ids of each text, and the characters (first, behind the last) that each of them stands for. They ascend; what
+        the tokenizer drops is in no span, and SentencePiece's have the space before a word."""
+
     def encode_masked(self, text: str) -> list[int]:
         """Ids of one text in which each literal [MASK] is the token."""
 
@@ -114,8 +118,10 @@ class WordPiece:
         return ids
 
     def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        encoded = self.backend.encode_batch(texts, add_special_tokens=False)
-        return [(one.ids, [start for start, _ in one.offsets]) for one in encoded]
+        return [(ids, [start for start, _ in spans]) for ids, spans in self.encode_with_spans(texts)]
+
+    def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        return [(one.ids, one.offsets) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
 
     def encode_masked(self, text: str) -> list[int]:
         return _joined(self.encode(text.split(MASK)), self.special_ids[MASK])
@@ -167,8 +173,11 @@ class SentencePiece:
         return self._backend.encode(texts, num_threads=1)
 
     def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        return [(ids, [start for start, _ in spans]) for ids, spans in self.encode_with_spans(texts)]
+
+    def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         encoded = self._backend.encode(texts, return_type="offset_mapping", num_threads=1)
-        return [(one["ids"], [start for start, _ in one["offsets"]]) for one in encoded]
+        return [(one["ids"], one["offsets"]) for one in encoded]
 
     @functools.cached_property
     def _bare(self):

@@ -3,6 +3,8 @@
 Shapes in comments: B batch, S sequence, C choices, K masked positions, H hidden, V vocabulary, padded.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -116,6 +118,7 @@ class Classifier(nn.Module):
 class BertForSequenceClassification(nn.Module):
     """Logits [batch, labels] of a text or a pair, from the pooled [CLS] (paper, section 4.1)."""
 
+    kind: ClassVar[str] = "sequence_classification"
     config: ModelConfig
     labels: int
     dropout: float | None = None
@@ -132,6 +135,7 @@ class BertForSequenceClassification(nn.Module):
 class BertForTokenClassification(nn.Module):
     """Logits [batch, sequence, labels] of each token (paper, section 5.3)."""
 
+    kind: ClassVar[str] = "token_classification"
     config: ModelConfig
     labels: int
     dropout: float | None = None
@@ -148,6 +152,7 @@ class BertForTokenClassification(nn.Module):
 class BertForQuestionAnswering(nn.Module):
     """Logits [batch, sequence, 2] of where an answer starts and ends (paper, section 4.2)."""
 
+    kind: ClassVar[str] = "question_answering"
     config: ModelConfig
 
     def setup(self):
@@ -162,6 +167,7 @@ class BertForQuestionAnswering(nn.Module):
 class BertForMultipleChoice(nn.Module):
     """Logits [batch, choices] of inputs [batch, choices, sequence] (paper, section 4.4)."""
 
+    kind: ClassVar[str] = "multiple_choice"
     config: ModelConfig
     dropout: float | None = None
 

@@ -1,27 +1,29 @@
 """One phase of a config on one mesh: compiled, and what it needs of each chip."""
 
 import dataclasses
-import multiprocessing
 import os
+import pickle
 import re
+import signal
+import subprocess
+import sys
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.config import PretrainConfig
+from bert_jax.config import InputError, PretrainConfig
 from bert_jax.planning import hlo, roofline
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import sharding, steps
 from bert_jax.training.chips import GIB
-from bert_jax.training.program import batch_shapes, make_program
+from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
 NO_ROOM = "no room"
 CRASHED = "libtpu's compiler crashed"
+COMPILE = [sys.executable, "-c", "from bert_jax.planning.phase import main; main()"]
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
 
 
@@ -114,17 +116,27 @@ def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> Phase
     doesn't fit the chips, the batch or the model.
     """
     plan, _ = _outline(config, number, topology)
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
-    try:
-        return pool.submit(_compiled, config, number, topology.name, topology.slices).result()
-    except BrokenProcessPool:
+    asked = pickle.dumps((config, number, topology.name, topology.slices))
+    child = subprocess.run(COMPILE, input=asked, capture_output=True)
+    if child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return dataclasses.replace(plan, refused=CRASHED)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    if child.returncode == -signal.SIGKILL:
+        raise InputError("compiling was killed, as for want of memory; it takes a few GiB of this machine's")
+    if child.returncode:
+        raise RuntimeError(f"compiling ended with {child.returncode}: {child.stderr.decode(errors='replace')[-4000:]}")
+    return pickle.loads(child.stdout)
+
+
+def main() -> None:
+    """The process that compiles: what to from standard input, the plan to standard output."""
+    answer = os.dup(1)
+    os.dup2(2, 1)  # Whatever libtpu prints is no answer.
+    plan = _compiled(*pickle.load(sys.stdin.buffer))
+    with open(answer, "wb") as stream:
+        pickle.dump(plan, stream)
 
 
 def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: int) -> PhasePlan:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libtpu logs that there is no TPU here, and its crashes.
     topology = make_topology(topology_name, slices)
     plan, lowered = _outline(config, number, topology)
     try:
@@ -158,7 +170,7 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     phase = config.phases[number]
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
-    program = make_program(config, mesh)
+    program = make_program(*of_pretraining(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
     with jax.set_mesh(mesh):
         lowered = program.train_step.lower(program.state, batch)

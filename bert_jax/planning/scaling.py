@@ -23,6 +23,7 @@ TOKENS = 4096
 MESHES: dict[str, Callable[[int], MeshConfig]] = {
     "data": lambda n: MeshConfig(n, 1, 1),
     "fsdp": lambda n: MeshConfig(1, n, 1),
+    "data x fsdp 4": lambda n: MeshConfig(n // 4, 4, 1),
     "data x tensor 2": lambda n: MeshConfig(n // 2, 1, 2),
 }
 
@@ -34,19 +35,24 @@ def scaling(config: PretrainConfig, number: int, largest: Topology, folder: Path
     `scaling.json`, `scaling.png` and the tables of `scaling.md` into the folder.
     """
     chip = largest.name.partition(":")[0]
-    sizes = [size for size in SIZES[largest.chip.axes] if math.prod(map(int, size.split("x"))) <= len(largest.devices)]
+    most = math.prod(largest.shape)
+    sizes = [size for size in SIZES[largest.chip.axes] if math.prod(map(int, size.split("x"))) <= most]
     topologies = [make_topology(f"{chip}:{size}") for size in sizes]
     rows = max(TOKENS // config.phases[number].sequence_length, 1)
     jobs = [("strong", "data", t, config.phases[number].batch_size) for t in topologies]
-    for name in MESHES:
-        # All meshes of one chip are the same.
-        jobs += [("weak", name, t, rows * len(t.devices)) for t in topologies if name == "data" or len(t.devices) > 1]
+    for topology in topologies:
+        chips = len(topology.devices)
+        divisions: dict[MeshConfig, str] = {}  # Of few chips, several are the same.
+        for name, mesh in MESHES.items():
+            if math.prod(vars(mesh(chips)).values()) == chips:
+                divisions.setdefault(mesh(chips), name)
+        jobs += [("weak", name, topology, rows * chips) for name in divisions.values()]
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
         plans = list(pool.map(lambda job: _planned(config, number, *job), jobs))
     found = [(kind, name, plan) for (kind, name, _, _), plan in zip(jobs, plans, strict=True) if plan]
     folder.mkdir(parents=True, exist_ok=True)
-    rows_ = [{"scaling": kind, "division": name, **plan.to_dict()} for kind, name, plan in found]
-    (folder / "scaling.json").write_text(json.dumps(rows_, indent=1) + "\n")
+    values = [{"scaling": kind, "division": name, **plan.to_dict()} for kind, name, plan in found]
+    (folder / "scaling.json").write_text(json.dumps(values, indent=1) + "\n")
     (folder / "scaling.md").write_text(_tables(found))
     _draw(found, folder / "scaling.png")
     print(_tables(found), end="")
@@ -91,32 +97,30 @@ def _tables(found: list[tuple[str, str, PhasePlan]]) -> str:
 
 def _draw(found: list[tuple[str, str, PhasePlan]], png: Path) -> None:
     figure = Figure(figsize=(11, 8), layout="constrained")
-    (memory, network), (weak, strong) = figure.subplots(2, 2)
-    one = [p for kind, name, p in found if kind == "weak" and name == "data" and p.chips == 1]
+    (memory, network), (weak, strong) = axes = figure.subplots(2, 2)
     for i, name in enumerate(MESHES):
-        plans = [*one * (name != "data"), *(p for kind, n, p in found if kind == "weak" and n == name)]
+        plans = [p for kind, n, p in found if kind == "weak" and n == name]
         style = dict(color=f"C{i}", marker="o", markersize=4, label=name)
-        chips = [p.chips for p in plans]
-        memory.plot(chips, [p.memory.total / GIB for p in plans], **style)
-        network.plot(chips, [traffic(p) / 1e6 for p in plans], **style)
-        weak.plot(chips, [p.tokens_per_second / p.chips for p in plans], **style)
+        memory.plot([p.chips for p in plans], [p.memory.total / GIB for p in plans], **style)
+        plans = [p for p in plans if p.times]
+        network.plot([p.chips for p in plans], [traffic(p) / 1e6 for p in plans], **style)
+        weak.plot([p.chips for p in plans], [p.tokens_per_second / p.chips / 1e3 for p in plans], **style)
     plans = [p for kind, _, p in found if kind == "strong" and p.times]
     chips = [p.chips for p in plans]
-    strong.plot(chips, [p.tokens_per_second for p in plans], color="C0", marker="o", markersize=4, label="data")
-    ideal = [plans[0].tokens_per_second * n / chips[0] for n in chips]
+    strong.plot(chips, [p.tokens_per_second / 1e6 for p in plans], marker="o", markersize=4, label="data")
+    ideal = [plans[0].tokens_per_second * n / chips[0] / 1e6 for n in chips]
     strong.plot(chips, ideal, color="0.6", linestyle="--", label="in proportion")
-    strong.set_yscale("log", base=2)
-    phase = found[0][2]
-    tokens = f"{TOKENS:,} tokens a chip"
-    memory.set(title=f"memory of a chip (GiB), {tokens}", ylim=(0, None))
-    network.set(title=f"through collectives, a chip and step (MB), {tokens}", ylim=(0, None))
-    weak.set(title=f"weak scaling: tokens/s a chip, {tokens}", ylim=(0, None))
-    strong.set(title=f"strong scaling: tokens/s, batch {plans[0].batch_size} x {phase.sequence_length}")
-    for axes in (memory, network, weak, strong):
-        axes.set_xscale("log", base=2)
-        axes.set(xlabel="chips", xticks=chips if axes is strong else [p.chips for _, n, p in found if n == "data"])
-        axes.xaxis.set_major_formatter("{x:.0f}")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    strong.set_yscale("log")
+    memory.axhline(plans[0].memory.hbm / GIB, color="0.6", linestyle="--", label="HBM")
+    memory.set(title="GiB a chip", ylim=(0, None))
+    network.set(title="MB through collectives, a chip and step", ylim=(0, None))
+    weak.set(title=f"thousand tokens/s a chip, at {TOKENS:,} tokens a chip", ylim=(0, None))
+    strong.set(title=f"million tokens/s, batch {plans[0].batch_size} x {plans[0].sequence_length}")
+    for one in axes.flat:
+        one.set_xscale("log", base=2)
+        one.set(xlabel="chips", xticks=sorted({p.chips for _, _, p in found}))
+        one.xaxis.set_major_formatter("{x:.0f}")
+        one.grid(alpha=0.3)
+        one.spines[["top", "right"]].set_visible(False)
+        one.legend(frameon=False)
     figure.savefig(png, dpi=120)

@@ -11,7 +11,7 @@ from bert_jax.config import InputError, MeshConfig, ModelConfig, PretrainConfig
 from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology
 from bert_jax.training import sharding
-from bert_jax.training.program import make_program
+from bert_jax.training.program import make_program, of_pretraining
 
 # Larger ones pay for models far larger than BERT.
 TENSOR = (2, 4)
@@ -77,7 +77,7 @@ class _Tries:
     def possible(self) -> bool:
         """Whether the mesh divides the model; nothing is compiled."""
         try:
-            make_program(self._config, sharding.make_mesh(self.mesh, self._topology.devices))
+            make_program(*of_pretraining(self._config), sharding.make_mesh(self.mesh, self._topology.devices))
         except InputError:
             return False
         return True

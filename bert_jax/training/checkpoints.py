@@ -17,7 +17,7 @@ from bert_jax.training.sharding import path_name
 # parts of a batch have dropout of their own.
 MAY_CHANGE = ("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll", "model.remat")
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
-BEST_BY = "held_out_mlm_loss"
+SCORE = "score"
 
 logging.getLogger("absl").setLevel(logging.ERROR)
 policies = ocp.checkpoint_managers.preservation_policy
@@ -27,7 +27,7 @@ class Checkpoints:
     """The checkpoints in a folder, each holding `state` (arrays), `about` and `tokenizer` (JSON).
 
     `about` is what says whether a run goes on with it: `config` (as a dict) and `examples` (their fingerprint).
-    The last `keep_last` are kept and the `keep_best` with the lowest held-out loss. Open for `writing`, it removes what
+    The last `keep_last` are kept and the `keep_best` with the highest score. Open for `writing`, it removes what
     a save that was killed left behind; `host_arrays` of numpy are then written as they lie there, in no memory of their
     own, and must not change before `close`.
     """
@@ -39,13 +39,12 @@ class Checkpoints:
         metric = dict(n=run.keep_best, keep_checkpoints_without_metrics=False)
         keep = [
             policies.LatestN(run.keep_last),
-            policies.BestN(get_metric_fn=lambda metrics: metrics[BEST_BY], reverse=True, **metric),
+            policies.BestN(get_metric_fn=lambda metrics: metrics[SCORE], **metric),
         ]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy(keep),
             # Orbax writes the metrics down, and so knows them after a restart, only where it has a best_fn too.
-            best_fn=lambda metrics: metrics[BEST_BY],
-            best_mode="min",
+            best_fn=lambda metrics: metrics[SCORE],
             create=False,
             cleanup_tmp_directories=writing,
         )
@@ -59,15 +58,15 @@ class Checkpoints:
         self._options = dict(options=options, item_handlers=handlers)
         self._manager = ocp.CheckpointManager(self.folder, **self._options) if self.folder.is_dir() else None
 
-    def save(self, step: int, state: Any, about: dict, tokenizer: dict, metrics: dict | None) -> None:
-        """Starts to write; returns once the arrays are copied. With a held-out loss it is a candidate for best."""
+    def save(self, step: int, state: Any, about: dict, tokenizer: dict, score: float | None) -> None:
+        """Starts to write; returns once the arrays are copied. With a score it is a candidate for best."""
         if self._manager is None:
             storage.make_folder(self.folder)
             self._manager = ocp.CheckpointManager(self.folder, **self._options)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
         )
-        self._manager.save(step, args=items, metrics=metrics if metrics and BEST_BY in metrics else None)
+        self._manager.save(step, args=items, metrics=None if score is None else {SCORE: score})
 
     def wait(self) -> None:
         """Until what was saved is on disk."""
@@ -88,10 +87,10 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """The step with the lowest held-out loss among those kept; None where none was measured."""
-        losses = {step: self._manager.metrics(step) for step in self.steps}
-        measured = {step: values[BEST_BY] for step, values in losses.items() if values}
-        return min(measured, key=measured.get) if measured else None
+        """The step with the highest score among those kept; None where none has one."""
+        found = {step: self._manager.metrics(step) for step in self.steps}
+        scores = {step: values[SCORE] for step, values in found.items() if values}
+        return max(scores, key=scores.get) if scores else None
 
     def about(self, step: int) -> dict:
         return self._json(step, "about")

@@ -2,14 +2,15 @@
 
 import contextlib
 import dataclasses
-import functools
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -17,12 +18,12 @@ from jax.sharding import Mesh
 from tqdm import tqdm
 
 from bert_jax import storage
-from bert_jax.config import InputError, Phase, PretrainConfig, to_dict
+from bert_jax.config import InputError, RunConfig
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import schedule
-from bert_jax.training.program import make_program
+from bert_jax.training.program import Program, Settings, make_program
 from bert_jax.training.sharding import global_batch
 
 Batch = dict[str, np.ndarray]
@@ -33,20 +34,27 @@ AHEAD = 2
 PROFILED = range(5, 10)
 
 
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What the loop asks of the data: batches as numpy arrays, of this process's rows."""
+# Scores of the parameters, after so many steps: by name, as they are logged.
+Evaluate = Callable[[Any, int], dict[str, float]]
 
-    train: Callable[[int], Iterator[Batch]]
-    """From a step (0 is the first) to the last."""
-    held_out: Callable[[Phase], Iterator[Batch]]
-    """The whole held-out split once, in the phase's shape."""
-    unigram_log_probabilities: np.ndarray
-    """[vocabulary] of the training split."""
-    fingerprint: str
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """What the loop is asked to do."""
+
+    name: str
+    """Of the command, for the progress bar."""
+    model: nn.Module
+    settings: Settings
+    run: RunConfig
+    batches: Callable[[int], Iterator[Batch]]
+    """From a step (0 is the first) to the last: numpy arrays, of the rows that this process holds."""
+    evaluation: Callable[[Program], Evaluate]
+    score: Callable[[dict[str, float]], float | None]
+    """Of an evaluation; the checkpoint with the highest is kept. None: there is nothing to compare."""
+    about: dict
+    """What a checkpoint says of the run: `config`, `examples`, `init` (where the first parameters came from), ..."""
     tokenizer: dict
-    init: str | None = None
-    """What the first parameters were taken from, to be written down."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,59 +63,42 @@ class Result:
 
     step: int
     held_out: dict[str, float]
-    """Means over the held-out split after the last step; empty where nothing is held out or the run was stopped."""
+    """The evaluation after the last step; empty where there is nothing to evaluate on, or the run was stopped."""
     signal: int | None = None
     """The signal that stopped it early."""
     best: int | None = None
-    """The step of the checkpoint with the lowest held-out loss."""
+    """The step of the checkpoint with the highest score."""
 
 
-def train(
-    config: PretrainConfig, workdir: Path, mesh: Mesh, data: Data, init: Callable | None = None, profile: bool = False
-) -> Result:
-    """Trains to the config's last step, resuming from the workdir's last checkpoint where there is one.
+def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None = None, profile: bool = False) -> Result:
+    """Trains to the last step, resuming from the workdir's last checkpoint where there is one.
 
-    `init` gives the parameters to start from, laid out as the tree of shapes that it is called with. Raises
+    `init` turns fresh parameters into those to start from, laid out alike. Raises
     `InputError` where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM
     save first.
     """
-    # ---- Model and optimizer; the state's shapes and where each part of it lies --------------------------------
-    program = make_program(config, mesh)
-    shapes = program.state
+    # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
+    program = make_program(training.model, training.settings, mesh)
+    train_step = program.train_step
+    evaluate = training.evaluation(program)
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
-    about = {"config": to_dict(config), "examples": data.fingerprint, "init": data.init}
-    checkpoints = Checkpoints(workdir / "checkpoints", config.run, writing=True)
+    run, about = training.run, training.about
+    checkpoints = Checkpoints(workdir / "checkpoints", run, writing=True)
     if checkpoints.latest is not None:
         saved = checkpoints.about(checkpoints.latest)
         check_same_run(saved, about, workdir)
-        about["init"] = saved.get("init")
-        state = checkpoints.restore(checkpoints.latest, shapes)
+        about = {**about, "init": saved["init"]}
+        state = checkpoints.restore(checkpoints.latest, program.state)
     else:
         state = program.init()
         if init is not None:
-            state["params"] = init(shapes["params"])
+            state["params"] = init(state["params"])
     step = int(state["step"])
 
-    # ---- The jitted steps -----------------------------------------------------------------------------------------
-    put = functools.partial(global_batch, mesh)
-    train_step = program.train_step
-    evaluation_step = jax.jit(
-        steps.make_evaluation_step(program.model, data.unigram_log_probabilities),
-        in_shardings=(program.shardings["params"], program.rows),
-        out_shardings=program.everywhere,
-    )
-
-    def evaluate(phase: Phase) -> dict[str, float]:
-        sums: list[dict] = []
-        for batch in _on_device(data.held_out(phase), put):
-            sums.append(evaluation_step(state["params"], batch))
-            _await(sums)
-        return _held_out_means(_add_up(sums)) if sums else {}
-
     # ---- The loop -------------------------------------------------------------------------------------------------
-    run, total, started = config.run, config.total_steps, step
-    learning_rate = schedule(config.optimizer, total)
+    total, started = training.settings.steps, step
+    learning_rate = schedule(training.settings.optimizer, total)
     metrics = Metrics(workdir, step)
     held_out: dict[str, float] = {}
     with (
@@ -116,20 +107,20 @@ def train(
         contextlib.closing(checkpoints),
         contextlib.closing(metrics),
         _Trace(workdir / "profile" if profile else None) as trace,
-        tqdm(total=total, initial=step, desc="pretrain", unit=" steps", dynamic_ncols=True) as bar,
+        tqdm(total=total, initial=step, desc=training.name, unit=" steps", dynamic_ncols=True) as bar,
     ):
         pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
-        clock, compiled = _Clock(), None
-        for batch in _on_device(data.train(step), put):
-            phase = _phase_of(config, step)
+        clock, compiled = _Clock(), set()
+        for batch in on_device(training.batches(step), mesh):
             state, values = train_step(state, batch)
             pending.append(values)
-            clock.tokens += phase.batch_size * phase.sequence_length
-            if phase is not compiled:  # The first step of a shape compiles: not the speed of training.
+            clock.count(batch["input_ids"].size, steps.model_flops(training.model.config, batch))
+            if (shape := batch["input_ids"].shape) not in compiled:
+                # The first step of a shape compiles: not the speed of training.
                 jax.block_until_ready(values)
                 clock.lap()
-                compiled = phase
-            _check_finite(_await(pending), step, run.max_skipped_updates)
+                compiled.add(shape)
+            _check_finite(await_one(pending), step, run.max_skipped_updates)
             step += 1
             bar.update()
             trace.after(step - started, values)
@@ -138,48 +129,40 @@ def train(
             evaluated = step % run.evaluate_every == 0 or last
             saved = step % run.checkpoint_every == 0 or last or stopped
             if evaluated or saved or step % run.log_every == 0:
-                row = _row(config, phase, pending, clock, step, learning_rate)
+                row = _row(pending, clock, step, learning_rate)
                 _check_finite(pending[-1], step, run.max_skipped_updates)
                 with clock.paused():
-                    held_out = evaluate(phase) if evaluated else {}
+                    held_out = evaluate(state["params"], step) if evaluated else {}
                 metrics.write(step, {**row, **held_out})
                 bar.set_postfix_str(_postfix(row))
                 pending = []
             if saved:
                 with clock.paused():
-                    checkpoints.save(step, state, about, data.tokenizer, held_out if evaluated else None)
+                    score = training.score(held_out) if evaluated else None
+                    checkpoints.save(step, state, about, training.tokenizer, score)
             if saved or evaluated:
                 with clock.paused():
                     metrics.upload()
             if stopped:
                 break
         if step == started and step == total:  # The run was done already.
-            held_out = evaluate(config.phases[-1])
+            held_out = evaluate(state["params"], step)
         checkpoints.wait()
         best = checkpoints.best
     return Result(step, held_out, interrupt.signal if step < total else None, best)
 
 
-def _on_device(batches: Iterator[Batch], put: Callable[[Batch], dict]) -> Iterator[dict[str, jax.Array]]:
+def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
     """The batches as global arrays, `AHEAD` of them on their way while one is worked on."""
     waiting: deque = deque()
     for batch in batches:
-        waiting.append(put(batch))
+        waiting.append(global_batch(mesh, batch))
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting
 
 
-def _phase_of(config: PretrainConfig, step: int) -> Phase:
-    """The phase that the step (0 is the first) belongs to."""
-    for phase in config.phases:
-        if step < phase.steps:
-            return phase
-        step -= phase.steps
-    raise ValueError("the step is past the last phase")
-
-
-def _await(values: list[dict]) -> dict | None:
+def await_one(values: list[dict]) -> dict | None:
     """The last of the values that must be there by now: waited for, so that the device is never far behind."""
     return jax.block_until_ready(values[-1 - AHEAD]) if len(values) > AHEAD else None
 
@@ -195,21 +178,16 @@ def _check_finite(values: dict | None, step: int, most: int) -> None:
         )
 
 
-def _add_up(sums: list[dict]) -> dict[str, float]:
+def add_up(sums: list[dict]) -> dict[str, float]:
     """Over the steps with a finite loss; over all where there is none."""
     values = jax.device_get(sums)
-    values = [v for v in values if np.isfinite(v["mlm_loss"])] or values
+    values = [v for v in values if np.isfinite(losses.means(v)["loss"])] or values
     return {name: float(np.sum([v[name] for v in values], dtype=np.float64)) for name in values[0]}
 
 
-def _held_out_means(sums: dict[str, float]) -> dict[str, float]:
-    means = {**losses.means(sums), "unigram_loss": sums["unigram_loss"] / (sums["mlm_count"] + losses.EPSILON)}
-    return {f"held_out_{name}": value for name, value in means.items()}
-
-
-def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clock", step: int, learning_rate) -> dict:
+def _row(pending: list[dict], clock: "_Clock", step: int, learning_rate) -> dict:
     """The means over the steps since the last row, and the last step's gradient norm and learning rate."""
-    sums = _add_up(pending)
+    sums = add_up(pending)
     last = jax.device_get(pending[-1])
     skipped = int(last["skipped_updates"])
     row = losses.means(sums) | {
@@ -218,19 +196,20 @@ def _row(config: PretrainConfig, phase: Phase, pending: list[dict], clock: "_Clo
         "learning_rate": float(learning_rate(max(step - 1 - skipped, 0))),
         "skipped_updates": skipped,
     }
-    speed = clock.lap()
-    if speed is None:
+    lap = clock.lap()
+    if lap is None:
         return row
-    row["tokens_per_second"] = speed
-    row["text_tokens_per_second"] = speed * sums["tokens"] / sums["places"]  # Without padding.
+    row["tokens_per_second"], flops = lap
+    row["text_tokens_per_second"] = row["tokens_per_second"] * sums["tokens"] / sums["places"]  # Without padding.
     if peak := peak_flops():
-        flops = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
-        row["model_flops_utilisation"] = flops * speed / peak
+        row["model_flops_utilisation"] = flops / peak
     return row
 
 
 def _postfix(row: dict) -> str:
-    parts = [f"loss {row['loss']:.3f}", f"MLM {row['mlm_accuracy']:.1%}", f"lr {row['learning_rate']:.1e}"]
+    parts = [f"loss {row['loss']:.3f}"]
+    parts += [f"{name.upper()} {row[f'{name}_accuracy']:.1%}" for name in ("mlm", "label") if f"{name}_accuracy" in row]
+    parts.append(f"lr {row['learning_rate']:.1e}")
     if "tokens_per_second" in row:
         parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
     return ", ".join(parts)
@@ -265,17 +244,22 @@ class _Trace:
 
 
 class _Clock:
-    """Tokens a second of training alone."""
+    """Tokens and operations a second of training alone."""
 
     def __init__(self):
-        self.tokens = 0
+        self._tokens, self._flops = 0, 0.0
         self._start = time.perf_counter()
 
-    def lap(self) -> float | None:
+    def count(self, tokens: int, flops: float) -> None:
+        self._tokens += tokens
+        self._flops += flops
+
+    def lap(self) -> tuple[float, float] | None:
         """Since the lap before; None where nothing was done since."""
         now = time.perf_counter()
-        speed = self.tokens / (now - self._start) if self.tokens else None
-        self.tokens, self._start = 0, now
+        seconds = now - self._start
+        speed = (self._tokens / seconds, self._flops / seconds) if self._tokens else None
+        self._tokens, self._flops, self._start = 0, 0.0, now
         return speed
 
     @contextlib.contextmanager

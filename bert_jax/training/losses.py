@@ -18,6 +18,33 @@ def next_sentence_sums(logits, batch) -> dict:
     return _sums("nsp", logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
 
 
+def label_sums(kind: str, logits, labels) -> dict:
+    """Sums over what has a label, for a head's kind: `labels` are as its logits without the last axis.
+
+    question_answering: logits [B, S, 2] and labels [B, 2], where the answer starts and ends; the loss is the mean of
+    both. One logit [B, 1] is a regression to labels [B], with the squared error. Below 0 (or not a number): no label.
+    """
+    if kind == "question_answering":
+        logits = jnp.swapaxes(logits, 1, 2)  # [B, S, 2] -> [B, 2, S]
+    if kind == "sequence_classification" and logits.shape[-1] == 1:
+        there = ~jnp.isnan(labels)
+        errors = jnp.where(there, logits[..., 0] - jnp.where(there, labels, 0), 0)
+        return {"label_loss": jnp.sum(errors**2), "label_count": jnp.sum(there, dtype=jnp.float32)}
+    return _sums("label", logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
+
+
+def counts(batch) -> dict:
+    """What divides each loss of a batch; known before any part of it is computed."""
+    if "labels" in batch:
+        labels = batch["labels"]
+        there = ~jnp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else labels >= 0
+        return {"label": jnp.sum(there) + EPSILON}
+    return {
+        "mlm": jnp.sum(batch["masked_lm_weights"]) + EPSILON,
+        "nsp": jnp.sum(batch["next_sentence_labels"] >= 0) + EPSILON,
+    }
+
+
 def _sums(task: str, logits, labels, weights) -> dict:
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     # The label's score is the highest: over a whole vocabulary, cheaper than an argmax.
@@ -30,11 +57,12 @@ def _sums(task: str, logits, labels, weights) -> dict:
 
 
 def means(sums: dict) -> dict:
-    """`loss`, `mlm_loss`, `mlm_accuracy` and, with a next-sentence head, `nsp_loss`, `nsp_accuracy`."""
+    """The sum of all losses as `loss`, and of each task (mlm, nsp, label) its `_loss` and `_accuracy`."""
     result = {}
-    for task in ("mlm", "nsp"):
+    for task in ("mlm", "nsp", "label"):
         if f"{task}_loss" in sums:
             count = sums[f"{task}_count"] + EPSILON
             result[f"{task}_loss"] = sums[f"{task}_loss"] / count
-            result[f"{task}_accuracy"] = sums[f"{task}_correct"] / count
-    return {"loss": result["mlm_loss"] + result.get("nsp_loss", 0.0), **result}
+            if f"{task}_correct" in sums:
+                result[f"{task}_accuracy"] = sums[f"{task}_correct"] / count
+    return {"loss": sum(value for name, value in result.items() if name.endswith("_loss")), **result}

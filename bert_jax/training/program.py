@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import Phase, PretrainConfig
+from bert_jax.config import OptimizerConfig, Phase, PretrainConfig
 from bert_jax.model import BertForPreTraining
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
@@ -17,8 +18,24 @@ from bert_jax.training.sharding import batch_sharding, state_shardings
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What a training step depends on besides the model."""
+
+    seed: int
+    optimizer: OptimizerConfig
+    steps: int
+    """Of the whole run, for the schedule."""
+    accumulate_steps: int = 1
+
+
+def of_pretraining(config: PretrainConfig) -> tuple[BertForPreTraining, Settings]:
+    settings = Settings(config.seed, config.optimizer, config.total_steps, config.run.accumulate_steps)
+    return steps.make_model(config), settings
+
+
+@dataclass(frozen=True)
 class Program:
-    model: BertForPreTraining
+    model: nn.Module
     optimizer: optax.GradientTransformation
     state: Any
     """The train state's shapes and types, each with its sharding (`jax.ShapeDtypeStruct`)."""
@@ -34,19 +51,18 @@ class Program:
     """`(state, batch) -> (state, metrics)`, jitted; the state given is used up."""
 
 
-def make_program(config: PretrainConfig, mesh: Mesh) -> Program:
+def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
     """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet."""
-    model = steps.make_model(config)
-    optimizer = make_optimizer(config.optimizer, config.total_steps)
+    optimizer = make_optimizer(settings.optimizer, settings.steps)
 
     def fresh_state():
-        return steps.init_state(model, optimizer, config.seed)
+        return steps.init_state(model, optimizer, settings.seed)
 
     shapes = jax.eval_shape(fresh_state)
     shardings = state_shardings(mesh, shapes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     train_step = jax.jit(
-        steps.make_train_step(model, optimizer, config.seed, config.run.accumulate_steps),
+        steps.make_train_step(model, optimizer, settings.seed, settings.accumulate_steps),
         donate_argnums=0,
         in_shardings=(shardings, rows),
         out_shardings=(shardings, everywhere),

@@ -3,6 +3,9 @@
 A train state is a plain dict: `params`, `opt_state`, and `step`, the number of steps done.
 """
 
+import math
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,27 +28,35 @@ def make_model(config: PretrainConfig) -> BertForPreTraining:
     return models.make_model(config.model, pretraining_head(config))
 
 
-def init_state(model: BertForPreTraining, optimizer: optax.GradientTransformation, seed: int) -> dict:
+def init_state(model: nn.Module, optimizer: optax.GradientTransformation, seed: int) -> dict:
     """A fresh state; to be jitted with output shardings, so that each device makes only what it holds."""
     params = init_params(model, seed)
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
-def loss_sums(model: BertForPreTraining, params, batch, dropout_key=None) -> dict:
-    """Sums and counts of a batch's losses; with dropout where a key is given."""
-    mlm_logits, nsp_logits = model.apply(
+def forward(model: nn.Module, params, batch, dropout_key=None):
+    """A head's outputs for a batch; with dropout where a key is given."""
+    return model.apply(
         {"params": params},
-        *(batch[name] for name in MODEL_INPUTS),
-        **{name: batch[name] for name in PACKED_INPUTS if name in batch},
+        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS) if name in batch},
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
+
+
+def loss_sums(model: nn.Module, params, batch, dropout_key=None) -> dict:
+    """Sums and counts of a batch's losses, and how many of its places are tokens."""
+    outputs = forward(model, params, batch, dropout_key)
     mask = batch["attention_mask"]
-    sums = {"tokens": jnp.sum(mask), "places": jnp.array(mask.size), **losses.masked_lm_sums(mlm_logits, batch)}
+    sums = {"tokens": jnp.sum(mask), "places": jnp.array(mask.size)}
+    if "labels" in batch:
+        return {**sums, **losses.label_sums(model.kind, outputs, batch["labels"])}
+    mlm_logits, nsp_logits = outputs
+    sums |= losses.masked_lm_sums(mlm_logits, batch)
     return sums if nsp_logits is None else {**sums, **losses.next_sentence_sums(nsp_logits, batch)}
 
 
-def make_train_step(model: BertForPreTraining, optimizer: optax.GradientTransformation, seed: int, parts: int = 1):
+def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, seed: int, parts: int = 1):
     """`train_step(state, batch) -> (state, metrics)`; metrics are float32 scalars, the sums among them undivided.
 
     With `parts` above 1 the batch is computed in as many parts, one after the other, and updated once.
@@ -55,12 +66,11 @@ def make_train_step(model: BertForPreTraining, optimizer: optax.GradientTransfor
         params = state["params"]
         dropout_key = jax.random.fold_in(jax.random.key(seed), state["step"])
         # The whole batch's counts divide every part's sums, so that the parts' gradients just add up.
-        mlm_count = jnp.sum(batch["masked_lm_weights"]) + losses.EPSILON
-        nsp_count = jnp.sum(batch["next_sentence_labels"] >= 0) + losses.EPSILON
+        counts = losses.counts(batch)
 
         def part_loss(params, part, key):
             sums = loss_sums(model, params, part, key)
-            return sums["mlm_loss"] / mlm_count + sums.get("nsp_loss", 0.0) / nsp_count, sums
+            return sum(sums[f"{task}_loss"] / n for task, n in counts.items() if f"{task}_loss" in sums), sums
 
         gradient = jax.grad(part_loss, has_aux=True)
         if parts == 1:
@@ -97,6 +107,13 @@ def make_evaluation_step(model: BertForPreTraining, unigram_log_probabilities):
         return {**loss_sums(model, params, batch), "unigram_loss": jnp.sum(unigram * batch["masked_lm_weights"])}
 
     return evaluation_step
+
+
+def model_flops(model: ModelConfig, batch) -> float:
+    """The same for a batch, or its shapes; a head's own products, but for the vocabulary's, aren't counted."""
+    tokens, length = math.prod(batch["input_ids"].shape), batch["input_ids"].shape[-1]
+    predictions = batch["masked_lm_positions"].shape[-1] if "masked_lm_positions" in batch else 0
+    return tokens * model_flops_per_token(model, length, predictions)
 
 
 def model_flops_per_token(model: ModelConfig, length: int, predictions: int) -> float:

@@ -1,0 +1,201 @@
+"""A graph in ONNX, made node by node: it runs in onnxruntime and other runtimes, at any batch and length.
+
+Weights keep the names and shapes of Hugging Face's torch models; a runtime transposes them once, when it loads them.
+Shapes in comments: B batch, C choices, S sequence, N heads, D = H / N, H hidden.
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from bert_jax.config import HeadConfig, InputError, ModelConfig
+from bert_jax.convert import names
+from bert_jax.model.encoder import MASK_ADDER
+
+INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+OPSET = 17  # The first with LayerNormalization.
+# A protocol buffer holds less than 2 GiB; the weights of a larger model lie in a file beside it.
+LARGEST_FILE = (1 << 31) - (1 << 24)
+
+
+def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
+    """Writes model.onnx and, where the weights don't fit into it, model.onnx.data.
+
+    Inputs are int64 [batch, sequence] (multiple choice: [batch, choices, sequence]), outputs float32; all are named as
+    in Hugging Face's exports. A classifier's labels are in the metadata, as JSON. Raises `InputError` where the package
+    onnx is missing.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError:
+        raise InputError("--format onnx needs the package onnx; pip install 'bert-jax[onnx]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = dict(names.theirs(params, model, head, "hf"))
+    aside = {}
+    if sum(array.nbytes for array in weights.values()) > LARGEST_FILE:
+        aside = dict(save_as_external_data=True, location="model.onnx.data")
+        (folder / "model.onnx.data").unlink(missing_ok=True)  # It would be appended to.
+    onnx.save_model(_model(model, head, weights), folder / "model.onnx", **aside)
+
+
+def _model(model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray]):
+    from onnx import TensorProto, helper, numpy_helper
+
+    axes = ["batch", "choices", "sequence"] if head.kind == "multiple_choice" else ["batch", "sequence"]
+    graph = Graph(model, weights)
+    outputs = graph.outputs(head)
+    for name, (value, _) in outputs.items():
+        graph.node("Identity", value, output=name)
+    proto = helper.make_graph(
+        graph.nodes,
+        "bert",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in INPUTS],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, (_, shape) in outputs.items()],
+    )
+    opset = helper.make_opsetid("", OPSET)
+    # Not the newest version of the file format, which older runtimes refuse.
+    version = helper.find_min_ir_version_for([opset])
+    made = helper.make_model(proto, producer_name="bert_jax", opset_imports=[opset], ir_version=version)
+    for name, value in graph.initializers.items():  # Only now: each of the functions above copies what it is given.
+        made.graph.initializer.add().CopyFrom(numpy_helper.from_array(value, name))
+    if head.labels:
+        helper.set_model_props(made, {"labels": json.dumps(head.labels)})
+    return made
+
+
+class Graph:
+    """Nodes and initializers. Each method adds what its name says, and returns the name of the value it makes."""
+
+    def __init__(self, model: ModelConfig, weights: dict[str, np.ndarray]):
+        self.config, self.weights = model, weights
+        self.nodes = []
+        self.initializers: dict[str, np.ndarray] = {}
+
+    def node(self, op: str, *inputs: str, output: str | None = None, **attributes) -> str:
+        from onnx import helper
+
+        name = output or f"{op}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], name, **attributes))
+        return name
+
+    def initializer(self, name: str, value: np.ndarray) -> str:
+        self.initializers[name] = value
+        return name
+
+    def weight(self, name: str) -> str:
+        return self.initializer(name, self.weights[name])
+
+    def number(self, value: float) -> str:
+        return self.initializer(str(value), np.array(value, np.float32))
+
+    def index(self, value: int) -> str:
+        return self.initializer(str(value), np.array(value, np.int64))
+
+    def integers(self, *values: int) -> str:
+        return self.initializer(str(list(values)), np.array(values, np.int64))
+
+    def pick(self, x: str, i: int, axis: int) -> str:
+        """The i-th along an axis, which is gone then."""
+        return self.node("Gather", x, self.index(i), axis=axis)
+
+    def outputs(self, head: HeadConfig) -> dict[str, tuple[str, list]]:
+        """The outputs of a head's kind: name -> value, shape."""
+        ids, c = INPUTS, self.config
+        if head.kind == "multiple_choice":  # [B, C, S] -> [B C, S]
+            length = self.node("Shape", INPUTS[0], start=2)
+            shape = self.node("Concat", self.integers(-1), length, axis=0)
+            ids = [self.node("Reshape", name, shape) for name in INPUTS]
+        hidden = self.encoder(*ids)
+        match head.kind:
+            case "encoder":
+                pooled = {"pooler_output": (self.pooler(hidden), ["batch", c.hidden_size])} if head.pooler else {}
+                return {"last_hidden_state": (hidden, ["batch", "sequence", c.hidden_size])} | pooled
+            case "masked_lm":
+                return {"logits": (self.masked_lm(hidden), ["batch", "sequence", c.vocab_size])}
+            case "pretraining":
+                next_sentence = self.dense(self.pooler(hidden), "cls.seq_relationship")
+                return {
+                    "prediction_logits": (self.masked_lm(hidden), ["batch", "sequence", c.vocab_size]),
+                    "seq_relationship_logits": (next_sentence, ["batch", 2]),
+                }
+            case "sequence_classification":
+                return {"logits": (self.dense(self.pooler(hidden), "classifier"), ["batch", len(head.labels)])}
+            case "token_classification":
+                return {"logits": (self.dense(hidden, "classifier"), ["batch", "sequence", len(head.labels)])}
+            case "question_answering":
+                both = self.dense(hidden, "qa_outputs")  # [B, S, 2]
+                ends = {"start_logits": self.pick(both, 0, axis=2), "end_logits": self.pick(both, 1, axis=2)}
+                return {name: (value, ["batch", "sequence"]) for name, value in ends.items()}
+            case "multiple_choice":  # [B C, 1] -> [B, C]
+                shape = self.node("Shape", INPUTS[0], end=2)
+                logits = self.node("Reshape", self.dense(self.pooler(hidden), "classifier"), shape)
+                return {"logits": (logits, ["batch", "choices"])}
+
+    def encoder(self, input_ids: str, token_type_ids: str, attention_mask: str) -> str:
+        visible = self.node("Cast", attention_mask, to=1)  # float32
+        adder = self.node("Mul", self.node("Sub", self.number(1.0), visible), self.number(MASK_ADDER))
+        adder = self.node("Unsqueeze", adder, self.integers(1, 2))  # [B, S] -> [B, 1, 1, S]
+        x = self.embeddings(input_ids, token_type_ids)
+        for i in range(self.config.num_hidden_layers):
+            x = self.layer(x, adder, f"bert.encoder.layer.{i}")
+        return x
+
+    def embeddings(self, input_ids: str, token_type_ids: str) -> str:
+        at = "bert.embeddings"
+        words = self.node("Gather", self.weight(f"{at}.word_embeddings.weight"), input_ids)
+        types = self.node("Gather", self.weight(f"{at}.token_type_embeddings.weight"), token_type_ids)
+        length = self.pick(self.node("Shape", input_ids), 1, axis=0)
+        numbers = self.node("Range", self.index(0), length, self.index(1))
+        positions = self.node("Gather", self.weight(f"{at}.position_embeddings.weight"), numbers)
+        return self.norm(self.node("Add", self.node("Add", words, types), positions), f"{at}.LayerNorm")
+
+    def layer(self, x: str, adder: str, at: str) -> str:
+        x = self.residual(self.attention(x, adder, f"{at}.attention.self"), x, f"{at}.attention.output")
+        return self.residual(self.gelu(self.dense(x, f"{at}.intermediate.dense")), x, f"{at}.output")
+
+    def residual(self, x: str, residual: str, at: str) -> str:
+        return self.norm(self.node("Add", self.dense(x, f"{at}.dense"), residual), f"{at}.LayerNorm")
+
+    def attention(self, x: str, adder: str, at: str) -> str:
+        heads = self.config.num_attention_heads
+        width = self.config.hidden_size // heads
+        split = self.integers(0, 0, heads, width)  # [B, S, H] -> [B, S, N, D]
+        query, key, value = (
+            self.node("Transpose", self.node("Reshape", self.dense(x, f"{at}.{name}"), split), perm=order)
+            for name, order in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3]))
+        )
+        # [B, N, S, D] x [B, N, D, S] -> [B, N, S, S]
+        scores = self.node("Div", self.node("MatMul", query, key), self.number(math.sqrt(width)))
+        probabilities = self.node("Softmax", self.node("Add", scores, adder), axis=-1)
+        # [B, N, S, S] x [B, N, S, D] -> [B, N, S, D] -> [B, S, H]
+        context = self.node("Transpose", self.node("MatMul", probabilities, value), perm=[0, 2, 1, 3])
+        return self.node("Reshape", context, self.integers(0, 0, self.config.hidden_size))
+
+    def pooler(self, hidden: str) -> str:
+        return self.node("Tanh", self.dense(self.pick(hidden, 0, axis=1), "bert.pooler.dense"))
+
+    def masked_lm(self, hidden: str) -> str:
+        at = "cls.predictions"
+        x = self.norm(self.gelu(self.dense(hidden, f"{at}.transform.dense")), f"{at}.transform.LayerNorm")
+        return self.product(x, "bert.embeddings.word_embeddings.weight", f"{at}.bias")
+
+    def dense(self, x: str, at: str) -> str:
+        return self.product(x, f"{at}.weight", f"{at}.bias")
+
+    def product(self, x: str, weights: str, bias: str) -> str:
+        kernel = self.node("Transpose", self.weight(weights), perm=[1, 0])
+        return self.node("Add", self.node("MatMul", x, kernel), self.weight(bias))
+
+    def norm(self, x: str, at: str) -> str:
+        scale, bias = self.weight(f"{at}.weight"), self.weight(f"{at}.bias")
+        return self.node("LayerNormalization", x, scale, bias, epsilon=self.config.layer_norm_eps)
+
+    def gelu(self, x: str) -> str:
+        if self.config.hidden_act == "gelu":
+            s = self.node("Erf", self.node("Div", x, self.number(math.sqrt(2))))
+        else:
+            cube = self.node("Mul", self.node("Pow", x, self.number(3.0)), self.number(0.044715))
+            s = self.node("Tanh", self.node("Mul", self.node("Add", x, cube), self.number(math.sqrt(2 / math.pi))))
+        return self.node("Mul", self.node("Mul", x, self.number(0.5)), self.node("Add", s, self.number(1.0)))

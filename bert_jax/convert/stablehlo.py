@@ -1,0 +1,69 @@
+"""A program in StableHLO that runs wherever JAX does, without bert_jax: `model.stablehlo`, and its weights beside it.
+
+    bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
+    weights = safetensors.flax.load_file("weights.safetensors")
+    bert(weights, input_ids, token_type_ids, attention_mask)  # int32 [batch, length] -> {name: float32}
+
+The weights are an argument: inside, each shape that is compiled would hold a copy, and fold constants for seconds.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from safetensors.numpy import save
+
+from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.model import make_model
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
+
+
+def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
+    """Writes the program for any batch and any length that the model reads, on each of `PLATFORMS`.
+
+    Outputs are named as transformers' and float32, computed with float32 products: those of TPUs and GPUs would round
+    their inputs by default.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Contiguous: safetensors would write the memory of a transposed array as it lies.
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    weights = {name: np.ascontiguousarray(array) for name, array in flat.items()}
+    shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
+    dimensions = "batch, choices, length" if head.kind == "multiple_choice" else "batch, length"
+    longest = [f"length <= {model.max_position_embeddings}"]  # Else JAX takes the last position for those beyond.
+    ids = jax.ShapeDtypeStruct(export.symbolic_shape(dimensions, constraints=longest), jnp.int32)
+    with jax.default_matmul_precision("highest"):
+        program = export.export(jax.jit(forward(model, head)), platforms=PLATFORMS)(shapes, ids, ids, ids)
+    (folder / PROGRAM).write_bytes(program.serialize())
+    (folder / WEIGHTS).write_bytes(save(weights))
+
+
+def forward(model: ModelConfig, head: HeadConfig):
+    """The function of (parameters by their paths, input_ids, token_type_ids, attention_mask) to named outputs."""
+    module = make_model(dataclasses.replace(model, dtype="float32", remat="none", scan_unroll=1), head)
+
+    def outputs(weights, input_ids, token_type_ids, attention_mask):
+        inputs = [input_ids, token_type_ids, attention_mask]
+        if head.kind in ("masked_lm", "pretraining"):  # Scores at all positions, not only masked ones.
+            inputs.append(jnp.broadcast_to(jnp.arange(input_ids.shape[-1]), input_ids.shape))
+        found = module.apply({"params": flax.traverse_util.unflatten_dict(weights, sep="/")}, *inputs)
+        match head.kind:
+            case "encoder":
+                hidden, pooled = found
+                return {"last_hidden_state": hidden} | ({"pooler_output": pooled} if head.pooler else {})
+            case "masked_lm":
+                return {"logits": found[0][..., : model.vocab_size]}
+            case "pretraining":
+                return {"prediction_logits": found[0][..., : model.vocab_size], "seq_relationship_logits": found[1]}
+            case "question_answering":
+                return {"start_logits": found[..., 0], "end_logits": found[..., 1]}
+            case _:
+                return {"logits": found}
+
+    return outputs

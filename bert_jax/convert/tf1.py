@@ -1,0 +1,181 @@
+"""Checkpoints of google-research/bert: `bert_model.ckpt.*` or a training run's `model.ckpt-N.*`, and bert_config.json.
+
+What kind of model it is, the names of its variables say; bert_config.json has no place for it. Of the heads that the
+original doesn't have, and of labels, we write a field "head", which the original reads over.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from bert_jax.config import HeadConfig, InputError, ModelConfig, from_dict, to_dict
+from bert_jax.convert import names
+from bert_jax.convert.report import Report
+
+CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
+SIZES = (
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+    *("max_position_embeddings", "type_vocab_size"),
+)
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
+# The 2018 release has erf in its code; where another form was trained with, its name in transformers stands here.
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
+# Kinds that share the variables output_weights and output_bias.
+UNNAMED = ("sequence_classification", "token_classification", "multiple_choice")
+
+
+def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
+    """Writes a checkpoint with the original's names and shapes, float32, and its bert_config.json.
+
+    The original's code has the epsilon 1e-12 and, since February 2019, the tanh form of gelu built in, whatever the
+    config says; it stops at the name that is written for the latter ("gelu_new").
+    """
+    tf = _tensorflow()
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = dict(names.theirs(params, model, head, "tf1"))
+    prefix = str(folder / CHECKPOINT)
+    with tf.device("CPU"):
+        tf.raw_ops.SaveV2(
+            prefix=prefix, tensor_names=list(arrays), shape_and_slices=[""] * len(arrays), tensors=list(arrays.values())
+        )
+    (folder / CONFIG).write_text(json.dumps(_to_json(model, head), indent=2) + "\n")
+
+
+def read(source: Path, allow_missing: bool = False) -> tuple[ModelConfig, HeadConfig, dict, Report]:
+    """The config, head and parameters of a folder with one checkpoint, or of a checkpoint's prefix (RUN/model.ckpt-9).
+
+    With `allow_missing`, parameters that aren't there have fresh values, and are listed. Raises `InputError` naming
+    the file and what it lacks.
+    """
+    prefix = find(source)
+    file = prefix.parent / CONFIG
+    values = _config(file)
+    model = _model(values, file)
+    with _errors_in_one_line(prefix):
+        reader = _tensorflow().train.load_checkpoint(str(prefix))
+        there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+
+    def array(name: str) -> np.ndarray | None:
+        if name not in there:
+            return None
+        with _errors_in_one_line(prefix):
+            return reader.get_tensor(name)
+
+    head = _head(values, there, file)
+    _check_layers(model, there, file)
+    report = Report.of(names.shapes_there(model, head, "tf1"), there)
+    report = dataclasses.replace(report, notes=_notes(values, model, head))
+    report.check(prefix, allow_missing)
+    return model, head, names.ours(array, model, head, "tf1"), report
+
+
+def find(source: Path) -> Path:
+    """The prefix of the checkpoint that a path is, or of the only or latest one in a folder."""
+    if _index(source).exists():
+        return source
+    found = sorted(index.with_suffix("") for index in source.glob("*.index"))
+    latest = _tensorflow().train.latest_checkpoint(str(source)) if len(found) > 1 else None
+    if latest or len(found) == 1:
+        return Path(latest) if latest else found[0]
+    if not found:
+        raise InputError(f"{source}: holds no checkpoint; its index, {CHECKPOINT}.index, must lie there")
+    raise InputError(f"{source}: holds {', '.join(path.name for path in found)}; name one: {found[-1]}")
+
+
+def _index(prefix: Path) -> Path:
+    return prefix.with_name(f"{prefix.name}.index")
+
+
+def _to_json(model: ModelConfig, head: HeadConfig) -> dict:
+    values = {name: getattr(model, name) for name in (*SIZES, *RATES)}
+    values["hidden_act"] = next(name for name, ours in ACTIVATIONS.items() if ours == model.hidden_act)
+    if model.layer_norm_eps == ModelConfig.layer_norm_eps:
+        del values["layer_norm_eps"]
+    return values | ({"head": to_dict(head)} if head.kind in UNNAMED else {})
+
+
+def _config(file: Path) -> dict:
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: isn't there; a checkpoint of google-research/bert needs it beside it") from None
+    except ValueError as error:
+        raise InputError(f"{file}: isn't JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{file}: holds {type(values).__name__}, must hold an object with the fields of BertConfig")
+    return values
+
+
+def _model(values: dict, file: Path) -> ModelConfig:
+    fields = {name: values[name] for name in (*SIZES, *RATES) if name in values}
+    if lacking := [name for name in SIZES if name not in fields]:
+        raise InputError(f"{file}: lacks {', '.join(lacking)}; it must be the one that was released or trained with")
+    activation = values.get("hidden_act", "gelu")
+    if activation not in ACTIVATIONS:
+        raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
+    try:
+        return ModelConfig(**fields, hidden_act=ACTIVATIONS[activation]).validate()
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path) -> HeadConfig:
+    """What the names of the variables say, or our own field where they don't say it all."""
+    pooler = "bert/pooler/dense/kernel" in there
+    if "cls/seq_relationship/output_weights" in there:
+        return HeadConfig("pretraining")
+    if any(name.startswith("cls/predictions/") for name in there):
+        return HeadConfig("masked_lm")
+    if "cls/squad/output_weights" in there:
+        return HeadConfig("question_answering")
+    if "head" in values:
+        return _own_head(values["head"], file)
+    if "output_weights" not in there:
+        return HeadConfig("encoder", pooler=pooler)
+    labels = tuple(f"LABEL_{i}" for i in range(there["output_weights"][0]))
+    return HeadConfig("sequence_classification" if pooler else "token_classification", labels)
+
+
+def _own_head(values: dict, file: Path) -> HeadConfig:
+    if not isinstance(values, dict) or values.get("kind") not in UNNAMED:
+        raise InputError(f"{file}: head is {values!r}, must have a kind, one of {', '.join(UNNAMED)}")
+    return from_dict(HeadConfig, values, f"{file}: head.")
+
+
+def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:
+    notes = ["gelu is taken as the 2018 release had it, by erf"] if model.hidden_act == "gelu" else []
+    if head.labels and "head" not in values:
+        notes.append(f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ...")
+    return notes
+
+
+def _check_layers(model: ModelConfig, there: Iterable[str], file: Path) -> None:
+    """That no layer would be left out; one that is lacking is listed with the rest."""
+    layers = {int(found[1]) for name in there if (found := re.match(r"bert/encoder/layer_(\d+)/", name))}
+    if layers and max(layers) >= model.num_hidden_layers:
+        found = f"num_hidden_layers is {model.num_hidden_layers}, the checkpoint has {max(layers) + 1}"
+        raise InputError(f"{file}: {found}; this isn't its config")
+
+
+@contextlib.contextmanager
+def _errors_in_one_line(prefix: Path) -> Iterator[None]:
+    """Raises `InputError` for what TensorFlow raises where the index or a part of the data is damaged or missing."""
+    try:
+        yield
+    # Its reader raises Python's own errors for some states, as IndexError for a file that ends too soon.
+    except (_tensorflow().errors.OpError, IndexError, ValueError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{prefix}: damaged or not whole ({text}); copy the checkpoint again") from None
+
+
+def _tensorflow():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow
+
+    return tensorflow

@@ -1,0 +1,115 @@
+"""How good a model is: a task's scores and predictions, or the loss of a pretrained model on any text."""
+
+import dataclasses
+import functools
+import json
+import math
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from bert_jax import pretrained, storage, tasks
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, from_dict
+from bert_jax.data.records import Examples
+from bert_jax.data.tokenizers import PAD
+from bert_jax.finetune import make_batches, outputs_of
+from bert_jax.model import make_model
+from bert_jax.page import write_page
+from bert_jax.training import loop, losses, sharding, steps
+
+
+def config_of(found: pretrained.Pretrained) -> FinetuneConfig | PretrainConfig | None:
+    """The run's that made a model; None of a model from elsewhere."""
+    values = found.about.get("config")
+    if values is None:
+        return None
+    return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values)
+
+
+def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None) -> dict[str, float]:
+    """The scores of a fine-tuned model on all splits of a task that have files.
+
+    Into the folder `output` go `scores.json`; for each split a folder with `predictions.jsonl`, `page.html` and the
+    official submission files.
+    """
+    config.validate()
+    task = tasks.make(config.task, found.head.labels)
+    if task.head.kind != found.head.kind:
+        raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")
+    splits = (*task.dev_splits, *task.test_splits)
+    if not splits:
+        raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
+    outputs = _outputs(found, config)
+    scores: dict[str, float] = {}
+    for split in splits:
+        examples = task.read(split)
+        features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
+        batches = make_batches(features, config.evaluation_batch_size, found.head, found.tokenizer.special_ids[PAD])
+        predictions = task.predict(examples, features, outputs(batches))
+        found_here = task.metrics(examples, predictions) if split in task.dev_splits else {}
+        scores |= {f"{split}_{name}": value for name, value in found_here.items()}
+        if output is not None:
+            folder = output / split
+            storage.make_folder(folder)
+            rows = task.rows(examples, predictions)
+            storage.write_whole(folder / "predictions.jsonl", _lines(rows))
+            task.submit(folder, split, examples, predictions)
+            write_page(folder / "page.html", f"{config.task.name}, {split}", found_here, rows, found.head.labels)
+    if output is not None:
+        _write_scores(output, scores)
+    return scores
+
+
+def _outputs(found: pretrained.Pretrained, config: FinetuneConfig):
+    """A function from batches to the head's outputs, on all devices."""
+    mesh = sharding.make_mesh(config.mesh)
+    module = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
+    shardings = sharding.state_shardings(mesh, found.params)
+    params = jax.device_put(found.params, shardings)
+    return functools.partial(outputs_of(module, shardings, mesh), params)
+
+
+def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
+    """Loss, perplexity and accuracies of a pretrained model on all of the config's corpus, cut by its last phase."""
+    from bert_jax.data import pipeline
+    from bert_jax.data.prepare import prepare
+
+    if found.head.kind not in ("masked_lm", "pretraining"):
+        raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
+    config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0)).validate()
+    mesh = sharding.make_mesh(config.mesh)
+    module = make_model(found.model, found.head)
+    shardings = sharding.state_shardings(mesh, found.params)
+    params = jax.device_put(found.params, shardings)
+    sums = jax.jit(
+        functools.partial(steps.loss_sums, module),
+        in_shardings=(shardings, sharding.batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
+    )
+    with tempfile.TemporaryDirectory(prefix="bert_jax_") as folder:
+        data: Examples = prepare(config, Path(folder) / "examples", tokenizer=found.tokenizer)
+        batches = pipeline.held_out_batches(
+            data, config, config.phases[-1], functools.partial(sharding.local_rows, mesh), split="train"
+        )
+        found_sums: list[dict] = []
+        for batch in loop.on_device(batches, mesh):
+            found_sums.append(sums(params, batch))
+            loop.await_one(found_sums)
+    means = losses.means(loop.add_up(found_sums))
+    scores = {**means, "mlm_perplexity": math.exp(means["mlm_loss"])}
+    if output is not None:
+        storage.make_folder(output)
+        _write_scores(output, scores)
+    return scores
+
+
+def _lines(rows: list[dict]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _write_scores(folder: Path, scores: dict[str, float]) -> None:
+    finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}  # As JSON has no NaN.
+    storage.write_whole(folder / "scores.json", json.dumps(finite, indent=1).encode())

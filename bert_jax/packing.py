@@ -1,0 +1,101 @@
+"""Texts of many lengths to few shapes: several in a row, so that hardly a place is padding and little compiles."""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+# The shortest rows; each further length is twice as long, up to what the model reads.
+SHORTEST = 32
+# A row of n places holds at most n / this texts, so that what is made of each has a fixed shape.
+PLACES_A_TEXT = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A batch: the numbers of the texts in each row, which lie one behind the other; `count` rows with empty ones."""
+
+    length: int
+    count: int
+    texts: list[list[int]]
+
+
+def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]:
+    """All texts, given their lengths, in batches of about so many places; rows are at most `longest` long.
+
+    A row has the first of the lengths `SHORTEST`, twice that and so on in which its longest text fits, and is filled up
+    with the longest of the others that do. Batches have `tokens // length` rows, the last one of a length too where
+    there was one before it; else the next power of two. So there are at most log2(longest / SHORTEST) + 2 lengths, each
+    with log2(tokens / length) + 2 numbers of rows, and of a long list one or two of each.
+    """
+    batch: list[list[int]] = []
+    length = full = 0
+    was_full = False
+    for row_length, row in _packed(lengths, longest):
+        if row_length != length:
+            if batch:
+                yield Rows(length, full if was_full else power_of_two(len(batch), full), batch)
+            batch, length, full, was_full = [], row_length, max(tokens // row_length, 1), False
+        batch.append(row)
+        if len(batch) == full:
+            yield Rows(length, full, batch)
+            batch, was_full = [], True
+    if batch:
+        yield Rows(length, full if was_full else power_of_two(len(batch), full), batch)
+
+
+def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
+    """The length of each row and the texts in it, long rows first."""
+    waiting = defaultdict(list)
+    for number in reversed(range(len(lengths))):
+        waiting[lengths[number]].append(number)
+    there = sorted(waiting)
+    while there:
+        row_length = bucket(there[-1], longest)
+        row, spare = [], row_length
+        while len(row) < max(row_length // PLACES_A_TEXT, 1) and (at := bisect_right(there, spare)):
+            length = there[at - 1]
+            row.append(waiting[length].pop())
+            spare -= length
+            if not waiting[length]:
+                del there[at - 1]
+        yield row_length, row
+
+
+def bucket(length: int, longest: int) -> int:
+    """The length of rows, `SHORTEST` times a power of two or `longest`, in which a text of this length fits."""
+    return power_of_two(max(length, SHORTEST), longest)
+
+
+def power_of_two(least: int, most: int) -> int:
+    """The smallest that is no less than `least`, but at most `most`."""
+    return min(1 << (least - 1).bit_length(), most)
+
+
+def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool) -> dict[str, np.ndarray]:
+    """What the encoder reads of a batch, and what makes the texts' vectors of the tokens'.
+
+    `input_ids`, `position_ids` and `sequence_ids`, int32 [rows, length], the last -1 in places of no text; `weights`,
+    float32 [rows, texts of a row, length]: those of the mean over a text's tokens, or 1 at its first.
+    """
+    shape = rows.count, rows.length
+    input_ids, position_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    sequence_ids = np.full(shape, -1, np.int32)
+    weights = np.zeros((rows.count, max(rows.length // PLACES_A_TEXT, 1), rows.length), np.float32)
+    counting = np.arange(rows.length)
+    for row, texts in enumerate(rows.texts):
+        start = 0
+        for number, text in enumerate(texts):
+            length = len(ids[text])
+            at = slice(start, start + length)
+            input_ids[row, at] = ids[text]
+            position_ids[row, at] = counting[:length]
+            sequence_ids[row, at] = number
+            if mean:
+                weights[row, number, at] = 1 / length
+            else:
+                weights[row, number, start] = 1
+            start += length
+    return dict(input_ids=input_ids, position_ids=position_ids, sequence_ids=sequence_ids, weights=weights)

@@ -1,0 +1,118 @@
+"""`bert-jax predict`: texts from a file or standard input, in chunks, to JSON lines in their order."""
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bert_jax.config import InputError
+from bert_jax.data.tokenizers import MASK
+from bert_jax.inference import Bert
+
+# Texts are read and predicted together up to so many of them, or so many characters.
+CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 24
+
+# A chunk's texts to a JSON value for each.
+Predict = Callable[[list[str]], Iterable[str]]
+
+
+def fill_mask(bert: Bert, top: int) -> Predict:
+    def predict(texts: list[str]) -> Iterator[str]:
+        for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
+            guesses = [[{"token": g.token, "probability": round(g.probability, 6)} for g in one] for one in masks]
+            yield json.dumps({"text": text, "masks": guesses}, ensure_ascii=False)
+
+    return predict
+
+
+def embed(bert: Bert, pooling: str | None, normalize: bool | None) -> Predict:
+    def predict(texts: list[str]) -> Iterator[str]:
+        for text, vector in zip(texts, bert.encode(texts, pooling, normalize), strict=True):
+            # As many digits as float32 has, not those of the float64 it would become.
+            numbers = ", ".join(vector.astype(str))
+            yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}'
+
+    return predict
+
+
+def needs_mask(text: str) -> None:
+    """Raises `InputError` for a text that has nothing to fill."""
+    if MASK not in text:
+        raise InputError(f"{text!r}: holds no {MASK}")
+
+
+def count(file: Path, check: Callable[[str], object]) -> int:
+    """Reads a file once and checks its texts; returns how many it has."""
+    return sum(1 for _ in texts(file, check))
+
+
+def texts(file: Path | None, check: Callable[[str], object]) -> Iterator[str]:
+    """Each line of a file (None: of standard input), an empty one too.
+
+    Raises `InputError`, with the number of the line, for what isn't UTF-8 and for what `check` raises it for.
+    """
+    if file and not file.is_file():
+        raise InputError(f"{file}: no such file")
+    with open(file, "rb") if file else contextlib.nullcontext(sys.stdin.buffer) as lines:
+        for number, line in enumerate(lines, 1):
+            where = f"{file or 'standard input'}, line {number}"
+            try:
+                text = line.decode("utf-8").rstrip("\r\n")
+                check(text)
+            except UnicodeDecodeError:
+                raise InputError(f"{where}: not UTF-8; convert it") from None
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            yield text
+
+
+def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int | None, progress: bool) -> None:
+    """Writes a line for each text to a file (None: to standard output), in memory that doesn't grow with them.
+
+    The file has `.partial` behind its name until it is whole; where a text can't be read, what is before it is written
+    first. `total` is for the progress bar, on standard error.
+    """
+    partial = output.with_name(f"{output.name}.partial") if output else None
+    with (
+        open(partial, "w", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
+        tqdm(total=total, unit=" texts", disable=not progress) as bar,
+        _warnings_in_one_line(),
+    ):
+        for chunk in _chunks(texts):
+            for line in predict(chunk):
+                target.write(line + "\n")
+            target.flush()
+            bar.update(len(chunk))
+    if output:
+        os.replace(partial, output)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    try:
+        for text in texts:
+            chunk.append(text)
+            size += len(text)
+            if len(chunk) >= CHUNK_TEXTS or size >= CHUNK_CHARACTERS:
+                yield chunk
+                chunk, size = [], 0
+    except InputError:
+        yield chunk
+        raise
+    yield chunk
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    before = warnings.showwarning
+    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {message}", file=sys.stderr)
+    try:
+        yield
+    finally:
+        warnings.showwarning = before

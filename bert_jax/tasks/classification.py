@@ -1,0 +1,267 @@
+"""Classification and regression of texts and pairs: GLUE's tasks, and files of one's own."""
+
+import csv
+import io
+import json
+import math
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax.config import HeadConfig, InputError, TaskConfig
+from bert_jax.data.tokenizers import CLS, SEP, Tokenizer
+from bert_jax.tasks import glue, metrics
+from bert_jax.tasks.base import Feature, Ids
+from bert_jax.tasks.tables import Row, read_table
+
+METRICS = {
+    "accuracy": metrics.accuracy,
+    "f1": metrics.f1,
+    "macro_f1": metrics.macro_f1,
+    "matthews": metrics.matthews,
+    "pearson": metrics.pearson,
+    "spearman": metrics.spearman,
+    "mse": metrics.mean_squared_error,
+}
+# The best checkpoint is chosen by the last.
+CLASSIFICATION_METRICS = ("macro_f1", "accuracy")
+REGRESSION_METRICS = ("mse", "pearson", "spearman")
+# Labels that an error lists.
+LISTED = 10
+
+
+@dataclass(frozen=True)
+class Example:
+    id: str
+    texts: tuple[str, ...]
+    """One, or a pair."""
+    label: str | float | None
+    """The class's name, or the value of a regression; None where it isn't known."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    label: str | float
+    confidence: float | None
+    """The class's probability; None of a regression."""
+
+
+class Classification:
+    """A `Task`: one of GLUE's, or `classification` or `regression` of files of one's own.
+
+    `labels` are those of a model that is there already, in the order of its logits; without them they are GLUE's, or
+    found in the training file.
+    """
+
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
+        self._config = config
+        self._model_labels = tuple(labels)
+        self._glue = glue.GLUE_TASKS.get(config.name)
+        self._regression = not self._glue.labels if self._glue else config.name == "regression"
+        own = REGRESSION_METRICS if self._regression else CLASSIFICATION_METRICS
+        self._metrics = self._glue.metrics if self._glue else own
+        self.best_by = self._metrics[-1]
+        self.dev_splits = glue.dev_splits(config) if self._glue else ("dev",) if config.dev else ()
+        self.test_splits = glue.test_splits(config) if self._glue else ("test",) if config.test else ()
+
+    @cached_property
+    def head(self) -> HeadConfig:
+        return HeadConfig(kind="sequence_classification", labels=self._labels())
+
+    def _labels(self) -> tuple[str, ...]:
+        given, name = self._model_labels, self._config.name
+        if self._regression:
+            if len(given) > 1:
+                raise InputError(f"{name}: is a regression, but the model has classes: {_listed(given)}")
+            return given or (self._glue.label if self._glue else self._config.label_column,)
+        if given and self._glue and sorted(given) != sorted(self._glue.labels):
+            labels = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
+            raise InputError(f"{name}: {labels}; give a model of this task that says what its outputs are called")
+        labels = given or (self._glue.labels if self._glue else self._labels_of_training_file())
+        if len(labels) < 2:
+            where = "the model" if given else self._config.train
+            raise InputError(f"{where}: has the one label {labels[0]!r}; a classification has two or more")
+        return labels
+
+    def _labels_of_training_file(self) -> tuple[str, ...]:
+        rows, columns = self._own("train")
+        return tuple(sorted({_label(row, columns.label) for row in rows}))
+
+    def read(self, split: str) -> list[Example]:
+        rows, columns = glue.read_glue(self._config, split) if self._glue else self._own(split)
+        examples = [self._example(row, columns, str(i), split.startswith("test")) for i, row in enumerate(rows)]
+        if not examples:
+            raise InputError(f"{self._config.name}, {split}: has no examples")
+        if empty := sum(not all(map(str.strip, example.texts)) for example in examples):
+            print(f"{self._config.name}, {split}: {empty} examples with an empty text, kept", file=sys.stderr)
+        return examples
+
+    def _own(self, split: str) -> tuple[list[Row], glue.Columns]:
+        c = self._config
+        file = {"train": c.train, "dev": c.dev, "test": c.test}[split]
+        if not file:
+            raise InputError(f"task.{split}: names no file; give a CSV, TSV or JSONL file with --task.{split}")
+        rows = read_table(file, header=not c.text_column.isdigit())
+        for setting in ("text_column", "pair_column", "id_column", *(() if split == "test" else ("label_column",))):
+            column = getattr(c, setting)
+            if column is not None and column not in rows[0].values:
+                option = f"--task.{setting.replace('_', '-')}"
+                there = _listed(tuple(rows[0].values))
+                raise InputError(
+                    f"{file}, line 1: has no column {column!r}, only {there}; name the right one with {option}"
+                )
+        texts = (c.text_column,) if c.pair_column is None else (c.text_column, c.pair_column)
+        return rows, glue.Columns(texts, c.label_column, c.id_column)
+
+    def _example(self, row: Row, columns: glue.Columns, number: str, test: bool) -> Example:
+        texts = tuple(_text(row, name) for name in columns.texts)
+        if not self._glue:  # GLUE's own are kept: a submission has all of them.
+            for name, text in zip(columns.texts, texts, strict=True):
+                if not text.strip():
+                    raise InputError(f"{row.place}: {name} is empty; fill it in, or leave the row out")
+        known = not test or row.values.get(columns.label) not in (None, "")
+        return Example(
+            id=str(_value(row, columns.id) if self._config.id_column else row.values.get(columns.id, number)),
+            texts=texts,
+            label=self._checked(row, columns.label) if known else None,
+        )
+
+    def _checked(self, row: Row, column: str) -> str | float:
+        label = _label(row, column)
+        if self._regression:
+            return _number(row, column, label)
+        if label not in self._ids:
+            source = "the model's" if self._model_labels else "the task's" if self._glue else "the training file's"
+            raise InputError(
+                f"{row.place}: label {label!r} in column {column} is none of {source}: {_listed(self.head.labels)}"
+            )
+        return label
+
+    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
+        """[CLS] text [SEP], or [CLS] first [SEP] second [SEP]; what is too long is cut at its end."""
+        ids = [tokenizer.encode(list(texts)) for texts in zip(*(e.texts for e in examples), strict=True)]
+        inputs = (model_input(tokenizer, parts, length) for parts in zip(*ids, strict=True))
+        labels = (e.label if self._regression or e.label is None else self._ids[e.label] for e in examples)
+        return [Feature(*x, label, i) for i, (x, label) in enumerate(zip(inputs, labels, strict=True))]
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {label: i for i, label in enumerate(self.head.labels)}
+
+    def predict(self, examples: list[Example], features: list[Feature], logits: list[np.ndarray]) -> list[Prediction]:
+        """Logits are [labels] each; a regression's one number is the value."""
+        if self._regression:
+            return [Prediction(float(x[0]), None) for x in logits]
+        return [self._most_probable(np.asarray(x, np.float64)) for x in logits]
+
+    def _most_probable(self, logits: np.ndarray) -> Prediction:
+        odds = np.exp(logits - logits.max())
+        best = int(odds.argmax())
+        return Prediction(self.head.labels[best], float(odds[best] / odds.sum()))
+
+    def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
+        """Of the examples with a label; all but a mean squared error in percent. NaN where a correlation has no value:
+        one side is constant. Without any label, none."""
+        pairs = [(e.label, p.label) for e, p in zip(examples, predictions, strict=True) if e.label is not None]
+        if not pairs:
+            return {}
+        if not self._regression:  # Sorted, "1" is 1 in any model's order: F1 is that class's.
+            ids = {label: i for i, label in enumerate(sorted(self.head.labels))}
+            pairs = [(ids[gold], ids[predicted]) for gold, predicted in pairs]
+        gold, predicted = map(np.array, zip(*pairs, strict=True))
+        scores = {name: METRICS[name](gold, predicted) for name in self._metrics}
+        return {name: score if name == "mse" else 100 * score for name, score in scores.items()}
+
+    def rows(self, examples: list[Example], predictions: list[Prediction]) -> list[dict]:
+        """With `id`, and `pair` for a second text; a regression's have neither `right` nor `confidence` but `error`."""
+        return [self._row(e, p) for e, p in zip(examples, predictions, strict=True)]
+
+    def _row(self, example: Example, prediction: Prediction) -> dict:
+        gold, predicted = example.label, prediction.label
+        known = gold is not None
+        return {
+            "id": example.id,
+            **dict(zip(("text", "pair"), example.texts, strict=False)),
+            "gold": gold,
+            "predicted": predicted,
+            "right": gold == predicted if known and not self._regression else None,
+            "confidence": prediction.confidence,
+            **({"error": predicted - gold} if known and self._regression else {}),
+        }
+
+    def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Prediction]) -> list[Path]:
+        """GLUE's file of index and prediction, as MNLI-mm.tsv; of one's own data the same as SPLIT.csv."""
+        name = glue.submission_name(self._config.name, split) if self._glue else f"{split}.csv"
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter="\t" if self._glue else ",", lineterminator="\n")
+        writer.writerow(("index", "prediction"))
+        writer.writerows((e.id, self._written(p.label)) for e, p in zip(examples, predictions, strict=True))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text.getvalue(), encoding="utf-8")
+        return [folder / name]
+
+    def _written(self, label: str | float) -> str:
+        return f"{min(max(label, 0), 5):.3f}" if self._glue and self._regression else str(label)
+
+
+def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tuple[Ids, Ids]:
+    """Ids and token types of [CLS] a [SEP] or [CLS] a [SEP] b [SEP], at most `length` of them.
+
+    Of a pair, the longer one is cut; then both alike, as `tokenizers` does by "longest_first". (The original leaves an
+    odd token to the first text always, not to the one that was longer.)
+    """
+    room = length - 1 - len(parts)
+    if len(parts) == 2 and len(parts[0]) + len(parts[1]) > room:
+        shorter = min(len(parts[0]), len(parts[1]), room // 2)
+        first_longer = len(parts[0]) > len(parts[1])
+        keep = (room - shorter, shorter) if first_longer else (shorter, room - shorter)
+    else:
+        keep = (room,) * len(parts)
+    ids, types = [tokenizer.special_ids[CLS]], [0]
+    for i, (part, kept) in enumerate(zip(parts, keep, strict=True)):
+        ids += [*part[:kept], tokenizer.special_ids[SEP]]
+        types += [i] * (len(ids) - len(types))
+    return ids, types
+
+
+def _value(row: Row, column: str) -> Any:
+    if column not in row.values:
+        there = _listed(tuple(row.values))
+        raise InputError(f"{row.place}: has no {column!r}, only {there}; add it, or leave the row out")
+    return row.values[column]
+
+
+def _text(row: Row, column: str) -> str:
+    value = _value(row, column)
+    if not isinstance(value, str):
+        raise InputError(f"{row.place}: {column} is {value!r}, must be text")
+    return value
+
+
+def _label(row: Row, column: str) -> str:
+    value = _value(row, column)
+    if value is None or isinstance(value, list | dict):
+        raise InputError(f"{row.place}: {column} is {json.dumps(value)}, must be text or a number")
+    label = value.strip() if isinstance(value, str) else json.dumps(value)
+    if not label:
+        raise InputError(f"{row.place}: {column} is empty; fill it in, or leave the row out")
+    return label
+
+
+def _number(row: Row, column: str, label: str) -> float:
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{row.place}: {column} is {label!r}, must be a number")
+    return number
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -1,0 +1,123 @@
+"""Files of columns, a token a line and a blank line between sentences: CoNLL-2003, WNUT-17, and one's own."""
+
+import gzip
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert_jax.config import InputError
+from bert_jax.data.corpora import not_utf8
+
+START_OF_DOCUMENT = "-DOCSTART-"
+TAG = re.compile(r"O|[BIES]-.+")
+
+
+@dataclass(frozen=True, eq=False)
+class Sentence:
+    """Its lines' columns, as the file has them."""
+
+    rows: list[list[str]]
+    file: Path
+    lines: list[int]
+    """The number of each row's line, from 1."""
+    separator: str = "\t"
+
+    def column(self, index: int) -> list[str]:
+        return [row[index] for row in self.rows]
+
+    def where(self, row: int = 0) -> str:
+        return f"{self.file}, line {self.lines[row]}"
+
+    @property
+    def starts_document(self) -> bool:
+        return self.rows[0][0] == START_OF_DOCUMENT
+
+
+def read_sentences(file: Path, comment: str | None = None) -> list[Sentence]:
+    """The sentences of a file, plain or .gz, lines that begin with `comment` left out; -DOCSTART- is one by itself.
+
+    Columns are parted by tabs where the first line of a token has one, else by spaces. In a file with tabs, a line
+    without any that begins with "# " is a comment (as in CoNLL-U). Raises `InputError` naming the file (and line) where
+    it can't be read or holds no sentence.
+    """
+    lines = [line.rstrip("\r") for line in read_text(file).split("\n")]
+    others = ("# ", START_OF_DOCUMENT)
+    tabs = "\t" in next((line for line in lines if line.strip() and not line.startswith(others)), "")
+    sentences, rows, numbers = [], [], []
+
+    def end() -> None:
+        if rows:
+            sentences.append(Sentence(rows.copy(), file, numbers.copy(), "\t" if tabs else " "))
+        rows.clear()
+        numbers.clear()
+
+    for number, line in enumerate(lines, 1):
+        if (comment and line.startswith(comment)) or (tabs and line.startswith("# ") and "\t" not in line):
+            continue
+        starts_document = line.startswith(START_OF_DOCUMENT)
+        if starts_document or not line.strip():
+            end()
+        if line.strip():
+            # Not str.split(), which would take odd characters, as no-break spaces, for the end of a token.
+            rows.append(line.split("\t") if tabs else re.split("[ \t]+", line.strip(" \t")))
+            numbers.append(number)
+        if starts_document:
+            end()
+    end()
+    if all(sentence.starts_document for sentence in sentences):
+        raise InputError(f"{file}: holds no sentence; a line is a token and its columns, blank lines part sentences")
+    return sentences
+
+
+def read_tagged(file: Path, labelled: bool) -> list[Sentence]:
+    """Sentences whose first column is the token, and the last its tag; without tags where not `labelled`.
+
+    Raises `InputError` naming the file and line where columns are missing, or a tag isn't one of IOB1, IOB2 or IOBES.
+    """
+    sentences = read_sentences(file)
+    first = next(sentence for sentence in sentences if not sentence.starts_document)
+    count = len(first.rows[0])
+    if labelled and count < 2:
+        raise InputError(f"{first.where()}: has a token and no tag; the tag is the last column")
+    for sentence in sentences:
+        for i, row in enumerate([] if sentence.starts_document else sentence.rows):
+            if len(row) != count:
+                by = "tabs" if sentence.separator == "\t" else "spaces"
+                columns = f"columns parted by {by}: {len(row)}, but {count} in the file's first line"
+                raise InputError(f"{sentence.where(i)}: {columns}; give each line the same")
+            if count > 1 and not TAG.fullmatch(row[-1]):
+                kinds = "neither O nor B-, I-, E- or S- with a type behind it, as B-PER"
+                raise InputError(f"{sentence.where(i)}: the last column's tag {row[-1]!r} is {kinds}; mend it")
+    return sentences
+
+
+def check_shape(sentence: Sentence, least: int) -> None:
+    """Raises `InputError` where the sentence's lines differ in their number of columns, or have too few."""
+    count = len(sentence.rows[0])
+    for i, row in enumerate(sentence.rows):
+        if len(row) != count or count < least:
+            expected = (
+                f"{count} in its sentence's first line" if len(row) != count else f"there must be {least} or more"
+            )
+            raise InputError(f"{sentence.where(i)}: columns: {len(row)}, but {expected}; mend the line")
+
+
+def write_sentences(file: Path, sentences: list[Sentence]) -> Path:
+    text = "".join("".join(f"{s.separator.join(row)}\n" for row in s.rows) + "\n" for s in sentences)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8", newline="\n")
+    return file
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, plain or .gz; raises `InputError` naming it."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    try:
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError):
+        raise InputError(f"{file}: not a whole .gz file; copy it again") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise not_utf8(file) from None

@@ -1,0 +1,166 @@
+"""GLUE's tasks (arXiv 1804.07461): what their official files, or those of TensorFlow Datasets, look like."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bert_jax.config import InputError, TaskConfig
+from bert_jax.tasks.tables import Row, read_table
+
+NLI = ("contradiction", "entailment", "neutral")
+ENTAILMENT = ("entailment", "not_entailment")
+BINARY = ("0", "1")
+# TensorFlow Datasets has classes as numbers: of NLI in this order, of the others in ours.
+TFDS_NLI = ("entailment", "neutral", "contradiction")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What a file calls its one or two texts, the label, and the example's number."""
+
+    texts: tuple[str, ...]
+    label: str
+    id: str | None
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    name: str
+    """Of its folder and its submission."""
+    labels: tuple[str, ...]
+    """As the files have them; none for a regression."""
+    texts: tuple[str, ...]
+    label: str = "label"
+    id: str = "index"
+    """What the files call the texts, the label and the example's number."""
+    metrics: tuple[str, ...] = ("accuracy",)
+    """The best checkpoint is chosen by the last: where there are two, the one that the paper's table reports."""
+    tfds: str = ""
+    """The data set's name in TensorFlow Datasets, where it isn't ours."""
+    tfds_texts: tuple[str, ...] = ()
+    """What it calls the texts, where that is something else."""
+    dev_splits: tuple[str, ...] = ("dev",)
+    test_splits: tuple[str, ...] = ("test",)
+
+
+ONE, TWO, PREMISE = ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis")
+MATCHED = dict(dev_splits=("dev_matched", "dev_mismatched"), test_splits=("test_matched", "test_mismatched"))
+F1 = ("accuracy", "f1")
+GLUE_TASKS = {
+    "cola": GlueTask("CoLA", BINARY, ONE, metrics=("matthews",)),
+    "sst-2": GlueTask("SST-2", BINARY, ONE, tfds="sst2"),
+    "mrpc": GlueTask("MRPC", BINARY, ("#1 String", "#2 String"), "Quality", metrics=F1, tfds_texts=TWO),
+    "sts-b": GlueTask("STS-B", (), TWO, "score", metrics=("pearson", "spearman"), tfds="stsb"),
+    "qqp": GlueTask("QQP", BINARY, ("question1", "question2"), "is_duplicate", "id", metrics=F1),
+    "mnli": GlueTask("MNLI", NLI, TWO, "gold_label", tfds_texts=PREMISE, **MATCHED),
+    "qnli": GlueTask("QNLI", ENTAILMENT, ("question", "sentence")),
+    "rte": GlueTask("RTE", ENTAILMENT, TWO),
+    "wnli": GlueTask("WNLI", BINARY, TWO),
+    # Diagnostics for a model of MNLI; "dev" are the test's rows again, with their labels.
+    "ax": GlueTask("AX", NLI, TWO, metrics=("matthews",), tfds_texts=PREMISE),
+}
+# Files that don't call their columns as the task's others do.
+COLA_WITHOUT_HEADER = Columns(("4",), "2", None)
+AX_WITH_LABELS = Columns(("Premise", "Hypothesis"), "Label", None)
+AX_FILES = {"dev": "diagnostic-full.tsv", "test": "diagnostic.tsv"}
+AX_FOLDERS = ("AX", "diagnostic", "diagnostics", "MNLI")
+
+
+def dev_splits(config: TaskConfig) -> tuple[str, ...]:
+    """Those that there are; ax has labels only where its full file is."""
+    if config.dev:
+        return ("dev",)
+    if config.name == "ax" and not (config.folder and (_folder(config) / AX_FILES["dev"]).is_file()):
+        return ()
+    return GLUE_TASKS[config.name].dev_splits
+
+
+def test_splits(config: TaskConfig) -> tuple[str, ...]:
+    return ("test",) if config.test else GLUE_TASKS[config.name].test_splits
+
+
+def read_glue(config: TaskConfig, split: str) -> tuple[list[Row], Columns]:
+    """The rows of a split and what their columns are called, from a file, the folder, or TensorFlow Datasets.
+
+    Quotes are characters like others. Rows of QQP without all of their columns are left out, as by the original's
+    reader (a question there holds a line's end), and counted.
+    """
+    if config.name == "ax" and split == "train":
+        raise InputError("ax: has no training file; evaluate a model of mnli on it")
+    file = {"train": config.train, "dev": config.dev, "test": config.test}.get(split)
+    if not file and not config.folder:
+        return _from_tfds(config.name, split, config.data_dir)
+    if not file and config.name == "mrpc" and not (_folder(config) / f"{split}.tsv").is_file():
+        rows, header = _from_microsoft(_folder(config), split), True
+    else:
+        name = AX_FILES[split] if config.name == "ax" else f"{split}.tsv"
+        header = config.name != "cola" or split == "test"
+        rows = read_table(file or _folder(config) / name, header, ragged=True)
+    columns = _columns(config.name, rows, header)
+    if config.name == "qqp":
+        rows = _whole(rows, columns, split)
+    return rows, columns
+
+
+def _folder(config: TaskConfig) -> Path:
+    """The task's own folder, or the one of its name inside it."""
+    folder = Path(config.folder)
+    if config.name == "ax":
+        places = (folder, *(folder / name for name in AX_FOLDERS))
+        return next((p for p in places if any((p / file).is_file() for file in AX_FILES.values())), folder)
+    inner = folder / GLUE_TASKS[config.name].name
+    return inner if inner.is_dir() else folder
+
+
+def _columns(name: str, rows: list[Row], header: bool) -> Columns:
+    if not header:
+        return COLA_WITHOUT_HEADER
+    if name == "ax" and AX_WITH_LABELS.label in rows[0].values:
+        return AX_WITH_LABELS
+    task = GLUE_TASKS[name]
+    return Columns(task.texts, task.label, task.id)
+
+
+def _whole(rows: list[Row], columns: Columns, split: str) -> list[Row]:
+    needed = (*columns.texts, *(() if split == "test" else (columns.label,)))
+    whole = [row for row in rows if all(name in row.values for name in needed)]
+    if not whole:  # It isn't some lines then, but the header.
+        return rows
+    if len(whole) < len(rows):
+        print(f"qqp, {split}: {len(rows) - len(whole)} lines without all columns left out", file=sys.stderr)
+    return whole
+
+
+def _from_microsoft(folder: Path, split: str) -> list[Row]:
+    """MRPC as Microsoft gives it, parted into train and dev by GLUE's list of pairs."""
+    if split == "test":
+        return read_table(folder / "msr_paraphrase_test.txt", ragged=True)
+    train, ids = folder / "msr_paraphrase_train.txt", folder / "dev_ids.tsv"
+    if not train.is_file() or not ids.is_file():
+        raise InputError(f"{folder}: has neither {split}.tsv nor both {train.name} and {ids.name}")
+    dev = {(row.values["1"], row.values.get("2")) for row in read_table(ids, header=False, ragged=True)}
+    rows = read_table(train, ragged=True)
+    return [r for r in rows if ((r.values.get("#1 ID"), r.values.get("#2 ID")) in dev) == (split == "dev")]
+
+
+def _from_tfds(name: str, split: str, data_dir: str | None) -> tuple[list[Row], Columns]:
+    # TensorFlow comes with it, so only here.
+    from bert_jax.data.tfds_task import tfds_records
+
+    task, tfds_split = GLUE_TASKS[name], split.replace("dev", "validation")
+    dataset = f"glue/{task.tfds or name}"
+    classes = TFDS_NLI if task.labels == NLI else task.labels
+    rows = []
+    for record in tfds_records(dataset, tfds_split, data_dir):
+        if split in task.test_splits:
+            del record["label"]  # It is -1, for a secret one.
+        elif classes:
+            record["label"] = classes[record["label"]]
+        rows.append(Row(f"{dataset}, {tfds_split}, record {record['idx']}", record))
+    return rows, Columns(task.tfds_texts or task.texts, "label", "idx")
+
+
+def submission_name(name: str, split: str) -> str:
+    """The name of the file that gluebenchmark.com takes."""
+    matched = {"mnli": "-mm" if split.endswith("mismatched") else "-m"}
+    return f"{GLUE_TASKS[name].name}{matched.get(name, '')}.tsv"

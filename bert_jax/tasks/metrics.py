@@ -1,0 +1,91 @@
+"""Scores of classification and regression, defined as scikit-learn and SciPy define them.
+
+Arrays are [examples]; classes are whole numbers. Shares and correlations are between -1 and 1, not in percent.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean(np.equal(gold, predicted)))
+
+
+def f1(gold: np.ndarray, predicted: np.ndarray, positive: int = 1) -> float:
+    """The harmonic mean of precision and recall of one class; 0 where neither has it."""
+    both = np.sum(np.equal(gold, positive) & np.equal(predicted, positive))
+    either = np.sum(np.equal(gold, positive)) + np.sum(np.equal(predicted, positive))
+    return float(2 * both / either) if either else 0.0
+
+
+def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean of the F1 of the classes that occur, whether as gold or predicted."""
+    return float(np.mean([f1(gold, predicted, c) for c in np.union1d(gold, predicted)]))
+
+
+def matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """Matthews' correlation of two or more classes (Gorodkin 2004); 0 where all are of one class."""
+    classes = np.union1d(gold, predicted)
+    # Whole numbers of any size, so that "all of one class" is exact.
+    g, p = ([int(np.sum(np.equal(x, c))) for c in classes] for x in (gold, predicted))
+    n, hits = len(gold), int(np.sum(np.equal(gold, predicted)))
+    covariance = n * hits - sum(a * b for a, b in zip(g, p, strict=True))
+    spread = (n * n - sum(a * a for a in g)) * (n * n - sum(b * b for b in p))
+    return covariance / math.sqrt(spread) if spread else 0.0
+
+
+def pearson(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """NaN where one of them is constant: there is no correlation then."""
+    g, p = (np.asarray(x, np.float64) for x in (gold, predicted))
+    if len(g) < 2 or np.all(g == g[0]) or np.all(p == p[0]):
+        return float("nan")
+    g, p = g - g.mean(), p - p.mean()
+    return float(np.clip(np.dot(g / np.linalg.norm(g), p / np.linalg.norm(p)), -1, 1))
+
+
+def spearman(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """Pearson's correlation of the ranks; equal values share the mean of theirs."""
+    return pearson(_ranks(gold), _ranks(predicted))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(size) - (size - 1) / 2)[group]
+
+
+def mean_squared_error(gold: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean(np.subtract(gold, predicted, dtype=np.float64) ** 2))
+
+
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """The predictions whose confidence is above `low` and at most `high`."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    """The mean; NaN of an empty bin, as `accuracy`."""
+    accuracy: float
+
+
+def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[ConfidenceBin]:
+    """What share of the predictions is right at each confidence: a reliability diagram's bins, equally wide."""
+    confidence, right = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
+    edges = np.linspace(0, 1, bins + 1)
+    which = np.searchsorted(edges[1:-1], confidence, side="left")
+    groups = [which == i for i in range(bins)]
+    return [
+        ConfidenceBin(
+            low, high, int(g.sum()), *((x[g].mean() if g.any() else float("nan")) for x in (confidence, right))
+        )
+        for low, high, g in zip(edges[:-1].tolist(), edges[1:].tolist(), groups, strict=True)
+    ]
+
+
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """How far confidence is from accuracy, on average over the predictions, in bins (arXiv 1706.04599, equation 3)."""
+    parts = [b for b in calibration(confidence, right, bins) if b.count]
+    return float(sum(b.count * abs(b.accuracy - b.confidence) for b in parts) / len(confidence))

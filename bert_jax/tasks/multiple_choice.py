@@ -1,0 +1,158 @@
+"""The right one of several choices: SWAG, and files of one's own (paper, section 4.4)."""
+
+import csv
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert_jax.config import HeadConfig, InputError, TaskConfig
+from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.tasks.base import Feature
+from bert_jax.tasks.classification import model_input
+from bert_jax.tasks.tables import Row, read_table
+
+# The official files of SWAG.
+FILES = {"train": "train.csv", "dev": "val.csv", "test": "test.csv"}
+CHOICE = re.compile(r"(?:ending|choice)(\d+)")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A context, the texts that might follow it, and the right one's index."""
+
+    context: str
+    choices: list[str]
+    label: int | None
+    id: str
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The choice, and the probability of each."""
+
+    choice: int
+    probabilities: list[float]
+
+
+def of(config: TaskConfig, labels: tuple[str, ...] = ()) -> "MultipleChoice":
+    """The task "swag" or "multiple_choice"; it has no labels."""
+    return MultipleChoice(config)
+
+
+class MultipleChoice:
+    """`bert_jax.tasks.base.Task`. Each choice is a pair, [CLS] context [SEP] choice [SEP].
+
+    Files are SWAG's, where sent1 is the context and sent2 begins each of the choices ending0, ending1, ...; tables with
+    the columns context, question (or none), choice0, choice1, ... and label; or JSON lines with context, question (or
+    none), choices (a list) and label. A question stands before each choice. Labels are indices from 0.
+    """
+
+    head = HeadConfig("multiple_choice")
+    best_by = "accuracy"
+
+    def __init__(self, config: TaskConfig):
+        self.config = config
+        self.dev_splits = tuple(split for split in ("dev",) if self._path(split))
+        self.test_splits = tuple(split for split in ("test",) if self._path(split))
+
+    def _path(self, split: str) -> Path | None:
+        given = getattr(self.config, split)
+        if given or not self.config.folder:
+            return Path(given) if given else None
+        path = Path(self.config.folder) / FILES[split]
+        return path if path.is_file() else None
+
+    def read(self, split: str) -> list[Example]:
+        path = self._path(split)
+        if path is None:
+            raise InputError(
+                f"task.{split}: names no file, and task.folder {self.config.folder} holds no {FILES[split]}; "
+                "give one or the other"
+            )
+        examples = []
+        for row in read_table(path):
+            example = self._example(row, str(len(examples)), training=split == "train")
+            if examples and len(example.choices) != len(examples[0].choices):
+                count = f"{len(example.choices)}, but {len(examples[0].choices)} in the file's first example"
+                raise InputError(f"{row.place}: choices: {count}; give each the same number")
+            examples.append(example)
+        return examples
+
+    def _example(self, row: Row, number: str, training: bool) -> Example:
+        values = row.values
+        context, begin = ("sent1", "sent2") if "sent1" in values else ("context", "question")
+        choices = values.get("choices")
+        if choices is None:
+            numbered = {int(match[1]): values[match[0]] for match in map(CHOICE.fullmatch, values) if match}
+            choices = [numbered[i] for i in sorted(numbered)]
+        if context not in values or not isinstance(choices, list) or len(choices) < 2:
+            raise InputError(
+                f"{row.place}: an example has a context (sent1) and two or more choices (a list, or choice0, choice1, "
+                f"... or ending0, ending1, ...); this has {', '.join(values)}"
+            )
+        for text in (values[context], *choices):
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{row.place}: {context} or a choice is {text!r}; give each a text")
+        before = values.get(begin) or ""
+        label = self._label(row, len(choices), training)
+        id_ = str(values.get(self.config.id_column, number))
+        return Example(values[context], [f"{before} {choice}".strip() for choice in choices], label, id_)
+
+    def _label(self, row: Row, count: int, training: bool) -> int | None:
+        name = self.config.label_column
+        value: Any = row.values.get(name)
+        if value in (None, ""):
+            if training:
+                raise InputError(f"{row.place}: has no {name!r}; training needs the right choice's index")
+            return None
+        if not re.fullmatch(r"\d+", str(value)) or int(value) >= count:
+            raise InputError(f"{row.place}: {name} is {value!r}, must be the right choice's index, 0 to {count - 1}")
+        return int(value)
+
+    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
+        contexts = tokenizer.encode([example.context for example in examples])
+        found = []
+        for number, (example, context) in enumerate(zip(examples, contexts, strict=True)):
+            inputs = [model_input(tokenizer, (context, ids), length) for ids in tokenizer.encode(example.choices)]
+            input_ids, token_type_ids = map(list, zip(*inputs, strict=True))
+            found.append(Feature(input_ids, token_type_ids, example.label, number))
+        return found
+
+    def predict(self, examples: list[Example], features: list[Feature], logits: list[np.ndarray]) -> list[Chosen]:
+        """Logits are [choices] each."""
+        found = []
+        for scores in logits:
+            odds = np.exp(np.asarray(scores, np.float64) - np.max(scores))
+            found.append(Chosen(int(odds.argmax()), (odds / odds.sum()).tolist()))
+        return found
+
+    def metrics(self, examples: list[Example], predictions: list[Chosen]) -> dict[str, float]:
+        """accuracy, in percent, of the examples with a label; without any, none."""
+        right = [row["right"] for row in self.rows(examples, predictions) if row["right"] is not None]
+        return {"accuracy": 100 * sum(right) / len(right)} if right else {}
+
+    def rows(self, examples: list[Example], predictions: list[Chosen]) -> list[dict]:
+        return [
+            {
+                "id": example.id,
+                "text": example.context,
+                "gold": None if example.label is None else example.choices[example.label],
+                "predicted": example.choices[prediction.choice],
+                "right": None if example.label is None else example.label == prediction.choice,
+                "confidence": prediction.probabilities[prediction.choice],
+            }
+            for example, prediction in zip(examples, predictions, strict=True)
+        ]
+
+    def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Chosen]) -> list[Path]:
+        """SPLIT.csv of index and choice; SWAG's has the columns that its csv_predict.py gives it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{split}.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("", "pred") if self.config.name == "swag" else ("index", "prediction"))
+            writer.writerows((e.id, p.choice) for e, p in zip(examples, predictions, strict=True))
+        return [path]

@@ -1,0 +1,141 @@
+"""SQuAD's JSON, versions 1.1 and 2.0: paragraphs with questions, and answers at their characters."""
+
+import bisect
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bert_jax.config import InputError
+
+# What the original takes for white space: U+202F is a narrow no-break space.
+_WORD = re.compile("[^ \t\r\n\u202f]+")
+_SPACE = "[ \t\r\n\u202f]+"
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question on a paragraph."""
+
+    question: str
+    context: str
+    id: str = ""
+    answers: tuple[str, ...] | None = None
+    """The gold ones; () where the paragraph holds none, None where they aren't known."""
+    span: Span | None = None
+    """The first gold answer's characters in the context (first, behind the last); None where it isn't found."""
+
+
+def example(question: str, context: str) -> Example:
+    """A question of one's own. Raises `InputError` where it or the context is empty."""
+    values = {"question": question, "context": context}
+    return Example(_text(values, "question", "the question"), _text(values, "context", "the context"))
+
+
+def read(file: Path, unanswerable: bool, answers_needed: bool = True) -> list[Example]:
+    """The questions of a file, in its order. `unanswerable`: version 2.0, some of them have no answer.
+
+    Raises `InputError` that names the file and the place in it: for what isn't JSON or isn't SQuAD's, texts that are
+    empty, an id that comes twice, and answers that contradict `is_impossible` or the version.
+    """
+    examples, places = [], {}
+    for where, qa, context in _questions(file):
+        number = _typed(qa, "id", str, where)
+        if number in places:
+            raise InputError(f"{where}: its id {number!r} is that of {places[number]} too; give each question its own")
+        places[number] = where.rpartition(": ")[2]
+        question = _text(qa, "question", where)
+        if not (answers_needed or qa.get("answers") or "is_impossible" in qa):
+            examples.append(Example(question, context, number))
+            continue
+        golds = [
+            (_typed(answer, "text", str, at), _typed(answer, "answer_start", int, at))
+            for at, answer in _listed(qa, "answers", where)
+        ]
+        _check(qa, len(golds), unanswerable, where)
+        span = locate(context, *golds[0]) if golds else None
+        examples.append(Example(question, context, number, tuple(text for text, _ in golds), span))
+    if not examples:
+        raise InputError(f"{file}: has no questions; it must hold SQuAD's JSON")
+    return examples
+
+
+def locate(context: str, text: str, start: int) -> Span | None:
+    """The characters of an answer that should begin at `start`: there, or else in the words it would touch there.
+
+    That is as far as the original looks; None: it isn't found, and the original doesn't train on it.
+    """
+    end = start + len(text)
+    if not text.strip() or start < 0 or end > len(context):
+        return None
+    if context[start:end] == text:
+        return start, end
+    words = [word.span() for word in _WORD.finditer(context)]
+    firsts = [first for first, _ in words]
+    if not words or end <= firsts[0]:
+        return None
+    region_start = words[max(bisect.bisect_right(firsts, start) - 1, 0)][0]
+    region_end = words[bisect.bisect_right(firsts, end - 1) - 1][1]
+    found = re.compile(_SPACE.join(map(re.escape, text.split()))).search(context, region_start, region_end)
+    return found.span() if found else None
+
+
+def _questions(file: Path) -> Iterator[tuple[str, Any, str]]:
+    """Of each question its place in the file, its values, and the paragraph."""
+    for at, article in _listed(_json(file), "data", f"{file}:"):
+        for where, paragraph in _listed(article, "paragraphs", at):
+            context = _text(paragraph, "context", where)
+            for place, qa in _listed(paragraph, "qas", where):
+                yield place, qa, context
+
+
+def _json(file: Path) -> Any:
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{file}, {place}: not JSON ({error.msg}); if the file was cut, copy it again") from None
+
+
+def _listed(values: Any, name: str, where: str) -> Iterator[tuple[str, Any]]:
+    """The items of a list, each with its place."""
+    for i, item in enumerate(_typed(values, name, list, where)):
+        yield f"{where}{' ' if where.endswith(':') else '.'}{name}[{i}]", item
+
+
+def _typed(values: Any, name: str, kind: type, where: str) -> Any:
+    found = values.get(name) if isinstance(values, dict) else None
+    if type(found) is not kind:
+        what = {str: "a text", int: "a whole number", list: "a list"}[kind]
+        raise InputError(f"{where.rstrip(':')}: has no {name!r} that is {what}, as SQuAD's JSON has there")
+    return found
+
+
+def _text(values: Any, name: str, where: str) -> str:
+    text = _typed(values, name, str, where)
+    if not text.strip():
+        raise InputError(f"{where}: its {name} is empty; write it or take it out")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: its {name} has half a character at {error.start}; write it anew") from None
+    return text
+
+
+def _check(qa: dict, answers: int, unanswerable: bool, where: str) -> None:
+    impossible = qa.get("is_impossible", not answers)
+    if type(impossible) is not bool:
+        raise InputError(f"{where}: its is_impossible is {impossible!r}; it must be true or false")
+    if impossible and not unanswerable:
+        raise InputError(f"{where}: has no answer, as in version 2.0; set --task.unanswerable, or take it out")
+    if impossible == bool(answers):
+        said = f"is_impossible is {str(impossible).lower()}, but it has {answers or 'no'} answers"
+        raise InputError(f"{where}: {said}; correct the one or the other")

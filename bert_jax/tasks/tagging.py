@@ -1,0 +1,307 @@
+"""A tag for each word: named entities and anything else in columns (paper, section 5.3), and semantic roles.
+
+The first piece of a word has its tag. A sentence that is longer than the input becomes several features, which together
+predict each word once, in the middle of what stands around it.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate, chain
+from pathlib import Path
+
+import numpy as np
+
+from bert_jax.config import HeadConfig, InputError, TaskConfig
+from bert_jax.data.tokenizers import CLS, SEP, UNK, Tokenizer
+from bert_jax.tasks import columns, propositions
+from bert_jax.tasks.base import NO_LABEL, Feature, Ids
+from bert_jax.tasks.spans import accuracy, marked, scores, spans
+
+# What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
+NER_FILES = {
+    "train": ("eng.train", "wnut17train.conll", "train.txt", "train.conll"),
+    "dev": ("eng.testa", "emerging.dev.conll", "valid.txt", "dev.txt", "dev.conll"),
+    "test": ("eng.testb", "emerging.test.annotated", "test.txt", "test.conll"),
+}
+SRL_FILES = {
+    "train": ("train/props/*props*", "train/**/*gold_conll"),
+    "dev": ("devel/props/*props*", "development/**/*gold_conll"),
+    "test": ("test.wsj/props/*props*", "test/**/*gold_conll", "conll-2012-test/**/*gold_conll"),
+    "test-brown": ("test.brown/props/*props*",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A sentence; of semantic roles, one of its predicates with the sentence."""
+
+    words: list[str]
+    tags: list[str] | None
+    where: str
+    """File and line of the first word."""
+    sentence: int
+    """Its number among those of the split."""
+    text: list[str]
+    """The words that may be read: the sentence, or the document that it stands in."""
+    start: int = 0
+    """Where in `text` it begins."""
+    predicate: int | None = None
+    """Which of the words."""
+
+
+@dataclass(frozen=True)
+class Window(Feature):
+    """A feature, and which words of its example it predicts."""
+
+    first: int
+    places: list[int]
+    """Where the first pieces of words `first`, `first` + 1, ... stand."""
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A tag for each word, and its probability."""
+
+    tags: list[str]
+    probabilities: list[float]
+
+
+def of(config: TaskConfig, labels: tuple[str, ...] = ()) -> "Tagging":
+    """The task "ner" or "srl". `labels` are those of a model that is trained; else the training file has them."""
+    return SemanticRoles(config, labels) if config.name == "srl" else NamedEntities(config, labels)
+
+
+class Tagging:
+    """What named entities and semantic roles have in common: `bert_jax.tasks.base.Task`."""
+
+    best_by = "f1"
+    files: dict[str, tuple[str, ...]]
+
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
+        self.config = config
+        self._labels = tuple(labels)
+        self._examples: dict[str, list[Example]] = {}
+        self.dev_splits = tuple(split for split in self.files if split.startswith("dev") and self._paths(split))
+        self.test_splits = tuple(split for split in self.files if split.startswith("test") and self._paths(split))
+
+    @cached_property
+    def head(self) -> HeadConfig:
+        """Its labels are the tags of the training file, O first, the others sorted."""
+        found = self._labels or {tag for example in self.read("train") for tag in example.tags} - {"O"}
+        return HeadConfig("token_classification", labels=self._labels or ("O", *sorted(found)))
+
+    def read(self, split: str) -> list[Example]:
+        if split not in self._examples:
+            paths = self._paths(split)
+            if not paths:
+                raise InputError(
+                    f"task.{split}: names no file, and task.folder {self.config.folder} holds none of "
+                    f"{', '.join(self.files.get(split, ()))}; give one or the other"
+                )
+            self._examples[split] = self._read(paths, training=split == "train")
+        return self._examples[split]
+
+    def _paths(self, split: str) -> list[Path]:
+        given = getattr(self.config, split, None)
+        if given or not self.config.folder:
+            return [Path(given)] if given else []
+        found = (sorted(Path(self.config.folder).glob(pattern)) for pattern in self.files.get(split, ()))
+        return next(filter(None, found), [])
+
+    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
+        pieces, texts, found = _pieces(examples, tokenizer), {}, []
+        for number, example in enumerate(examples):
+            if id(example.text) not in texts:
+                words = [pieces[word] for word in example.text]
+                texts[id(example.text)] = list(chain(*words)), [0, *accumulate(map(len, words))]
+            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.special_ids, length)
+        return found
+
+    def _features_of(
+        self, example: Example, number: int, flat: Ids, starts: list[int], special: dict[str, int], length: int
+    ) -> Iterator[Window]:
+        """`flat` are the pieces of the text, and `starts` says where those of each of its words begin, and the end."""
+        # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell a
+        # layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
+        predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
+        second = [*(flat[i] for i in predicate[: length // 4]), special[SEP]] if predicate else []
+        words = range(example.start, example.start + len(example.words))
+        for own, left, right in _windows(starts, words, length - 2 - len(second)):
+            input_ids = [special[CLS], *flat[left:right], special[SEP], *second]
+            types = [0, *(int(i in predicate) for i in range(left, right)), 0, *(1 for _ in second)]
+            places = [1 + starts[word] - left for word in own]
+            label = None
+            if example.tags:
+                label = [NO_LABEL] * len(input_ids)
+                for place, word in zip(places, own, strict=True):
+                    label[place] = self._ids.get(example.tags[word - example.start], NO_LABEL)
+            yield Window(input_ids, types, label, number, own.start - example.start, places)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {label: i for i, label in enumerate(self.head.labels)}
+
+    def predict(self, examples: list[Example], features: list[Window], logits: list[np.ndarray]) -> list[Tagged]:
+        labels = self.head.labels
+        found = [Tagged([""] * len(example.words), [0.0] * len(example.words)) for example in examples]
+        for feature, scored in zip(features, logits, strict=True):
+            scored = np.asarray(scored, np.float64)[feature.places]
+            exponents = np.exp(scored - scored.max(-1, keepdims=True))
+            probabilities = exponents / exponents.sum(-1, keepdims=True)
+            best, own = probabilities.argmax(-1), slice(feature.first, feature.first + len(feature.places))
+            found[feature.example].tags[own] = [labels[i] for i in best]
+            found[feature.example].probabilities[own] = probabilities.max(-1).tolist()
+        return found
+
+    def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
+        """precision, recall and f1 of spans, all together and of each type (f1_TYPE), and the accuracy of tags, all in
+        percent, of the examples with tags; without any, none."""
+        pairs = [(e.tags, p.tags) for e, p in zip(examples, predictions, strict=True) if e.tags]
+        if not pairs:
+            return {}
+        gold, predicted = zip(*pairs, strict=True)
+        return {**scores(map(self.units, gold), map(self.units, predicted)), "accuracy": accuracy(gold, predicted)}
+
+    def rows(self, examples: list[Example], predictions: list[Tagged]) -> list[dict]:
+        """The spans marked in the text; right where all are; as sure as the tag that is the least."""
+        return [
+            {
+                "id": str(number),
+                "text": " ".join(example.words),
+                "gold": example.tags and marked(example.words, spans(example.tags)),
+                "predicted": marked(example.words, spans(prediction.tags)),
+                "right": example.tags and self.units(example.tags) == self.units(prediction.tags),
+                "confidence": min(prediction.probabilities),
+            }
+            for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
+        ]
+
+    @staticmethod
+    def units(tags: list[str]) -> set[tuple]:
+        """What is right or wrong as a whole: each begins with its type."""
+        return set(spans(tags))
+
+
+class NamedEntities(Tagging):
+    """Entities, or other spans: the token first, the tag last, in IOB1, IOB2 or IOBES (`columns.read_tagged`)."""
+
+    files = NER_FILES
+
+    def _read(self, paths: list[Path], training: bool) -> list[Example]:
+        sentences = columns.read_tagged(paths[0], labelled=training)
+        if self.config.document_context and not sentences[0].starts_document:
+            raise InputError(
+                f"{sentences[0].where()}: no {columns.START_OF_DOCUMENT} line, so where documents begin isn't known; "
+                "add them, or leave out --task.document-context"
+            )
+        examples, document = [], []
+        for number, sentence in enumerate(sentences):
+            if sentence.starts_document or not self.config.document_context:
+                document = []
+            if sentence.starts_document:
+                continue
+            words = sentence.column(0)
+            tags = sentence.column(-1) if len(sentence.rows[0]) > 1 else None
+            if tags and not training:
+                self._check_types(sentence, tags)
+            examples.append(Example(words, tags, sentence.where(), number, document, len(document)))
+            document += words
+        return examples
+
+    def _check_types(self, sentence: columns.Sentence, tags: list[str]) -> None:
+        """A type that the training file lacks is an error; B- or I- of a type it has (as in IOB1) is not."""
+        known = {label.partition("-")[2] for label in self.head.labels}
+        for i, tag in enumerate(tags):
+            if tag.partition("-")[2] not in known:
+                raise InputError(
+                    f"{sentence.where(i)}: the tag {tag!r} is of a type that the training file lacks; there are "
+                    f"{', '.join(sorted(known - {''}))}: mend it, or train on a file that has it"
+                )
+
+    def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Tagged]) -> list[Path]:
+        """SPLIT.conll: the file's lines with the predicted tag behind them, as conlleval and wnuteval read them."""
+        tags = {e.sentence: prediction.tags for e, prediction in zip(examples, predictions, strict=True)}
+        sentences = columns.read_tagged(self._paths(split)[0], labelled=False)
+        width = next(len(sentence.rows[0]) for sentence in sentences if not sentence.starts_document)
+        for i, sentence in enumerate(sentences):
+            if sentence.starts_document:
+                rows = [[*row, *["O"] * (width + 1 - len(row))] for row in sentence.rows]
+            else:
+                rows = [[*row, tag] for row, tag in zip(sentence.rows, tags[i], strict=True)]
+            sentences[i] = replace(sentence, rows=rows)
+        return [columns.write_sentences(folder / f"{split}.conll", sentences)]
+
+
+class SemanticRoles(Tagging):
+    """The arguments of a predicate; an example for each (`propositions`).
+
+    Rare roles occur outside the official training files; they are counted as missed.
+    """
+
+    files = SRL_FILES
+
+    def _read(self, paths: list[Path], training: bool) -> list[Example]:
+        examples = []
+        for number, one in enumerate(self._propositions(paths)):
+            if training and one.tags is None:
+                raise InputError(f"{one.sentence.where()}: has target verbs but no columns of arguments to train on")
+            for i, predicate in enumerate(one.predicates):
+                tags, where = one.tags and one.tags[i], one.sentence.where()
+                examples.append(Example(one.words, tags, where, number, one.words, predicate=predicate))
+        if not examples:
+            raise InputError(f"{paths[0]}: holds no predicate; the column of target verbs has - in every line")
+        return examples
+
+    def _propositions(self, paths: list[Path]) -> list[propositions.Propositions]:
+        return [one for path in paths for one in propositions.read_propositions(path)]
+
+    def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
+        """Those of srl-eval.pl: of arguments, without V and C- put together; `perfect`: predicates with all right."""
+        right = [row["right"] for row in self.rows(examples, predictions) if row["right"] is not None]
+        perfect = {"perfect": 100 * sum(right) / len(right)} if right else {}
+        return {**super().metrics(examples, predictions), **perfect}
+
+    def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Tagged]) -> list[Path]:
+        """SPLIT.props, and SPLIT.gold.props where it is known: the two files that srl-eval.pl compares."""
+        tags: dict[int, list[list[str]]] = {}
+        for example, prediction in zip(examples, predictions, strict=True):
+            tags.setdefault(example.sentence, []).append(prediction.tags)
+        everything = self._propositions(self._paths(split))
+        found = {split: [propositions.columns(one, tags.get(i, [])) for i, one in enumerate(everything)]}
+        if all(one.tags is not None for one in everything):
+            found[f"{split}.gold"] = [propositions.columns(one, one.tags) for one in everything]
+        return [columns.write_sentences(folder / f"{name}.props", one) for name, one in found.items()]
+
+    @staticmethod
+    def units(tags: list[str]) -> set[tuple]:
+        return propositions.arguments(tags)
+
+
+def _pieces(examples: list[Example], tokenizer: Tokenizer) -> dict[str, Ids]:
+    """Each word's ids. One that has no piece, as of a zero-width joiner alone, is an unknown one."""
+    texts = {id(example.text): example.text for example in examples}
+    words = list(dict.fromkeys(chain.from_iterable(texts.values())))
+    unknown = [tokenizer.special_ids[UNK]]
+    return {word: ids or unknown for word, ids in zip(words, tokenizer.encode(words), strict=True)}
+
+
+def _windows(starts: list[int], words: range, room: int) -> Iterator[tuple[range, int, int]]:
+    """Words to predict together, and the pieces [left, right), up to `room`, to read with them.
+
+    `starts` says where the pieces of each word of the text begin, and the end. Words that don't fit are parted so that
+    half of the room is left to what stands around. A word that is too long for the input is cut at its end.
+    """
+    whole = starts[words.stop] - starts[words.start] <= room
+    most = room if whole else max(1, room // 2)
+    a = words.start
+    while a < words.stop:
+        b = max(a + 1, min(words.stop, bisect_right(starts, starts[a] + most) - 1))
+        left, right = starts[a], min(starts[b], starts[a] + room)
+        spare, after = room - (right - left), starts[-1] - right
+        before = min(left, max(spare // 2, spare - after))
+        end = right + spare - before
+        # Whole words only.
+        yield range(a, b), starts[bisect_left(starts, left - before)], max(right, starts[bisect_right(starts, end) - 1])
+        a = b

@@ -1,0 +1,155 @@
+"""Fine-tuning: it learns, resumes bit for bit, wastes little on padding, and its scores are written down."""
+
+import dataclasses
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+from runs import assert_same_state, saved_state
+
+from bert_jax import cli, pretrained
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig
+from bert_jax.data import tokenizers
+from bert_jax.evaluate import evaluate_task
+from bert_jax.finetune import finetune, sweep
+from bert_jax.pretrain import pretrain
+from bert_jax.tasks.base import Feature
+from bert_jax.tasks.batches import Batches, best_lengths
+
+
+@pytest.fixture(scope="module")
+def model(config, examples, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("pretrained") / "run"
+    pretrain(config, workdir, examples.folder)
+    return workdir
+
+
+def write_table(file, count: int, seed: int):
+    """Whether a sentence is about the dog or the king; some are long."""
+    rng = random.Random(seed)
+    lines = ["text\tlabel"]
+    for _ in range(count):
+        subject = rng.choice(["dog", "king"])
+        filler = " ".join(rng.choice(["river", "hill", "clock", "train"]) for _ in range(rng.choice([1, 9])))
+        lines.append(f"the {subject} watches the {filler}\t{subject}")
+    file.write_text("\n".join(lines) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    return write_table(folder / "train.tsv", 200, 0), write_table(folder / "dev.tsv", 50, 1)
+
+
+@pytest.fixture
+def task_config(tables):
+    train, dev = tables
+    return FinetuneConfig(
+        task=TaskConfig(train=str(train), dev=str(dev)),
+        sequence_length=32,
+        batch_size=16,
+        evaluation_batch_size=16,
+        epochs=8,
+        optimizer=OptimizerConfig(learning_rate=5e-3, decay="from_warmup"),
+        run=RunConfig(keep_last=2),
+    )
+
+
+def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config, tmp_path):
+    result = finetune(task_config, model, tmp_path / "run")
+    assert result.step == 8 * 13 and result.held_out["dev_accuracy"] > 95
+    shutil.copytree(tmp_path / "run", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut/checkpoints" / str(result.step))
+    kept = sorted(int(folder.name) for folder in (tmp_path / "cut/checkpoints").iterdir())
+    assert finetune(task_config, model, tmp_path / "cut").step == result.step
+    assert kept and kept[-1] < result.step
+    assert_same_state(saved_state(tmp_path / "cut", result.step), saved_state(tmp_path / "run", result.step))
+
+    found = pretrained.read(tmp_path / "run")
+    assert found.head.labels == ("dog", "king")
+    scores = evaluate_task(found, task_config, tmp_path / "scores")
+    assert scores["dev_accuracy"] >= result.held_out["dev_accuracy"]  # The best checkpoint's.
+    rows = [json.loads(line) for line in (tmp_path / "scores/dev/predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 50 and np.mean([row["right"] for row in rows]) * 100 == pytest.approx(scores["dev_accuracy"])
+    page = (tmp_path / "scores/dev/page.html").read_text()
+    assert "What was taken for what" in page and "data:image/png" in page
+    assert json.loads((tmp_path / "scores/scores.json").read_text()) == pytest.approx(scores)
+
+
+def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path):
+    config = dataclasses.replace(task_config, epochs=1)
+    summary = sweep(config, model, tmp_path / "sweep", 2, (1e-3, 3e-3))
+    runs = summary["0.003"]["dev_accuracy"]["runs"]
+    assert len(runs) == 2 and len(list((tmp_path / "sweep").glob("lr-*-seed-*"))) == 4
+    assert summary["0.003"]["dev_accuracy"]["mean"] == pytest.approx(np.mean(runs))
+    assert summary["0.003"]["dev_accuracy"]["deviation"] == pytest.approx(np.std(runs, ddof=1))
+    before = (tmp_path / "sweep/lr-0.001-seed-0/metrics.jsonl").stat().st_mtime_ns
+    assert sweep(config, model, tmp_path / "sweep", 2, (1e-3, 3e-3)) == summary
+    assert (tmp_path / "sweep/lr-0.001-seed-0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_path):
+    config = dataclasses.replace(task_config, epochs=1)
+    finetune(config, model, tmp_path / "run")
+    with pytest.raises(InputError, match="batch_size was 16 .* is 8"):
+        finetune(dataclasses.replace(config, batch_size=8), model, tmp_path / "run")
+
+
+def test_bad_input_is_one_line(model, task_config, tmp_path, capsys):
+    (tmp_path / "bad.tsv").write_text("text\tlabel\na dog\tdog\na cat\tcat\nonly text\n")
+    arguments = ["finetune", "--init", str(model), "--workdir", str(tmp_path / "run"), "--sequence-length", "32"]
+    assert cli.main([*arguments, "--task.train", str(tmp_path / "bad.tsv")]) == 2
+    error = capsys.readouterr().err
+    assert "bad.tsv, line 4" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def features(lengths) -> list[Feature]:
+    return [Feature([7] * n, [0] * n, 0, i) for i, n in enumerate(lengths)]
+
+
+def test_every_epoch_has_each_feature_once_and_any_start_is_the_same():
+    batches = Batches(features(np.random.default_rng(0).integers(3, 60, 501)), 16, "sequence_classification", 0)
+    rows = lambda size: (range(size),)  # noqa: E731
+    steps = list(batches.train(1, 0, 2 * len(batches), rows))
+    for epoch in (steps[: len(batches)], steps[len(batches) :]):
+        assert sum((batch["labels"] >= 0).sum() for batch in epoch) == 501
+        assert sorted(n for b in epoch for n in b["attention_mask"].sum(1) if n) == sorted(batches._lengths)
+    later = next(batches.train(1, len(batches) + 5, 2 * len(batches), rows))
+    assert all(np.array_equal(later[name], steps[len(batches) + 5][name]) for name in later)
+    half = next(batches.train(1, 0, 1, lambda size: (range(8, 16),)))
+    assert np.array_equal(half["input_ids"], steps[0]["input_ids"][8:])
+
+
+@pytest.mark.parametrize("name", ["SST-2", "CoLA", "RTE", "STS-B"])
+def test_little_is_padding_and_few_shapes_are_compiled(real_data, name):
+    from bert_jax import tasks
+
+    task = tasks.make(TaskConfig(name=name.lower(), folder=str(real_data / "glue" / name)))
+    vocab = (real_data / "vocab/bert-base-uncased-vocab.txt").read_text().splitlines()
+    examples = task.read("train")[:10_000]
+    found = task.features(examples, tokenizers.WordPiece(vocab, True), 128, True)
+    batches = Batches(found, 32, "sequence_classification", 0, floating=name == "STS-B")
+    epoch = list(batches.train(0, 0, len(batches), lambda size: (range(size),)))
+    tokens = sum(batch["attention_mask"].sum() for batch in epoch)
+    assert tokens / sum(batch["input_ids"].size for batch in epoch) > 0.9
+    assert len({batch["input_ids"].shape for batch in epoch}) <= 16
+
+
+def test_lengths_are_those_with_the_least_padding():
+    import itertools
+
+    random_lengths = np.random.default_rng(0)
+    for _ in range(50):
+        longest, most = random_lengths.integers(3, 15, random_lengths.integers(1, 12)), random_lengths.integers(1, 5)
+
+        def places(lengths, longest=longest):
+            lengths = np.array(sorted(lengths))
+            return lengths[np.searchsorted(lengths, longest)].sum()
+
+        values = np.unique(longest)
+        choices = (c for n in range(most) for c in itertools.combinations(values, min(n, len(values))))
+        assert places(best_lengths(longest, most)) == min(places({*c, values[-1]}) for c in choices)

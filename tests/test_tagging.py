@@ -1,0 +1,480 @@
+"""Named entities and semantic roles: files, windows, scores against seqeval and srl-eval.pl, what is handed in."""
+
+import random
+import subprocess
+import warnings
+
+import numpy as np
+import pytest
+
+from bert_jax.config import InputError, TaskConfig, TokenizerConfig
+from bert_jax.data import tokenizers
+from bert_jax.tasks import columns, propositions, tagging
+from bert_jax.tasks.base import NO_LABEL
+from bert_jax.tasks.spans import accuracy, scores, spans
+
+WORDS = [*"abcdefghij", "##x", "say", "##s", ".", "!"]
+TOKENIZER = tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True)
+TYPES = ("PER", "LOC", "A-B")
+
+CONLL_2003 = """-DOCSTART- -X- -X- O
+
+a NN I-NP I-PER
+bx NN I-NP I-PER
+says VB I-VP O
+c NN I-NP B-PER
+
+d NN I-NP I-LOC
+
+-DOCSTART- -X- -X- O
+
+e NN I-NP O
+f NN I-NP I-ORG
+"""
+
+
+def ner(tmp_path, train: str = CONLL_2003, dev: str | None = None, **changes) -> tagging.Tagging:
+    for name, text in (("train", train), ("dev", dev)):
+        if text is not None:
+            (tmp_path / f"{name}.conll").write_text(text, encoding="utf-8")
+    return tagging.of(TaskConfig(name="ner", folder=str(tmp_path), **changes))
+
+
+def pieces(ids: list[int]) -> str:
+    return " ".join(TOKENIZER.pieces()[i] for i in ids)
+
+
+def predicted(task, examples, features) -> list[tagging.Tagged]:
+    """What comes of logits that are sure of the gold tags, and of O elsewhere."""
+    logits = []
+    for feature in features:
+        scored = np.zeros((len(feature.input_ids), len(task.head.labels)))
+        scored[np.arange(len(scored)), np.maximum(feature.label, 0)] = 5.0
+        logits.append(scored)
+    return task.predict(examples, features, logits)
+
+
+# Files
+
+
+def test_a_file_of_conll_2003(tmp_path):
+    task = ner(tmp_path, dev="x NN I-NP B-LOC\n")
+    assert task.head.kind == "token_classification"
+    assert task.head.labels == ("O", "B-PER", "I-LOC", "I-ORG", "I-PER")
+    assert [example.words for example in task.read("train")] == [["a", "bx", "says", "c"], ["d"], ["e", "f"]]
+    assert task.read("train")[0].tags == ["I-PER", "I-PER", "O", "B-PER"]
+    assert [example.where.rsplit()[-1] for example in task.read("train")] == ["3", "8", "12"]
+    assert (task.dev_splits, task.test_splits) == (("dev",), ())
+    # As in IOB1, where B- is rare: the label is no class of the model, but counts in the scores.
+    (feature,) = task.features(task.read("dev"), TOKENIZER, 16, training=False)
+    assert feature.label == [NO_LABEL] * 3
+
+
+def test_tabs_comments_odd_tokens_and_a_model_with_labels(tmp_path):
+    text = "# text = a b\n\u00a0a\tO\n\tB-LOC\n#\tO\n\t\na\u2028b\tI-LOC\r\nnew york\tO\n\n\n"
+    task = ner(tmp_path, train=text)
+    assert [example.words for example in task.read("train")] == [["\u00a0a", "", "#"], ["a\u2028b", "new york"]]
+    (tmp_path / "test.txt").write_text("a\nb\n")
+    trained = tagging.of(TaskConfig(name="ner", test=str(tmp_path / "test.txt")), labels=("O", "B-X"))
+    assert trained.head.labels == ("O", "B-X")
+    examples = trained.read("test")
+    features = trained.features(examples, TOKENIZER, 16, training=False)
+    assert (examples[0].tags, features[0].label, features[0].places) == (None, None, [1, 2])
+    tagged = trained.predict(examples, features, [np.array([[0, 0], [1, 2], [2, 1], [0, 9]])])
+    assert tagged[0].tags == ["B-X", "O"]
+    np.testing.assert_allclose(tagged[0].probabilities, [1 / (1 + np.exp(-1))] * 2)
+    assert trained.metrics(examples, tagged) == {}
+    row = trained.rows(examples, tagged)[0]
+    assert (row["text"], row["gold"], row["predicted"], row["right"]) == ("a b", None, "[a X] b", None)
+    (file,) = trained.submit(tmp_path / "out", "test", examples, tagged)
+    assert file.read_text() == "a B-X\nb O\n\n"
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "message"),
+    [
+        ("a O\nb\n", None, r"train.conll, line 2: columns parted by spaces: 1, but 2"),
+        ("a\tO\n\nb\tx\tO\n", None, r"train.conll, line 3: columns parted by tabs: 3, but 2"),
+        ("a O\nb PER\n", None, r"train.conll, line 2: .*'PER' is neither O nor B-, I-, E- or S-"),
+        ("a O\nb B-\n", None, r"train.conll, line 2: .*'B-'"),
+        ("a\nb\n", None, r"train.conll, line 1: has a token and no tag"),
+        ("", None, r"train.conll: holds no sentence"),
+        ("-DOCSTART- -X- O\n\n", None, r"train.conll: holds no sentence"),
+        ("a O\nb B-PER\n", "a O\n\nb O\nc I-LOC\n", r"dev.conll, line 4: the tag 'I-LOC' .* there are PER"),
+        ("a O\n", None, r"task.dev: names no file, and task.folder .* holds none of eng.testa"),
+    ],
+)
+def test_malformed_files_are_named(tmp_path, train, dev, message):
+    task = ner(tmp_path, train, dev)
+    with pytest.raises(InputError, match=message) as error:
+        task.read("train"), task.read("dev")
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for name, content, message in (
+        ("latin", b"a O\nb\xfc O\n", ", line 2: not UTF-8"),
+        ("cut.gz", b"\x1f\x8b\x08", "not a whole .gz"),
+        ("none", None, "no such file"),
+    ):
+        if content:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}.*{message}"):
+            tagging.of(TaskConfig(name="ner", train=str(tmp_path / name))).read("train")
+
+
+# Features
+
+
+def test_the_first_piece_carries_the_label(tmp_path):
+    task = ner(tmp_path)
+    feature = task.features(task.read("train"), TOKENIZER, 16, training=True)[0]
+    assert pieces(feature.input_ids) == "[CLS] a b ##x say ##s c [SEP]"
+    labels = [task.head.labels[i] if i != NO_LABEL else "-" for i in feature.label]
+    assert labels == ["-", "I-PER", "I-PER", "-", "O", "-", "B-PER", "-"]
+    assert feature.token_type_ids == [0] * 8
+
+
+def test_a_word_without_pieces_is_an_unknown_one(tmp_path):
+    task = ner(tmp_path, train="a\tO\n\u200d\tB-PER\n\tO\n[SEP]\tO\n")
+    (feature,) = task.features(task.read("train"), TOKENIZER, 16, training=True)
+    assert pieces(feature.input_ids) == "[CLS] a [UNK] [UNK] [UNK] [UNK] [UNK] [SEP]"
+    assert feature.places == [1, 2, 3, 4]
+    assert feature.input_ids.count(TOKENIZER.special_ids["[SEP]"]) == 1
+
+
+def test_context_of_the_document(tmp_path):
+    task = ner(tmp_path, document_context=True)
+    features = task.features(task.read("train"), TOKENIZER, 32, training=True)
+    assert [pieces(feature.input_ids) for feature in features] == [
+        "[CLS] a b ##x say ##s c d [SEP]",
+        "[CLS] a b ##x say ##s c d [SEP]",
+        "[CLS] e f [SEP]",
+    ]
+    assert [feature.places for feature in features] == [[1, 2, 4, 6], [7], [1, 2]]
+    assert [label == NO_LABEL for label in features[1].label] == [True] * 7 + [False, True]
+    # Whole words only, on both sides, as many as fit.
+    features = task.features(task.read("train"), TOKENIZER, 6, training=True)
+    assert pieces(features[-2].input_ids) == "[CLS] say ##s c d [SEP]"
+    with pytest.raises(InputError, match="no -DOCSTART- line"):
+        ner(tmp_path, train="a O\n", document_context=True).read("train")
+
+
+@pytest.mark.parametrize("document_context", [False, True])
+@pytest.mark.parametrize("length", [8, 13, 32])
+def test_each_word_is_predicted_once_however_long_the_sentence(tmp_path, document_context, length):
+    rng = random.Random(length)
+    lines = ["-DOCSTART- O"]
+    for size in (1, 5, 40, 3, 90, 2):
+        words = [rng.choice(["a", "bx", "says", "dxxxxx", "!" * 40]) for _ in range(size)]
+        lines += ["", *(f"{word} {rng.choice(['O', 'B-PER', 'I-PER', 'B-LOC'])}" for word in words)]
+    task = ner(tmp_path, "\n".join(lines), document_context=document_context)
+    examples = task.read("train")
+    features = task.features(examples, TOKENIZER, length, training=True)
+    words = [[] for _ in examples]
+    for feature in features:
+        assert len(feature.input_ids) == len(feature.token_type_ids) == len(feature.label) <= length
+        assert [i for i, label in enumerate(feature.label) if label != NO_LABEL] == feature.places
+        for k, place in enumerate(feature.places):
+            word = examples[feature.example].words[feature.first + k]
+            assert feature.input_ids[place] == TOKENIZER.encode([word])[0][0]
+            words[feature.example].append(feature.first + k)
+    assert words == [list(range(len(example.words))) for example in examples]
+    tagged = predicted(task, examples, features)
+    assert [one.tags for one in tagged] == [example.tags for example in examples]
+
+
+def test_parts_of_a_long_sentence_are_read_with_what_stands_around(tmp_path):
+    letters = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]
+    task = ner(tmp_path, "".join(f"{word} O\n" for word in letters))
+    features = task.features(task.read("train"), TOKENIZER, 8, training=True)
+    assert [pieces(feature.input_ids) for feature in features] == [
+        *("[CLS] a b c d e f [SEP]", "[CLS] c d e f g h [SEP]", "[CLS] e f g h i j [SEP]", "[CLS] e f g h i j [SEP]"),
+    ]
+    assert [feature.places for feature in features] == [[1, 2, 3], [2, 3, 4], [3, 4, 5], [6]]
+
+
+# Scores
+
+
+def random_tags(rng: random.Random, kinds: str, count: int) -> list[str]:
+    return [rng.choice(["O", *(f"{rng.choice(kinds)}-{type_}" for type_ in TYPES)]) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kinds", ["I", "BI", "BIES", "ES"])
+def test_scores_equal_seqeval(kinds):
+    from seqeval import metrics as reference
+
+    rng = random.Random(kinds)
+    for count in (0, 1, 2, 30):
+        gold = [random_tags(rng, kinds, rng.randint(1, 12)) for _ in range(count)]
+        guess = [[tag if rng.random() < 0.7 else rng.choice(random_tags(rng, kinds, 1)) for tag in one] for one in gold]
+        for a, b in ((gold, guess), (gold, gold), (gold, [["O"] * len(one) for one in gold])):
+            ours = scores(map(set, map(spans, a)), map(set, map(spans, b)))
+            if not count:
+                assert ours == {"precision": 0, "recall": 0, "f1": 0}
+                continue
+            with warnings.catch_warnings(action="ignore"):
+                report = reference.classification_report(a, b, output_dict=True)
+                theirs = {n: getattr(reference, f"{n}_score")(a, b) for n in ("precision", "recall", "f1")}
+            for name in report.keys() - {"micro avg", "macro avg", "weighted avg"}:
+                theirs |= {
+                    f"{n}_{name}": report[name][f"{n}-score" if n == "f1" else n] for n in ("precision", "recall", "f1")
+                }
+            assert ours == pytest.approx({name: 100 * value for name, value in theirs.items()})
+            assert accuracy(a, b) == pytest.approx(100 * reference.accuracy_score(a, b))
+        for one in gold:
+            entities = reference.sequence_labeling.get_entities(one)
+            assert spans(one) == [(type_, begin, end + 1) for type_, begin, end in entities]
+
+
+def test_spans_of_tags_that_do_not_fit():
+    assert spans(["I-A", "I-A", "B-A", "I-B", "O", "E-A", "I-A", "S-A", "E-A"]) == [
+        *(("A", 0, 2), ("A", 2, 3), ("B", 3, 4), ("A", 5, 6), ("A", 6, 7), ("A", 7, 8), ("A", 8, 9)),
+    ]
+    assert spans([]) == spans(["O"]) == []
+
+
+def test_what_comes_of_a_dev_file(tmp_path):
+    task = ner(tmp_path, dev=CONLL_2003)
+    examples = task.read("dev")
+    tagged = predicted(task, examples, task.features(examples, TOKENIZER, 16, training=False))
+    assert {task.metrics(examples, tagged)[name] for name in ("f1", "f1_LOC", "accuracy")} == {100}
+    tagged[0].tags[1] = "O"
+    found = task.metrics(examples, tagged)
+    assert found["precision"] == found["recall"] == found["f1"] == 75.0
+    assert (found["f1_PER"], found["f1_ORG"], found["accuracy"]) == (50.0, 100.0, pytest.approx(100 * 6 / 7))
+    row = task.rows(examples, tagged)[0]
+    assert (row["text"], row["right"]) == ("a bx says c", False)
+    assert (row["gold"], row["predicted"]) == ("[a bx PER] says [c PER]", "[a PER] bx says [c PER]")
+    assert row["confidence"] == pytest.approx(np.exp(5) / (np.exp(5) + 4))
+    (file,) = task.submit(tmp_path / "out", "dev", examples, tagged)
+    assert file.name == "dev.conll"
+    assert file.read_text().split("\n")[:6] == [
+        *("-DOCSTART- -X- -X- O O", "", "a NN I-NP I-PER I-PER", "bx NN I-NP I-PER O"),
+        *("says VB I-VP O O", "c NN I-NP B-PER B-PER"),
+    ]
+    again = columns.read_tagged(file, labelled=True)
+    assert [sentence.column(-1) for sentence in again if not sentence.starts_document] == [t.tags for t in tagged]
+
+
+# Semantic roles
+
+# Words, part of speech, clauses, named entities, target verbs, arguments.
+CONLL_2005 = """a NN (S* (PER*) - (A0* *
+b NN * * - *) (A1*)
+says VB * * say (V*) *
+c NN * * - (A1* (R-A1*)
+a VB * * go *) (V*)
+. . *) * - * (C-A1*)
+
+e NN (S*) * -
+
+"""
+CONLL_2012 = """#begin document (bc/x); part 000
+bc/x 0 0 # NN (TOP(NP* - - - Bob * (ARG0*) * -
+bc/x 0 1 says VB * say 01 1 Bob * (V*) * (1)
+bc/x 0 2 go VB *)) go - 2 Bob (PER*) (ARG1*) (V*) -
+
+bc/x 0 0 d NN (TOP*) - - - Bob * -
+
+#end document
+"""
+
+
+def srl(tmp_path, train: str, dev: str | None = None) -> tagging.Tagging:
+    (tmp_path / "train.conll").write_text(train)
+    if dev is not None:
+        (tmp_path / "dev.conll").write_text(dev)
+    files = {"train": str(tmp_path / "train.conll"), "dev": dev and str(tmp_path / "dev.conll")}
+    return tagging.of(TaskConfig(name="srl", **files))
+
+
+def test_columns_of_conll_2005(tmp_path):
+    task = srl(tmp_path, CONLL_2005)
+    first, second = task.read("train")
+    assert (first.words, first.predicate, second.predicate) == (["a", "b", "says", "c", "a", "."], 2, 4)
+    assert first.tags == ["B-A0", "I-A0", "B-V", "B-A1", "I-A1", "O"]
+    assert second.tags == ["O", "B-A1", "O", "B-R-A1", "B-V", "B-C-A1"]
+    assert task.head.labels == ("O", "B-A0", "B-A1", "B-C-A1", "B-R-A1", "B-V", "I-A0", "I-A1")
+    tagged = [tagging.Tagged(example.tags, [1.0] * 6) for example in (first, second)]
+    found = task.submit(tmp_path / "out", "train", [first, second], tagged)
+    props = "".join(" ".join(line.split()[4:]) + "\n" for line in CONLL_2005.split("\n")[:-1])
+    assert [file.read_text() for file in found] == [props, props]
+    row = task.rows([first], tagged[:1])[0]
+    assert (row["gold"], row["right"]) == ("[a b A0] [says V] [c a A1] .", True)
+
+
+def test_words_and_props_of_conll_2005(tmp_path):
+    """The folders as they are distributed; a test file may have target verbs alone."""
+    import gzip
+
+    merged = [line.split() for line in CONLL_2005.split("\n")]
+    for split in ("train", "devel", "test.wsj", "test.brown"):
+        for kind, cells in (("words", slice(0, 1)), ("props", slice(4, 5 if "test" in split else None))):
+            (tmp_path / split / kind).mkdir(parents=True)
+            text = "\n".join(" ".join(row[cells]) for row in merged)
+            (tmp_path / split / kind / f"{split}.02.{kind}.gz").write_bytes(gzip.compress(text.encode()))
+    task = tagging.of(TaskConfig(name="srl", folder=str(tmp_path)))
+    assert (task.dev_splits, task.test_splits) == (("dev",), ("test", "test-brown"))
+    expected = srl(tmp_path, CONLL_2005).read("train")
+    assert [(e.words, e.tags) for e in task.read("dev")] == [(e.words, e.tags) for e in expected]
+    brown = task.read("test-brown")
+    assert [(e.words, e.predicate, e.tags) for e in brown] == [(e.words, e.predicate, None) for e in expected]
+    tagged = [tagging.Tagged(example.tags, [1.0] * 6) for example in expected]
+    assert [file.name for file in task.submit(tmp_path, "test-brown", brown, tagged)] == ["test-brown.props"]
+    (tmp_path / "devel/words/devel.02.words.gz").unlink()
+    with pytest.raises(InputError, match="devel.02.props.gz: its words are missing; put devel.02.words.gz beside it"):
+        tagging.of(task.config).read("dev")
+
+
+def test_columns_of_conll_2012(tmp_path):
+    task = srl(tmp_path, CONLL_2012)
+    examples = task.read("train")
+    assert [(e.words, e.predicate, e.tags) for e in examples] == [
+        (["#", "says", "go"], 1, ["B-ARG0", "B-V", "B-ARG1"]),
+        (["#", "says", "go"], 2, ["O", "O", "B-V"]),
+    ]
+    tagged = [tagging.Tagged(example.tags, [1.0] * 3) for example in examples]
+    found = task.submit(tmp_path, "train", examples, tagged)
+    assert [file.name for file in found] == ["train.props", "train.gold.props"]
+    assert found[0].read_text() == found[1].read_text() == "- (ARG0*) *\nsay (V*) *\ngo (ARG1*) (V*)\n\n-\n\n"
+
+
+def test_the_predicate_is_marked(tmp_path):
+    task = srl(tmp_path, CONLL_2005)
+    features = task.features(task.read("train"), TOKENIZER, 32, training=True)
+    assert pieces(features[0].input_ids) == "[CLS] a b say ##s c a . [SEP] say ##s [SEP]"
+    assert features[0].token_type_ids == [0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1]
+    assert features[0].label[8:] == [NO_LABEL] * 4
+    # One of two equal words.
+    assert pieces(features[1].input_ids) == "[CLS] a b say ##s c a . [SEP] a [SEP]"
+    assert features[1].token_type_ids == [0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 1]
+    # In each part of a sentence that is too long.
+    features = task.features(task.read("train"), TOKENIZER, 9, training=True)
+    assert all(pieces(f.input_ids).endswith("[SEP] say ##s [SEP]") for f in features if f.example == 0)
+    assert all(len(feature.input_ids) <= 9 for feature in features)
+    assert [t.tags for t in predicted(task, task.read("train"), features)] == [e.tags for e in task.read("train")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a - (A0*\nb say (V*)\n", ", line 2: column 3: '.V.*' doesn't fit"),
+        ("a - (A0*\nb say *\n", ", line 2: column 3: .A0. is never closed"),
+        ("a - *)\nb say (V*)\n", ", line 1: column 3: '..' doesn't fit"),
+        ("a - (A0*A1)\nb say (V*)\n", ", line 1: column 3"),
+        ("a - (A0*)\nb say V*\n", ", line 2: column 3: 'V.'"),
+        ("a - *\nb say (V*) *\n", ", line 2: columns: 4, but 3 in its sentence's first line"),
+        ("a - * *\nb say (V*) *\n", ", line 1: target verbs: 1, but 2 columns of arguments"),
+        ("a *\nb (V*)\n", ", line 1: has no column of target verbs"),
+        ("a\nb\n", ", line 1: columns: 1, but there must be 2"),
+        ("a -\nb -\n", "holds no predicate"),
+        ("a -\nb say\n", ", line 1: has target verbs but no columns of arguments to train on"),
+        (CONLL_2012.replace("(V*) -", "* -"), ", line 2: a column of arguments has no"),
+        (CONLL_2012.replace("bc/x 0 0 d NN", "d NN"), ", line 6: columns: 9, but there must be 12"),
+    ],
+)
+def test_malformed_propositions_are_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=f"train.conll(: )?{message}") as error:
+        srl(tmp_path, text).read("train")
+    assert "\n" not in str(error.value)
+
+
+def test_brackets_and_back():
+    rng = random.Random(0)
+    for _ in range(300):
+        tags, role = [], "O"
+        for _ in range(rng.randint(1, 12)):
+            begins = rng.choice(["O", "B-A0", "B-A1", "B-C-A1", "B-V", ""])
+            role = begins or (f"I-{role[2:]}" if role != "O" else "O")
+            tags.append(role)
+        cells = propositions.brackets_of_tags(tags)
+        assert propositions.tags_of_brackets(cells, str) == tags
+    assert propositions.brackets_of_tags(["I-A0", "I-A1", "O", "B-V"]) == ["(A0*)", "(A1*)", "*", "(V*)"]
+
+
+def test_arguments_are_put_together_as_srl_eval_does():
+    assert propositions.arguments(["B-A1", "B-V", "B-C-A1", "I-C-A1", "O", "B-C-V", "B-C-A0", "B-A1", "B-C-A1"]) == {
+        *(("A1", (0, 1), (2, 4)), ("A0", (6, 7)), ("A1", (7, 8), (8, 9))),
+    }
+
+
+def test_scores_equal_srl_eval(tmp_path, real_data):
+    script = real_data / "srl/srl-eval.pl"
+    if not script.exists():
+        pytest.skip("needs srl/srl-eval.pl, of CoNLL-2005")
+    rng, roles = random.Random(1), ("A0", "A1", "C-A1", "C-A0", "R-A1", "AM-TMP", "C-V", "V")
+    lines = []
+    for _ in range(200):
+        size = rng.randint(2, 14)
+        verbs = sorted(rng.sample(range(size), rng.randint(0, min(3, size))))
+        tags = [[rng.choice(["O", *(f"{p}-{r}" for p in "BI" for r in roles)]) for _ in range(size)] for _ in verbs]
+        cells = [["a"] * size, ["say" if i in verbs else "-" for i in range(size)]]
+        cells += map(propositions.brackets_of_tags, tags)
+        lines += [*(" ".join(row) for row in zip(*cells, strict=True)), ""]
+    task = srl(tmp_path, "\n".join(lines))
+    examples = task.read("train")
+    tagged = []
+    for example in examples:
+        tags = [tag if rng.random() < 0.8 else rng.choice(task.head.labels) for tag in example.tags]
+        tagged.append(tagging.Tagged(tags, [1.0] * len(tags)))
+    ours = task.metrics(examples, tagged)
+    guess, gold = task.submit(tmp_path, "train", examples, tagged)
+    command = ["perl", str(script), str(gold), str(guess)]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = {line.split()[0]: line.split()[4:] for line in report.split("\n") if len(line.split()) == 7}
+    assert rows.keys() >= {"Overall", "A0", "A1", "R-A1", "AM-TMP"}
+    for role, values in rows.items():
+        if role != "V":
+            suffix = "" if role == "Overall" else f"_{role}"
+            names = ("precision", "recall", "f1")
+            assert [f"{ours[name + suffix]:.2f}" for name in names] == values, role
+    perfect = next(line.split()[-1] for line in report.split("\n") if "perfect" in line)
+    assert f"{ours['perfect']:.2f}" == perfect
+
+
+def test_a_rare_role_outside_the_training_file_is_missed(tmp_path):
+    task = srl(tmp_path, CONLL_2005, CONLL_2005.replace("(R-A1*)", "(R-AM-X*)"))
+    examples = task.read("dev")
+    tagged = predicted(task, examples, task.features(examples, TOKENIZER, 32, training=False))
+    found = task.metrics(examples, tagged)
+    assert (found["precision"], found["recall"], found["f1_R-AM-X"], found["perfect"]) == (100, 75, 0, 50)
+
+
+# Real files
+
+
+@pytest.mark.parametrize(
+    ("file", "counts", "entities"),
+    [
+        ("wnut17/train.conll", (3394, 62730), 1975),
+        ("wnut17/dev.conll", (1009, 15733), 836),
+        ("btc/h.conll", (2001, 29480), 3368),
+    ],
+)
+def test_real_files(real_data, tmp_path, file, counts, entities):
+    """Sentences, tokens and entities (of WNUT-17, those of its paper); labels where transformers has the words."""
+    from transformers import BertTokenizer
+
+    vocab = str(real_data / "vocab/bert-base-cased-vocab.txt")
+    tokenizer = tokenizers.load(vocab, TokenizerConfig(lowercase=False))
+    theirs = BertTokenizer(vocab, do_lower_case=False)
+    task = tagging.of(TaskConfig(name="ner", train=str(real_data / "ner" / file)))
+    examples = task.read("train")
+    assert (len(examples), sum(len(example.words) for example in examples)) == counts
+    assert sum(tag.startswith("B-") for example in examples for tag in example.tags) == entities
+    features = task.features(examples, tokenizer, 128, training=True)
+    special = set(tokenizer.special_ids.values())
+    compared = 0
+    for example, feature in zip(examples, features, strict=True):
+        encoded = theirs(example.words, is_split_into_words=True)
+        ids = encoded.word_ids()
+        firsts = [i for i, word in enumerate(ids) if word is not None and word != ids[i - 1]]
+        if len(firsts) == len(example.words) and not special & set(encoded["input_ids"][1:-1]):
+            assert feature.input_ids == encoded["input_ids"]
+            assert [i for i, label in enumerate(feature.label) if label != NO_LABEL] == firsts == feature.places
+            compared += 1
+    assert compared > 0.8 * len(examples)
+    tagged = predicted(task, examples, features)
+    assert task.metrics(examples, tagged)["f1"] == 100
