@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import ml_dtypes  # noqa: F401  With it, numpy knows bfloat16.
@@ -91,10 +92,11 @@ class _Torch:
         except ModuleNotFoundError:
             raise InputError(f"{file}: reading it takes torch; pip install torch, or save as safetensors") from None
         try:
-            try:
-                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # What torch wrote before version 1.6 can't be mapped.
-                tensors = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):
+                try:
+                    tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+                except RuntimeError:  # What torch wrote before version 1.6 can't be mapped.
+                    tensors = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0]
             raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run") from None

@@ -169,8 +169,10 @@ def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
 def _of_sentencepiece(tokenizer: SentencePiece):
     """The same segmentation by the `tokenizers` library.
 
-    `tokenizers` applies the charsmap to what a reader takes for one character: of a letter with two or more combining
-    marks, and of half-width katakana with a voicing mark, it can make something else than SentencePiece does.
+    Not quite always: `tokenizers` applies the charsmap to what a reader takes for one character, so that a letter with
+    two or more combining marks, and half-width katakana with a voicing mark, can become something else. In models of
+    other makers, spaces before user-defined symbols are lost, and between segmentations that score about the same,
+    SentencePiece's rounding decides, which ours avoid.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 

@@ -1,0 +1,154 @@
+"""Tokenizer files in and out: ids of AutoTokenizer, for single texts, pairs and masks."""
+
+import io
+import json
+
+import pytest
+from conftest import sentences
+from test_tokenizers import ODD, VOCABULARIES, differing
+from transformers import AutoTokenizer
+
+from bert_jax.config import InputError, TokenizerConfig
+from bert_jax.data import tokenizers
+from bert_jax.data.tokenizer_folders import of_folder, to_folder
+
+WORDS = ["the", "qu", "##ick", "brown", "fox", "##es", "cafe", "café", "The", "中", "文", "中文", "[", "]", "mask", "."]
+TEXTS = ["The quick brown foxes.", "café 中文 the", "", "<ent>the New York [x]", "a\u0300 b"]
+MASKED = ["The [MASK] watches a [MASK].", "[MASK]", "  [MASK]  bird ", "watch[MASK]", "[MASK]es", "a\t[MASK]\u00a0dog"]
+# Of these, tokenizers' normalisation by charsmap makes something else: several marks on a letter.
+DIFFERENT = {ODD[0], ODD[10]}
+
+
+def token(content: str, **changes) -> dict:
+    fields = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
+    return {"content": content, **fields, **changes}
+
+
+def saved(tokenizer, folder):
+    """The folder, with AutoTokenizer's reading of it."""
+    folder.mkdir(exist_ok=True)
+    to_folder(tokenizer, folder, 512)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def assert_same(tokenizer, theirs, texts, masked=()) -> None:
+    expected = theirs(texts, add_special_tokens=False)["input_ids"]
+    assert differing(texts, tokenizer.encode(texts), expected) == []
+    expected = [theirs(text, add_special_tokens=False)["input_ids"] for text in masked]
+    assert differing(masked, [tokenizer.encode_masked(text) for text in masked], expected) == []
+    pair, special = theirs(texts[0], texts[1]), tokenizer.special_ids
+    first, second = ([*ids, special["[SEP]"]] for ids in tokenizer.encode(texts[:2]))
+    assert pair["input_ids"] == [special["[CLS]"], *first, *second]
+    assert pair["token_type_ids"] == [0] * (1 + len(first)) + [1] * len(second)
+    assert len(theirs) == tokenizer.vocab_size and theirs.model_max_length == 512
+    names = ("pad", "unk", "cls", "sep", "mask")
+    assert [getattr(theirs, f"{name}_token_id") for name in names] == [special[f"[{n.upper()}]"] for n in names]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(lowercase=True),
+        dict(lowercase=False),
+        dict(lowercase=True, strip_accents=False),
+        dict(lowercase=False, strip_accents=True, split_chinese=False),
+        dict(lowercase=True, added=[token("<ent>", special=True), token("New York", lstrip=True), token("fox")]),
+    ],
+)
+def test_wordpiece_there_and_back(tmp_path, options):
+    tokenizer = tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], **options)
+    assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), TEXTS, MASKED)
+    again = of_folder(tmp_path / "folder")
+    assert tokenizers.fingerprint(again) == tokenizers.fingerprint(tokenizer)
+    assert tokenizers.fingerprint(tokenizers.from_dict(again.to_dict())) == tokenizers.fingerprint(tokenizer)
+    for name in ("tokenizer.json", "vocab.txt"):  # Either is enough.
+        content = (tmp_path / "folder" / name).read_bytes()
+        (tmp_path / "folder" / name).unlink()
+        assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+        (tmp_path / "folder" / name).write_bytes(content)
+    (tmp_path / "folder/tokenizer_config.json").unlink()
+    assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+
+
+def test_files_of_old_versions(tmp_path):
+    """vocab.txt and added_tokens.json alone; ids behind the vocabulary."""
+    (tmp_path / "vocab.txt").write_text("\n".join([*tokenizers.SPECIAL, *WORDS]) + "\n")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<b>": 22, "<a>": 21}))
+    tokenizer = of_folder(tmp_path)
+    assert tokenizer.vocab_size == 23 and tokenizer.pieces()[21:] == ["<a>", "<b>"]
+    texts = ["The <b>quick<a> Café", "<a> fox"]
+    assert tokenizer.encode(texts) == AutoTokenizer.from_pretrained(tmp_path)(texts, add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "lowercase"),
+    [("uncased_L-2", "Cap", True), ("multi_cased_L-2", "low", False), ("other", "low", True), ("other", "Cap", False)],
+)
+def test_case_of_folders_that_do_not_say(tmp_path, name, extra, lowercase):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "vocab.txt").write_text("\n".join([*tokenizers.SPECIAL, extra]) + "\n")
+    assert of_folder(tmp_path / name).options["lowercase"] is lowercase
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "isn't BERT's WordPiece"),
+        ("tokenizer_config.json", {"pad_token": {"content": "<pad>"}}, "pad_token is '<pad>'"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
+        ("tokenizer.json", {"normalizer": None}, "normalizer is None"),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}}}, "model is BPE"),
+        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 2}}}, "have gaps"),
+        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 1}}, "added_tokens": []}, r"lacks \[UNK\]"),
+    ],
+)
+def test_other_tokenizers_are_refused(tmp_path, file, change, message):
+    to_folder(tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True), tmp_path, 512)
+    values = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(values | change))
+    with pytest.raises(InputError, match=message) as error:
+        of_folder(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_trained_sentencepiece_model(tmp_path, corpus, lowercase):
+    config = TokenizerConfig(kind="sentencepiece", vocab_size=120, lowercase=lowercase)
+    tokenizer = tokenizers.train(corpus.read_text().split("\n"), config)
+    texts = [*sentences(200, 3), *(text for text in ODD if text not in DIFFERENT)]
+    assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), texts, MASKED)
+    assert tokenizers.fingerprint(of_folder(tmp_path / "folder")) == tokenizers.fingerprint(tokenizer)
+
+
+@pytest.mark.parametrize("options", [dict(model_type="bpe"), dict(model_type="unigram", byte_fallback=True)])
+def test_sentencepiece_models_of_others(tmp_path, corpus, options):
+    import sentencepiece
+
+    model = io.BytesIO()
+    lines, size = iter(corpus.read_text().split("\n")), 400 if options.get("byte_fallback") else 90
+    more = dict(vocab_size=size, hard_vocab_limit=False, user_defined_symbols=["<ent>"], minloglevel=2)
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, **more, **options)
+    tokenizer = tokenizers.SentencePiece(model.getvalue())
+    assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), [*sentences(50, 3), "Ж the dog<ent> 中"])
+
+
+@pytest.mark.parametrize(("name", "lowercase"), VOCABULARIES)
+def test_released_vocabularies_on_real_text(tmp_path, real_data, name, lowercase):
+    tokenizer = tokenizers.load(str(real_data / f"vocab/{name}-vocab.txt"), TokenizerConfig(lowercase=lowercase))
+    english = (real_data / "corpus/wiki_en.txt").read_text()[:1_000_000].split("\n")
+    chinese = (real_data / "corpus/wiki_zh.txt").read_text()[:200_000].split("\n")
+    masked = [text.replace(" the ", " [MASK] ") for text in english[:200]]
+    assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), [*english, *chinese, *ODD], masked)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_sentencepiece_on_real_text(tmp_path, real_data, lowercase):
+    english = (real_data / "corpus/wiki_en.txt").read_text()[:4_000_000].split("\n")
+    chinese = (real_data / "corpus/wiki_zh.txt").read_text()[:600_000].split("\n")
+    config = TokenizerConfig(kind="sentencepiece", vocab_size=8000, lowercase=lowercase)
+    tokenizer = tokenizers.train(english[: len(english) // 2] + chinese[: len(chinese) // 2], config)
+    masked = [text.replace(" the ", " [MASK] ").replace("ing ", "[MASK] ") for text in english[:500]]
+    texts = [*english, *chinese, *(text for text in ODD if text not in DIFFERENT)]
+    assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), texts, masked)
