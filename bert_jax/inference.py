@@ -252,8 +252,8 @@ class Bert:
         for row, (text, at) in enumerate(zip(ids, positions, strict=True)):
             inputs[0, row, : len(text)], inputs[2, row, : len(text)], masked[row, : len(at)] = text, 1, at
         logits = self._apply(*self._padded((*inputs, masked)))[0]
-        probabilities, best = map(np.asarray, _top(logits, min(top, self.config.vocab_size)))
-        pieces = self.tokenizer.pieces()
+        pieces = self.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
+        probabilities, best = map(np.asarray, _top(logits[..., : len(pieces)], min(top, len(pieces))))
         for row, at in enumerate(positions):
             guesses = [zip(best[row, n], probabilities[row, n], strict=True) for n in range(len(at))]
             yield [[Filled(pieces[i], float(p)) for i, p in one] for one in guesses]
