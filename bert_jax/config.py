@@ -131,7 +131,8 @@ class ModelConfig:
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
-        for name, problem in _problems(PretrainConfig(model=self, examples=ExamplesConfig("full_sentences"))):
+        c = PretrainConfig(model=self, examples=ExamplesConfig("full_sentences"))
+        for name, problem in itertools.chain(_common_problems(c), _problems(c)):
             if name.startswith("model."):
                 raise InputError(f"{name.removeprefix('model.')}: {problem}")
         return self

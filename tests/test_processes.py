@@ -99,7 +99,7 @@ def supervisors(port: int, *places: tuple[int, int], arguments=("--version",), t
 
 def ends(processes) -> list[tuple[int, str]]:
     """Each one's exit code and standard error."""
-    errors = [process.communicate(timeout=60)[1] for process in processes]
+    errors = [process.communicate(timeout=240)[1] for process in processes]
     return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 
 
@@ -128,7 +128,7 @@ def test_bad_input_ends_all_with_its_message():
 
 def test_only_process_0_speaks():
     processes = supervisors(free_port(), (0, 2), (1, 2))
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0][0] and not outputs[1][0] and not outputs[0][1] + outputs[1][1]
 
@@ -189,7 +189,7 @@ def test_two_processes_give_the_losses_of_one(one_process, two_processes):
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("victim", ["process 0", "process 1", "its child"])
+@pytest.mark.parametrize("victim", ["process 0", "its child", pytest.param("process 1", marks=pytest.mark.long)])
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on(two_processes, config_file, examples, tmp_path, victim):
     workdir = tmp_path / "run"
     processes = start(config_file, examples, workdir)
@@ -210,7 +210,7 @@ def test_a_process_that_is_killed_is_named_and_the_run_goes_on(two_processes, co
     assert [row["step"] for row in rows(workdir)] == list(range(1, 31))
 
 
-@pytest.mark.parametrize("preempted", [[0, 1], [1]])
+@pytest.mark.parametrize("preempted", [[0, 1], pytest.param([1], marks=pytest.mark.long)])
 def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
     two_processes, config_file, examples, tmp_path, preempted
 ):
@@ -219,7 +219,7 @@ def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
     wait_for_rows(workdir, 13, processes)
     for i in preempted:
         processes[i].send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [143, 143], outputs
     assert "steps and saved; the same command goes on from there" in outputs[0][0]
     stopped = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
