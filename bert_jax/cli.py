@@ -14,7 +14,7 @@ from typing import Annotated
 import tyro
 
 import bert_jax
-from bert_jax import cluster, storage, supervisor
+from bert_jax import storage
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, load_config
 
 HELP = """\
@@ -204,6 +204,8 @@ def _together(command: Distributed, arguments: list[str], run: Callable[[], int]
     """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
     if not command.distributed:
         return run()
+    from bert_jax import cluster, supervisor
+
     role = supervisor.role()
     if role is None:
         place = cluster.find(command.coordinator, command.processes, command.process)
