@@ -553,7 +553,8 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
     spec = importlib.util.spec_from_file_location(f"bert_jax_config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        # Not by the loader, which leaves a __pycache__ in the person's folder.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
         config = module.get_config(**arguments)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
