@@ -159,7 +159,11 @@ def test_processes_get_their_index_and_the_first_code_counts(python, codes, code
 def test_processes_pass_signals_on_and_wait(python, number):
     environment = {**os.environ, "PYTHON": str(python)}
     command = ["bash", LAUNCH / "processes.sh", "2", "pretrain"]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as script:
+
+    def heed():  # Started in the background, the tests ignore SIGINT, and what they start would.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as script:
         lines = [script.stdout.readline() for _ in range(4)]
         script.send_signal(number)
         rest = script.stdout.read()
