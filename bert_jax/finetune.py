@@ -92,17 +92,19 @@ def _training(
     total = math.ceil(len(batches) * config.epochs)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=round(total * config.warmup))
     module = make_model(model, head)
-    read = {split: task.read(split) for split in task.dev_splits}
+    dev = {}  # Of each split the examples, their features and batches: the same after each epoch.
+    for split in task.dev_splits:
+        examples = task.read(split)
+        parts = task.features(examples, tokenizer, config.sequence_length, training=False)
+        dev[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad)
 
     def evaluation(program: Program) -> loop.Evaluate:
         outputs = outputs_of(module, program.shardings["params"], mesh)
 
         def evaluate(params, step: int) -> dict[str, float]:
             found = {}
-            for split, examples in read.items():
-                parts = task.features(examples, tokenizer, config.sequence_length, training=False)
-                logits = outputs(params, make_batches(parts, config.evaluation_batch_size, head, pad))
-                scores = task.metrics(examples, task.predict(examples, parts, logits))
+            for split, (examples, parts, batched) in dev.items():
+                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched)))
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
             return found
 

@@ -13,9 +13,12 @@ from bert_jax import storage
 from bert_jax.config import InputError, RunConfig, differences
 from bert_jax.training.sharding import path_name
 
-# Settings that may change when a run is resumed. Those of corpus and tokenizer stand in the examples' fingerprint; the
-# parts of a batch have dropout of their own.
-MAY_CHANGE = ("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll", "model.remat")
+# Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
+# fingerprint; the parts of a batch have dropout of their own.
+MAY_CHANGE = (
+    *("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll", "model.remat"),
+    *("task.folder", "task.train", "task.dev", "task.test", "evaluation_batch_size"),
+)
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
 SCORE = "score"
 
