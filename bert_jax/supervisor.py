@@ -27,7 +27,8 @@ LOST = 75
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Seconds between two signs of life, and of silence until a process counts as lost.
 HEARTBEAT, SILENCE = 5.0, 30.0
-# Seconds for a child to end by itself where another's input was bad: its own most likely is, and it says so better.
+# Seconds for a child to end by itself where another's input was bad (its own most likely is, and it says so better),
+# and for another supervisor to hang up.
 GRACE = 10.0
 # What a child is told in its environment: which process it is, or that it prepares the examples of all.
 PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
@@ -202,6 +203,7 @@ class _Peer:
     def __init__(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.name, self._reader, self._writer = name, reader, writer
         self.ended = False
+        self.listening: asyncio.Task | None = None  # The task that reads from it.
         self._life = asyncio.create_task(self._show_life())
 
     async def _show_life(self) -> None:
@@ -268,6 +270,9 @@ class _Hub(_Link):
     async def __aexit__(self, _, error, __):
         if isinstance(error, End):
             await self._tell(end=str(error), code=error.code)
+        if isinstance(error, End | _Failed) and self._peers:
+            # They hang up when they have read why. Closed with a sign of life unread, TCP would drop what was sent.
+            await asyncio.wait({peer.listening for peer in self._peers.values()}, timeout=GRACE)
         self._server.close()
         for peer in self._peers.values():
             peer.close()
@@ -321,6 +326,7 @@ class _Hub(_Link):
             peer.close()
             return
         self._peers[number] = peer
+        peer.listening = asyncio.current_task()
         self._changed.set()
         try:
             message = await peer.receive()
@@ -367,9 +373,11 @@ class _Member(_Link):
 
     async def fail(self, reason: str, code: int) -> None:
         await self._hub.send(end=f"{self._name} {reason}", code=code)
+        await asyncio.wait({self._listening}, timeout=GRACE)
 
     async def finish(self) -> None:
         await self._hub.send(ended=True)
+        await asyncio.wait({self._listening}, timeout=self._timeout)  # Process 0 hangs up when all have ended.
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = asyncio.get_running_loop().time() + self._timeout
