@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -27,11 +28,11 @@ commands:
   pretrain  train a model on them; prepares what is missing, resumes by itself
   finetune  train a pretrained model on a task
   evaluate  a task's scores, or a pretrained model's loss on any text
-  predict   fill-mask, embed: use a trained model on texts
+  predict   fill-mask, embed, classify, tag, answer: use a trained model on texts
   import    a Hugging Face or google-research folder -> a folder of ours
   export    a model -> a folder of Hugging Face, TensorFlow 1, ONNX or StableHLO
   plan      what a run needs and how long it takes on TPUs that aren't here
-  bench     prepare, pipeline, encode: measured beside a peer, in alternating rounds
+  bench     prepare, pipeline, encode, finetune: measured beside a peer, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
@@ -351,11 +352,16 @@ def _parse(command: type, arguments: list[str]):
         finder.add_argument(flag)
     named = finder.parse_known_args(arguments)[0]
     required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
-    kind = FinetuneConfig if command is Finetune else PretrainConfig
-    task = {"task": named.task} if named.task and command is Finetune else {}
+    kind = FinetuneConfig if command in (Finetune, BenchFinetune) else PretrainConfig
+    task = {"task": named.task} if named.task and kind is FinetuneConfig else {}
     config = load_config(named.config, kind, **task) if named.config else kind()
     default = command(**{**required, "config": config})
-    parsed = tyro.cli(command, prog=f"bert-jax {command.__name__.lower()}", default=default, args=arguments)
+    parsed = tyro.cli(
+        command,
+        prog=f"bert-jax {re.sub('(?<=[a-z])(?=[A-Z])', ' ', command.__name__).lower()}",
+        default=default,
+        args=arguments,
+    )
     parsed.config.validate()
     return parsed
 
@@ -369,7 +375,14 @@ def _predict(arguments: list[str]) -> None:
     default = "as the model's folder says, else"
     embed.add_argument("--pooling", choices=["mean", "cls"], help=f"of all tokens or [CLS] ({default} mean)")
     embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=f"to length 1 ({default} not)")
-    for task in (fill, embed):
+    tab = "else a line may have its own, after a tab"
+    classify = tasks.add_parser("classify", help="the class, or the value, of each text or pair")
+    classify.add_argument("--pair", dest="second", metavar="TEXT", help=f"the second text of all; {tab}")
+    tag = tasks.add_parser("tag", help="the named entities, or other spans, in each text")
+    tag.add_argument("--predicate", dest="second", metavar="WORD", help=f"of semantic roles: whose roles; {tab}")
+    answer = tasks.add_parser("answer", help="the answer to each question")
+    answer.add_argument("--context", dest="second", metavar="TEXT", help=f"where it is looked for; {tab}")
+    for task in (fill, embed, classify, tag, answer):
         task.add_argument("--model", required=True, help="a workdir, a checkpoint's folder or a Hugging Face folder")
         task.add_argument("--input", type=Path, metavar="FILE", help="UTF-8, a text on each line")
         task.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; without it, standard output")
@@ -379,18 +392,30 @@ def _predict(arguments: list[str]) -> None:
     _check_predict(options)
     from bert_jax import predict
 
-    masked = options.task == "fill-mask"
-    total = len(options.text)
-    if options.input:  # Before the model is loaded and anything is written.
-        total = predict.count(options.input, predict.needs_mask if masked else lambda _: None)
+    # Before the model is loaded and anything is written.
+    checks = {"fill-mask": predict.needs_mask, "answer": lambda line: predict.needs_context(line, options.second)}
+    check = checks.get(options.task, lambda _: None)
+    for text in options.text:
+        check(text)
+    total = predict.count(options.input, check) if options.input else len(options.text)
     bert = bert_jax.load(options.model)
-    if masked and options.text and not options.output and sys.stdout.isatty():
+    if options.task == "fill-mask" and options.text and not options.output and sys.stdout.isatty():
         _print_filled(bert, options.text, options.top)
         return
-    check = bert.masked_ids if masked else lambda _: None
+    check = bert.masked_ids if options.task == "fill-mask" else check
     texts = options.text or predict.texts(options.input, check)
-    task = predict.fill_mask(bert, options.top) if masked else predict.embed(bert, options.pooling, options.normalize)
-    predict.run(task, texts, options.output, total or None, progress=not options.text)
+    predict.run(_predictor(bert, options), texts, options.output, total or None, progress=not options.text)
+
+
+def _predictor(bert, options: argparse.Namespace):
+    from bert_jax import predict
+
+    match options.task:
+        case "fill-mask":
+            return predict.fill_mask(bert, options.top)
+        case "embed":
+            return predict.embed(bert, options.pooling, options.normalize)
+    return getattr(predict, options.task)(bert, options.second)
 
 
 def _check_predict(options: argparse.Namespace) -> None:
@@ -452,9 +477,31 @@ def _export(arguments: list[str]) -> None:
     print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")
 
 
+@dataclass(frozen=True)
+class BenchFinetune:
+    """Fine-tuning beside transformers in torch: scores and speed, a seed after the other, in turns."""
+
+    init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
+    """A Hugging Face folder: both start from it."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: OptionalConfigName = None
+    """A config file, or the name of one that ships with bert_jax."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks."""
+    seeds: int = 3
+    """So many, from the config's on."""
+
+
 def _bench(arguments: list[str]) -> None:
+    if arguments[:1] == ["finetune"]:
+        command = _parse(BenchFinetune, arguments[1:])
+        from bert_jax.bench.finetune import bench_finetune
+
+        bench_finetune(command.config, command.init, command.seeds)
+        return
     parser = argparse.ArgumentParser(prog="bert-jax bench", description="Measures bert_jax beside a peer, in turns.")
     what = parser.add_subparsers(dest="what", required=True)
+    what.add_parser("finetune", help="a task, beside transformers in torch; takes the options of bert-jax finetune")
     prepare = what.add_parser("prepare", help="text to examples, beside a fast tokenizer")
     prepare.add_argument("--files", required=True, type=Path, help="a text file")
     prepare.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
@@ -469,16 +516,16 @@ def _bench(arguments: list[str]) -> None:
     encode.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args(arguments)
     if options.what == "encode":
-        from bert_jax.bench_encode import bench_encode
+        from bert_jax.bench.encode import bench_encode
 
         bench_encode(options.model, options.files, options.rounds)
         return
-    from bert_jax import bench
+    from bert_jax.bench import data
 
     if options.what == "prepare":
-        bench.bench_prepare(options.files, options.vocab, options.rounds)
+        data.bench_prepare(options.files, options.vocab, options.rounds)
     else:
-        bench.bench_pipeline(options.examples, options.rounds, options.seconds)
+        data.bench_pipeline(options.examples, options.rounds, options.seconds)
 
 
 COMMANDS = {

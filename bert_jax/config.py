@@ -143,8 +143,9 @@ class ModelConfig:
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-# Any number of `mesh.tensor` that divides this can split the vocabulary; 128 is the width of a TPU's vector registers.
-VOCABULARY_MULTIPLE = 128
+# Any `mesh.tensor` that divides this can split the vocabulary, and any tensor x fsdp its bias. A TPU's vector registers
+# are 128 wide.
+VOCABULARY_MULTIPLE = 256
 
 # Layers and width of the released models; heads are 64 wide, the feed-forward layer is four times the hidden size.
 PRESETS = {

@@ -19,6 +19,7 @@ from bert_jax.finetune import make_batches, outputs_of
 from bert_jax.model import make_model
 from bert_jax.page import write_page
 from bert_jax.training import loop, losses, sharding, steps
+from bert_jax.training.program import make_forward
 
 
 def config_of(found: pretrained.Pretrained) -> FinetuneConfig | PretrainConfig | None:
@@ -69,7 +70,7 @@ def _outputs(found: pretrained.Pretrained, config: FinetuneConfig):
     module = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
     shardings = sharding.state_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)
-    return functools.partial(outputs_of(module, shardings, mesh), params)
+    return functools.partial(outputs_of(make_forward(module, mesh), mesh), params)
 
 
 def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:

@@ -11,12 +11,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import packing, pretrained, storage
+from bert_jax import labelling, packing, pretrained, storage
 from bert_jax.compiling import jitted
 from bert_jax.config import EmbeddingConfig, InputError
 from bert_jax.data.tokenizers import MASK, PAD
 from bert_jax.embedding import Embedder
+from bert_jax.labelling import Answered, Classified, Tagged
 from bert_jax.model import make_model
+from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classification import model_input
 
 Texts = str | Sequence[str]
@@ -50,12 +52,14 @@ class Filled:
 class Bert:
     """A pretrained model with its tokenizer.
 
-    `config` and `head` say what it is; `params` are its weights, a tree of dicts, on the first device.
+    `config` and `head` say what it is; `params` are its weights, a tree of dicts, on the first device; `run` is the
+    fine-tuning that made it, or the defaults of one.
     """
 
     def __init__(self, found: pretrained.Pretrained):
         self.config, self.head, self.tokenizer = found.model, found.head, found.tokenizer
         self.params = jax.device_put(found.params)
+        self.run = labelling.run_of(found.about)
         self.embedding = EmbeddingConfig(**found.about.get("embedding", {}))
         self._module = make_model(found.model, found.head)
 
@@ -222,10 +226,7 @@ class Bert:
         Raises `InputError` for a text without [MASK] or longer than the model reads, and for a model that has no
         scores of the vocabulary.
         """
-        if self.head.kind not in ("masked_lm", "pretraining"):
-            raise InputError(
-                f"fill_mask needs a model of kind masked_lm or pretraining; this is one of {self.head.kind}"
-            )
+        self._must_be("masked_lm", "pretraining")
         listed = _listed(texts)
         ids = [self.masked_ids(text) for text in listed]
         filled: list[list[list[Filled]]] = [[] for _ in listed]
@@ -233,6 +234,55 @@ class Bert:
             for number, guesses in zip(chosen, self._fill([ids[n] for n in chosen], top), strict=True):
                 filled[number] = guesses
         return filled[0] if isinstance(texts, str) else filled
+
+    def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
+        """The class, or the value of a regression, of a text or of each of a list; of pairs, where it was trained on
+        them. What is longer than the model reads is cut with a warning."""
+        self._must_be("sequence_classification")
+        ids, types = self._ids(texts, pairs, None)
+        features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
+        found = labelling.classified(self.head, self.logits_of(features))
+        return found[0] if isinstance(texts, str) else found
+
+    def tag(self, texts: Texts, predicates: Texts | None = None) -> list[Tagged] | list[list[Tagged]]:
+        """The spans that the tags of a text's words make, in their order; of a list of texts, a list of these.
+
+        A model of semantic roles finds those of a predicate, a word of the text. A text may have any length.
+        """
+        self._must_be("token_classification")
+        columns = [None if column is None else _listed(column) for column in (texts, predicates)]
+        found = labelling.tag(self, *columns)
+        return found[0] if isinstance(texts, str) else found
+
+    def answer(self, questions: Texts, contexts: Texts) -> Answered | list[Answered]:
+        """The part of a context, of any length, that answers a question; of lists, a list of these.
+
+        Raises `InputError` for an empty question or context.
+        """
+        self._must_be("question_answering")
+        found = labelling.answer(self, _listed(questions), _listed(contexts))
+        return found[0] if isinstance(questions, str) else found
+
+    def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
+        """What the head says of each feature, without padding: [labels], [tokens, labels] or [tokens, 2]."""
+        found: list = [None] * len(features)
+        for chosen in _batches([len(feature.input_ids) for feature in features]):
+            length = max(len(features[n].input_ids) for n in chosen)
+            inputs = np.zeros((3, len(chosen), length), np.int32)  # Ids, token types, attention mask.
+            for row, feature in enumerate(features[n] for n in chosen):
+                size = len(feature.input_ids)
+                inputs[0, row, :size], inputs[1, row, :size], inputs[2, row, :size] = (
+                    *(feature.input_ids, feature.token_type_ids),
+                    1,
+                )
+            logits = np.asarray(self._apply(*self._padded(inputs)))
+            for row, n in enumerate(chosen):
+                found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
+        return found
+
+    def _must_be(self, *kinds: str) -> None:
+        if self.head.kind not in kinds:
+            raise InputError(f"needs a model of kind {' or '.join(kinds)}; this is one of {self.head.kind}")
 
     def masked_ids(self, text: str) -> list[int]:
         """Ids of a text whose masks can be filled, with [CLS] and [SEP]; raises `InputError` where they can't."""

@@ -1,6 +1,7 @@
 """`bert-jax predict`: texts from a file or standard input, in chunks, to JSON lines in their order."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -25,7 +26,7 @@ def fill_mask(bert: Bert, top: int) -> Predict:
     def predict(texts: list[str]) -> Iterator[str]:
         for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
             guesses = [[{"token": g.token, "probability": round(g.probability, 6)} for g in one] for one in masks]
-            yield json.dumps({"text": text, "masks": guesses}, ensure_ascii=False)
+            yield _json({"text": text, "masks": guesses})
 
     return predict
 
@@ -38,6 +39,70 @@ def embed(bert: Bert, pooling: str | None, normalize: bool | None) -> Predict:
             yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}'
 
     return predict
+
+
+def classify(bert: Bert, second: str | None) -> Predict:
+    def predict(lines: list[str]) -> Iterator[str]:
+        parted = [parts(line, second) for line in lines]
+        found: dict = {}
+        for pairs in (False, True):
+            chosen = [i for i, (_, pair) in enumerate(parted) if (pair is not None) == pairs]
+            columns = list(zip(*(parted[i] for i in chosen), strict=True))[: 1 + pairs]
+            found |= dict(zip(chosen, bert.classify(*columns), strict=True)) if chosen else {}
+        for i, (text, pair) in enumerate(parted):
+            inputs = {"text": text} if pair is None else {"text": text, "pair": pair}
+            yield _json(inputs | _rounded(dataclasses.asdict(found[i])))
+
+    return predict
+
+
+def tag(bert: Bert, second: str | None) -> Predict:
+    def predict(lines: list[str]) -> Iterator[str]:
+        texts, predicates = zip(*(parts(line, second) for line in lines), strict=True)
+        named = {} if predicates[0] is None else {"predicates": predicates}
+        for text, predicate, spans in zip(texts, predicates, bert.tag(texts, **named), strict=True):
+            inputs = {"text": text} if predicate is None else {"text": text, "predicate": predicate}
+            yield _json(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
+
+    return predict
+
+
+def answer(bert: Bert, second: str | None) -> Predict:
+    def predict(lines: list[str]) -> Iterator[str]:
+        questions, contexts = zip(*(parts(line, second) for line in lines), strict=True)
+        for question, found in zip(questions, bert.answer(questions, contexts), strict=True):
+            values = {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
+            values["answer"] = values.pop("text")
+            yield _json({"question": question} | _rounded(values))
+
+    return predict
+
+
+def parts(line: str, second: str | None) -> tuple[str, str | None]:
+    """What stands before and behind a line's first tab; without a tab, the line and `second`."""
+    first, tab, behind = line.partition("\t")
+    return first, behind if tab else second
+
+
+def _json(values: dict) -> str:
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _rounded(values: dict) -> dict:
+    return {name: _round(value) for name, value in values.items() if value != {}}
+
+
+def _round(value):
+    if isinstance(value, dict):
+        return {name: _round(inner) for name, inner in value.items()}
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def needs_context(line: str, second: str | None) -> None:
+    """Raises `InputError` for a line that isn't a question with a context."""
+    question, context = parts(line, second)
+    if not question.strip() or not (context or "").strip():
+        raise InputError(f"{line!r}: must be a question, a tab, and the text to look in (or give that with --context)")
 
 
 def needs_mask(text: str) -> None:

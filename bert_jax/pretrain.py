@@ -185,6 +185,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | No
         name="pretrain",
         model=model,
         settings=settings,
+        seed=config.seed,
         run=config.run,
         batches=functools.partial(pipeline.batches, data, config, rows=rows),
         evaluation=evaluation,

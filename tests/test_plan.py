@@ -236,8 +236,8 @@ def test_base_on_eight_chips(tmp_path, capsys):
     printed = capsys.readouterr().out
     (found,) = json.loads((tmp_path / "plan.json").read_text())
     memory = found["memory"]
-    # 110.1 million parameters and, in the padding to 30,592 words, 70 rows of 768 and of a bias; float32.
-    parameters = 4 * (110_106_428 + 70 * 769)
+    # 110.1 million parameters and, in the padding to 30,720 words, 198 rows of 768 and of a bias; float32.
+    parameters = 4 * (110_106_428 + 198 * 769)
     assert memory["parameters"] == parameters
     assert memory["optimizer"] == pytest.approx(2 * parameters, rel=1e-6)
     assert memory["hbm"] == 15.75 * GIB and found["fits"] and memory["total"] < 8 * GIB
@@ -247,7 +247,7 @@ def test_base_on_eight_chips(tmp_path, capsys):
     # Each gradient is summed over the copies: those of layers in bfloat16, of the vocabulary's matrix from both its
     # uses, in float32 and bfloat16; nothing else is.
     sums = [c for c in found["collectives"] if c["kind"] == "all-reduce"]
-    layers, words = 85_054_464, 30_592 * 768
+    layers, words = 85_054_464, 30_720 * 768
     assert sum(c["bytes"] * c["times"] for c in sums) == pytest.approx(2 * layers + 6 * words, rel=0.02)
     assert {c["axes"] for c in sums} == {"data"} and len(sums) == len(found["collectives"])
     assert found["hours"] == pytest.approx(found["times"]["step"] * 100_000 / 3600)

@@ -219,7 +219,7 @@ def test_scores_equal_seqeval(kinds):
                 theirs = {n: getattr(reference, f"{n}_score")(a, b) for n in ("precision", "recall", "f1")}
             for name in report.keys() - {"micro avg", "macro avg", "weighted avg"}:
                 theirs |= {
-                    f"{n}_{name}": report[name][f"{n}-score" if n == "f1" else n] for n in ("precision", "recall", "f1")
+                    f"{n}/{name}": report[name][f"{n}-score" if n == "f1" else n] for n in ("precision", "recall", "f1")
                 }
             assert ours == pytest.approx({name: 100 * value for name, value in theirs.items()})
             assert accuracy(a, b) == pytest.approx(100 * reference.accuracy_score(a, b))
@@ -239,11 +239,11 @@ def test_what_comes_of_a_dev_file(tmp_path):
     task = ner(tmp_path, dev=CONLL_2003)
     examples = task.read("dev")
     tagged = predicted(task, examples, task.features(examples, TOKENIZER, 16, training=False))
-    assert {task.metrics(examples, tagged)[name] for name in ("f1", "f1_LOC", "accuracy")} == {100}
+    assert {task.metrics(examples, tagged)[name] for name in ("f1", "f1/LOC", "accuracy")} == {100}
     tagged[0].tags[1] = "O"
     found = task.metrics(examples, tagged)
     assert found["precision"] == found["recall"] == found["f1"] == 75.0
-    assert (found["f1_PER"], found["f1_ORG"], found["accuracy"]) == (50.0, 100.0, pytest.approx(100 * 6 / 7))
+    assert (found["f1/PER"], found["f1/ORG"], found["accuracy"]) == (50.0, 100.0, pytest.approx(100 * 6 / 7))
     row = task.rows(examples, tagged)[0]
     assert (row["text"], row["right"]) == ("a bx says c", False)
     assert (row["gold"], row["predicted"]) == ("[a bx PER] says [c PER]", "[a PER] bx says [c PER]")
@@ -427,7 +427,7 @@ def test_scores_equal_srl_eval(tmp_path, real_data):
     assert rows.keys() >= {"Overall", "A0", "A1", "R-A1", "AM-TMP"}
     for role, values in rows.items():
         if role != "V":
-            suffix = "" if role == "Overall" else f"_{role}"
+            suffix = "" if role == "Overall" else f"/{role}"
             names = ("precision", "recall", "f1")
             assert [f"{ours[name + suffix]:.2f}" for name in names] == values, role
     perfect = next(line.split()[-1] for line in report.split("\n") if "perfect" in line)
@@ -439,7 +439,7 @@ def test_a_rare_role_outside_the_training_file_is_missed(tmp_path):
     examples = task.read("dev")
     tagged = predicted(task, examples, task.features(examples, TOKENIZER, 32, training=False))
     found = task.metrics(examples, tagged)
-    assert (found["precision"], found["recall"], found["f1_R-AM-X"], found["perfect"]) == (100, 75, 0, 50)
+    assert (found["precision"], found["recall"], found["f1/R-AM-X"], found["perfect"]) == (100, 75, 0, 50)
 
 
 # Real files

@@ -177,7 +177,7 @@ def test_accumulated_parts_are_one_batch(config, examples):
     optimizer = make_optimizer(config.optimizer, 30)
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
-    results = [jax.jit(steps.make_train_step(model, optimizer, 0, parts))(state, batch) for parts in (1, 4)]
+    results = [jax.jit(steps.make_train_step(model, optimizer, parts))(state, batch, 0) for parts in (1, 4)]
     for name in ("mlm_loss", "nsp_loss", "mlm_count", "gradient_norm"):
         assert float(results[0][1][name]) == pytest.approx(float(results[1][1][name]), rel=1e-5)
 
@@ -193,9 +193,9 @@ def test_a_repeated_batch_is_learned_by_heart(config, examples):
     optimizer = make_optimizer(dataclasses.replace(config.optimizer, learning_rate=5e-3, warmup_steps=20), 400)
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
-    train_step = jax.jit(steps.make_train_step(model, optimizer, 0), donate_argnums=0)
+    train_step = jax.jit(steps.make_train_step(model, optimizer), donate_argnums=0)
     for _ in range(400):
-        state, sums = train_step(state, batch)
+        state, sums = train_step(state, batch, 0)
     assert float(losses.means(sums)["loss"]) < 0.05
 
 

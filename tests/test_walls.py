@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
-    **dict.fromkeys(["__init__.py", "__main__.py", "bench.py", "cli.py"], ANY),
-    **dict.fromkeys(["bench_encode.py", "evaluate.py", "finetune.py", "inference.py", "model_card.py", "page.py"], ANY),
+    **dict.fromkeys(["__init__.py", "__main__.py", "bench/", "cli.py"], ANY),
+    **dict.fromkeys(["evaluate.py", "finetune.py", "inference.py", "labelling.py", "model_card.py", "page.py"], ANY),
     **dict.fromkeys(["plan.py", "predict.py", "pretrain.py", "pretrained.py", "start.py"], ANY),
 }
 

@@ -59,9 +59,9 @@ def in_our_names(tensors: dict[str, torch.Tensor], layers: int) -> dict:
         return np.stack(trees)
 
     def filled(name: str) -> np.ndarray:
-        """With rows of 0 up to a multiple of 128."""
+        """With rows of 0 up to a multiple of 256."""
         array = get(name, False)
-        return np.pad(array, [(0, -len(array) % 128), *[(0, 0)] * (array.ndim - 1)])
+        return np.pad(array, [(0, -len(array) % 256), *[(0, 0)] * (array.ndim - 1)])
 
     tables = ("position_embeddings", "token_type_embeddings")
     embeddings = {t: {"embedding": get(f"bert.embeddings.{t}.weight", False)} for t in tables}

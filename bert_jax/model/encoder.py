@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from bert_jax.config import ModelConfig
+from bert_jax.model.dropout import Dropout
 
 # Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
 MASK_ADDER = -10_000.0
@@ -93,7 +94,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = table(c.max_position_embeddings)
         self.token_type_embeddings = table(c.type_vocab_size)
         self.LayerNorm = layer_norm(c, name=None)
-        self.dropout = nn.Dropout(c.hidden_dropout_prob)
+        self.dropout = Dropout(c.hidden_dropout_prob)
 
     def __call__(self, input_ids, token_type_ids, position_ids, deterministic: bool):
         if position_ids is None:  # The same for every row.
@@ -112,13 +113,13 @@ class DotProductAttention(nn.Module):
 
     @nn.compact
     def __call__(self, query, key, value, mask_adder):
-        # [B, S, N, D] x [B, S, N, D] -> [B, N, S, S]
-        scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
+        # [B, N, S, D] x [B, N, S, D] -> [B, N, S, S]
+        scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
         probabilities = jax.nn.softmax(scores / math.sqrt(query.shape[-1]) + mask_adder)
-        dropout = nn.Dropout(self.config.attention_probs_dropout_prob, name="dropout")
+        dropout = Dropout(self.config.attention_probs_dropout_prob, name="dropout")
         probabilities = dropout(probabilities, deterministic=self.deterministic)
-        # [B, N, S, S] x [B, S, N, D] -> [B, S, N, D]
-        return jnp.einsum("bnqk,bknd->bqnd", probabilities.astype(value.dtype), value)
+        # [B, N, S, S] x [B, N, S, D] -> [B, S, N, D]
+        return jnp.einsum("bnqk,bnkd->bqnd", probabilities.astype(value.dtype), value)
 
 
 class SelfAttention(nn.Module):
@@ -129,15 +130,15 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x, mask_adder, deterministic: bool):
         c = self.config
-        batch, length, hidden = x.shape
-        heads = (batch, length, c.num_attention_heads, hidden // c.num_attention_heads)
+        batch, *_, length = mask_adder.shape
+        heads = (batch, length, c.num_attention_heads, c.hidden_size // c.num_attention_heads)
         query, key, value = (
-            # [B, S, H] -> [B, S, N, D]
-            dense(c, hidden, name)(x).reshape(heads)
+            # [B S, H] -> [B, S, N, D] -> [B, N, S, D]
+            dense(c, c.hidden_size, name)(x).reshape(heads).swapaxes(1, 2)
             for name in ("query", "key", "value")
         )
         attention = rematerialised(c, DotProductAttention, "attention")(c, deterministic, name="dot_product")
-        # [B, S, N, D] -> [B, S, H]
+        # [B, S, N, D] -> [B S, H]
         return attention(query, key, value, mask_adder).reshape(x.shape)
 
 
@@ -150,7 +151,7 @@ class ResidualOutput(nn.Module):
     def __call__(self, x, residual, deterministic: bool):
         c = self.config
         x = dense(c, c.hidden_size, "dense")(x)
-        x = nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
+        x = Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
         return layer_norm(c)(x + residual)
 
 
@@ -168,7 +169,7 @@ class Intermediate(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        # [B, S, H] -> [B, S, I]
+        # [B S, H] -> [B S, I]
         return ACTIVATIONS[self.config.hidden_act](dense(self.config, self.config.intermediate_size, "dense")(x))
 
 
@@ -206,8 +207,10 @@ class Layers(nn.Module):
             length=self.config.num_hidden_layers,
             unroll=self.config.scan_unroll,
         )
-        x, _ = scanned(self.config, deterministic, name="layer")(x, mask_adder)
-        return x
+        # [B, S, H] -> [B S, H]: but for attention no token matters to another, and XLA's products of matrices are
+        # quicker, above all backward on a processor.
+        flat, _ = scanned(self.config, deterministic, name="layer")(x.reshape(-1, x.shape[-1]), mask_adder)
+        return flat.reshape(x.shape)
 
 
 class BertEncoder(nn.Module):

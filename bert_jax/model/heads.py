@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.model.dropout import Dropout
 from bert_jax.model.encoder import ACTIVATIONS, BertEncoder, dense, initializer, layer_norm
 
 
@@ -111,7 +112,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic: bool):
         rate = self.config.hidden_dropout_prob if self.dropout is None else self.dropout
-        x = nn.Dropout(rate)(x, deterministic=deterministic)
+        x = Dropout(rate)(x, deterministic=deterministic)
         return nn.Dense(self.outputs, kernel_init=initializer(self.config), name="dense")(x.astype(jnp.float32))
 
 

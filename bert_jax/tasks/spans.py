@@ -26,7 +26,7 @@ def spans(tags: list[str]) -> list[Span]:
 
 
 def scores(gold: Iterable[set[tuple]], predicted: Iterable[set[tuple]]) -> dict[str, float]:
-    """Precision, recall and F1 in percent, over all spans (micro) and, as f1_TYPE, over those of each type.
+    """Precision, recall and F1 in percent, over all spans (micro) and, as f1/TYPE, over those of each type.
 
     Spans begin with their type. What would be divided by 0 is 0.
     """
@@ -37,7 +37,7 @@ def scores(gold: Iterable[set[tuple]], predicted: Iterable[set[tuple]]) -> dict[
         found.update(span[0] for span in other)
     result = _scores(right.total(), expected.total(), found.total(), "")
     for type_ in sorted({*expected, *found}):
-        result |= _scores(right[type_], expected[type_], found[type_], f"_{type_}")
+        result |= _scores(right[type_], expected[type_], found[type_], f"/{type_}")
     return result
 
 

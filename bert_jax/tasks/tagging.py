@@ -156,7 +156,7 @@ class Tagging:
         return found
 
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
-        """precision, recall and f1 of spans, all together and of each type (f1_TYPE), and the accuracy of tags, all in
+        """precision, recall and f1 of spans, all together and of each type (f1/TYPE), and the accuracy of tags, all in
         percent, of the examples with tags; without any, none."""
         pairs = [(e.tags, p.tags) for e, p in zip(examples, predictions, strict=True) if e.tags]
         if not pairs:

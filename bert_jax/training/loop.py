@@ -46,6 +46,8 @@ class Training:
     """Of the command, for the progress bar."""
     model: nn.Module
     settings: Settings
+    seed: int
+    """Of the first weights and of dropout."""
     run: RunConfig
     batches: Callable[[int], Iterator[Batch]]
     """From a step (0 is the first) to the last: numpy arrays, of the rows that this process holds."""
@@ -68,6 +70,8 @@ class Result:
     """The signal that stopped it early."""
     best: int | None = None
     """The step of the checkpoint with the highest score."""
+    examples_per_second: float | None = None
+    """Of training alone, without compilation and evaluation; None where nothing was done but these."""
 
 
 def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None = None, profile: bool = False) -> Result:
@@ -79,7 +83,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     """
     # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
     program = make_program(training.model, training.settings, mesh)
-    train_step = program.train_step
+    seed, train_step = np.int32(training.seed), program.train_step
     evaluate = training.evaluation(program)
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
@@ -91,7 +95,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
         about = {**about, "init": saved["init"]}
         state = checkpoints.restore(checkpoints.latest, program.state)
     else:
-        state = program.init()
+        state = program.init(seed)
         if init is not None:
             state["params"] = init(state["params"])
     step = int(state["step"])
@@ -112,14 +116,16 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
         pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
         clock, compiled = _Clock(), set()
         for batch in on_device(training.batches(step), mesh):
-            state, values = train_step(state, batch)
-            pending.append(values)
-            clock.count(batch["input_ids"].size, steps.model_flops(training.model.config, batch))
-            if (shape := batch["input_ids"].shape) not in compiled:
+            if (shape := batch["input_ids"].shape) in compiled:
+                state, values = train_step(state, batch, seed)
+                clock.count(batch["input_ids"], steps.model_flops(training.model.config, batch))
+            else:
                 # The first step of a shape compiles: not the speed of training.
-                jax.block_until_ready(values)
-                clock.lap()
                 compiled.add(shape)
+                jax.block_until_ready(pending)
+                with clock.paused():
+                    state, values = jax.block_until_ready(train_step(state, batch, seed))
+            pending.append(values)
             _check_finite(await_one(pending), step, run.max_skipped_updates)
             step += 1
             bar.update()
@@ -149,7 +155,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
             held_out = evaluate(state["params"], step)
         checkpoints.wait()
         best = checkpoints.best
-    return Result(step, held_out, interrupt.signal if step < total else None, best)
+    return Result(step, held_out, interrupt.signal if step < total else None, best, clock.examples_per_second)
 
 
 def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
@@ -244,15 +250,17 @@ class _Trace:
 
 
 class _Clock:
-    """Tokens and operations a second of training alone."""
+    """Tokens and operations a second of training alone, and its examples."""
 
     def __init__(self):
         self._tokens, self._flops = 0, 0.0
+        self._examples, self._seconds = 0, 0.0  # Of all laps.
         self._start = time.perf_counter()
 
-    def count(self, tokens: int, flops: float) -> None:
-        self._tokens += tokens
+    def count(self, input_ids: jax.Array, flops: float) -> None:
+        self._tokens += input_ids.size
         self._flops += flops
+        self._examples += len(input_ids)
 
     def lap(self) -> tuple[float, float] | None:
         """Since the lap before; None where nothing was done since."""
@@ -260,7 +268,12 @@ class _Clock:
         seconds = now - self._start
         speed = (self._tokens / seconds, self._flops / seconds) if self._tokens else None
         self._tokens, self._flops, self._start = 0, 0.0, now
+        self._seconds += seconds
         return speed
+
+    @property
+    def examples_per_second(self) -> float | None:
+        return self._examples / self._seconds if self._examples else None
 
     @contextlib.contextmanager
     def paused(self):

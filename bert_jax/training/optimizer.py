@@ -22,8 +22,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         _trust_ratio() if config.name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(schedule(config, total_steps)),
     )
-    # The loop stops long before so many errors in a row.
-    return optax.apply_if_finite(chain, max_consecutive_errors=1 << 30)
+    return _skip_not_finite(chain)
 
 
 def schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -44,6 +43,28 @@ def decayed(params):
     return jax.tree_util.tree_map_with_path(
         lambda path, _: not ("LayerNorm" in path_name(path) or path_name(path).endswith("bias")), params
     )
+
+
+def _skip_not_finite(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Where the gradient's norm isn't finite, the parameters and the inner state stay as they are.
+
+    As optax.apply_if_finite, but chosen number by number: its two branches can't be fused with the update, which then
+    goes through memory twice.
+    """
+
+    def init(params):
+        return optax.ApplyIfFiniteState(jnp.array(0), jnp.array(True), jnp.array(0), inner.init(params))
+
+    def update(grads, state, params=None):
+        finite = jnp.isfinite(optax.tree.norm(grads))
+        updates, inner_state = inner.update(grads, state.inner_state, params)
+        updates = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
+        inner_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner_state)
+        skipped = (~finite).astype(jnp.int32)
+        in_a_row = jnp.where(finite, 0, state.notfinite_count + 1)
+        return updates, optax.ApplyIfFiniteState(in_a_row, finite, state.total_notfinite + skipped, inner_state)
+
+    return optax.GradientTransformation(init, update)
 
 
 class _Moments(NamedTuple):

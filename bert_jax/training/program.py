@@ -1,5 +1,6 @@
 """What a config is on a mesh: shapes, shardings and the jitted training step. The loop runs it, `plan` compiles it."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import OptimizerConfig, Phase, PretrainConfig
-from bert_jax.model import BertForPreTraining
+from bert_jax.model import BertForPreTraining, init_params
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
 from bert_jax.training.sharding import batch_sharding, state_shardings
@@ -19,9 +20,8 @@ from bert_jax.training.sharding import batch_sharding, state_shardings
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training step depends on besides the model."""
+    """What a training step depends on besides the model and the seed."""
 
-    seed: int
     optimizer: OptimizerConfig
     steps: int
     """Of the whole run, for the schedule."""
@@ -29,7 +29,7 @@ class Settings:
 
 
 def of_pretraining(config: PretrainConfig) -> tuple[BertForPreTraining, Settings]:
-    settings = Settings(config.seed, config.optimizer, config.total_steps, config.run.accumulate_steps)
+    settings = Settings(config.optimizer, config.total_steps, config.run.accumulate_steps)
     return steps.make_model(config), settings
 
 
@@ -45,26 +45,34 @@ class Program:
     """Of each array of a batch."""
     everywhere: NamedSharding
     """Of metrics: the same on every device, so that each process can read them."""
-    init: Callable[[], Any]
-    """Makes a fresh state; jitted, each device makes only what it holds."""
+    seed: jax.ShapeDtypeStruct
+    """An int32 scalar."""
+    init: Callable[[Any], Any]
+    """Makes a fresh state from a seed; jitted, each device makes only what it holds."""
     train_step: Callable
-    """`(state, batch) -> (state, metrics)`, jitted; the state given is used up."""
+    """`(state, batch, seed) -> (state, metrics)`, jitted; the state given is used up."""
+    forward: Callable
+    """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
 
+@functools.lru_cache(maxsize=4)
 def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
-    """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet."""
+    """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet.
+
+    The same arguments give the same program: runs of several seeds compile it once.
+    """
     optimizer = make_optimizer(settings.optimizer, settings.steps)
 
-    def fresh_state():
-        return steps.init_state(model, optimizer, settings.seed)
+    def fresh_state(seed):
+        return steps.init_state(model, optimizer, seed)
 
-    shapes = jax.eval_shape(fresh_state)
+    shapes = jax.eval_shape(fresh_state, 0)
     shardings = state_shardings(mesh, shapes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     train_step = jax.jit(
-        steps.make_train_step(model, optimizer, settings.seed, settings.accumulate_steps),
+        steps.make_train_step(model, optimizer, settings.accumulate_steps),
         donate_argnums=0,
-        in_shardings=(shardings, rows),
+        in_shardings=(shardings, rows, everywhere),
         out_shardings=(shardings, everywhere),
     )
     return Program(
@@ -74,8 +82,20 @@ def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
         shardings=shardings,
         rows=rows,
         everywhere=everywhere,
+        seed=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
         init=jax.jit(fresh_state, out_shardings=shardings),
         train_step=train_step,
+        forward=make_forward(model, mesh),
+    )
+
+
+def make_forward(model: nn.Module, mesh: Mesh) -> Callable:
+    """`Program.forward` of a model, whatever trained it."""
+    params = jax.eval_shape(functools.partial(init_params, model), 0)
+    return jax.jit(
+        functools.partial(steps.forward, model),
+        in_shardings=(state_shardings(mesh, params), batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
 

@@ -28,8 +28,11 @@ def make_model(config: PretrainConfig) -> BertForPreTraining:
     return models.make_model(config.model, pretraining_head(config))
 
 
-def init_state(model: nn.Module, optimizer: optax.GradientTransformation, seed: int) -> dict:
-    """A fresh state; to be jitted with output shardings, so that each device makes only what it holds."""
+def init_state(model: nn.Module, optimizer: optax.GradientTransformation, seed) -> dict:
+    """A fresh state of a seed, a number or an int32 scalar.
+
+    To be jitted with output shardings, so that each device makes only what it holds.
+    """
     params = init_params(model, seed)
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
@@ -56,13 +59,14 @@ def loss_sums(model: nn.Module, params, batch, dropout_key=None) -> dict:
     return sums if nsp_logits is None else {**sums, **losses.next_sentence_sums(nsp_logits, batch)}
 
 
-def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, seed: int, parts: int = 1):
-    """`train_step(state, batch) -> (state, metrics)`; metrics are float32 scalars, the sums among them undivided.
+def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, parts: int = 1):
+    """`train_step(state, batch, seed) -> (state, metrics)`; metrics are float32 scalars, the sums among them undivided.
 
-    With `parts` above 1 the batch is computed in as many parts, one after the other, and updated once.
+    `seed`, of dropout, is an int32 scalar, so that runs that differ in it alone share a program. With `parts` above 1
+    the batch is computed in as many parts, one after the other, and updated once.
     """
 
-    def train_step(state, batch):
+    def train_step(state, batch, seed):
         params = state["params"]
         dropout_key = jax.random.fold_in(jax.random.key(seed), state["step"])
         # The whole batch's counts divide every part's sums, so that the parts' gradients just add up.

@@ -1,0 +1,153 @@
+"""`bert-jax bench finetune`: fine-tuning beside transformers in torch, a seed after the other, in turns."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from bert_jax import finetune, pretrained, tasks
+from bert_jax.config import FinetuneConfig, InputError
+from bert_jax.tasks.base import Feature
+
+PEER = Path(__file__).with_name("torch_finetune.py")
+KINDS = ("sequence_classification", "token_classification", "question_answering")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    scores: dict[str, float]
+    """Of the dev split, after the last step."""
+    seconds: float
+    """In all: ours from the model's folder to the last score, the peer's from it to the last logits."""
+    examples_per_second: float
+    """Of training alone: without evaluation, and ours without compilation."""
+
+
+def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
+    """Scores and speed of both, from the same features and by the same recipe.
+
+    Apart from the framework, what differs is the order: ours puts texts of about one length together; the peer draws at
+    random and pads to the longest of a batch.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("the peer isn't here: pip install -e '.[test]'")
+    compiled: list[float] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda *event, **_: _note(compiled, *event))
+    ours, theirs, compiling = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        peer = _Peer(config, init, Path(folder))
+        for seed in range(config.seed, config.seed + seeds):
+            one = dataclasses.replace(config, seed=seed)
+            compiled.clear()
+            ours.append(_ours(one, init, Path(folder) / f"seed-{seed}"))
+            compiling.append(sum(compiled))
+            theirs.append(peer.run(seed))
+            for name, run in (("bert_jax", ours[-1]), ("torch", theirs[-1])):
+                score, speed = run.scores[peer.best_by], f"{run.examples_per_second:.0f} examples/s"
+                print(f"seed {seed}, {name}: {peer.best_by} {score:.2f}, {speed}, {run.seconds:.1f} s", flush=True)
+    _report(config, peer, ours, theirs, statistics.median(compiling))
+
+
+def _note(compiled: list[float], event: str, seconds: float) -> None:
+    if event.endswith("backend_compile_duration"):
+        compiled.append(seconds)
+
+
+def _ours(config: FinetuneConfig, init: str, workdir: Path) -> Run:
+    start = time.perf_counter()
+    result = finetune.finetune(config, init, workdir)
+    seconds = time.perf_counter() - start
+    if result.signal:
+        raise KeyboardInterrupt
+    split = tasks.make(config.task).dev_splits[0]
+    scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
+    return Run(scores, seconds, result.examples_per_second)
+
+
+class _Peer:
+    """transformers' model on our features, in a process of its own for each seed: its threads don't disturb ours."""
+
+    def __init__(self, config: FinetuneConfig, init: str, folder: Path):
+        self._config, self._folder = config, folder
+        self._task = tasks.make(config.task)
+        self.best_by, head = self._task.best_by, self._task.head
+        if head.kind not in KINDS:
+            raise InputError(f"{config.task.name}: the peer does {', '.join(KINDS)}, not {head.kind}")
+        if config.epochs != int(config.epochs):
+            raise InputError(f"epochs: is {config.epochs}, the peer does whole ones")
+        tokenizer = pretrained.tokenizer_of(init)
+        self._dev = self._task.read(self._task.dev_splits[0])
+
+        def features(examples: list, training: bool) -> list[Feature]:
+            return self._task.features(examples, tokenizer, config.sequence_length, training)
+
+        train = features(finetune.drawn(self._task.read("train"), config), True)
+        self._features = features(self._dev, False)
+        self.examples = len(train)
+        steps = math.ceil(len(train) / config.batch_size) * int(config.epochs)
+        optimizer = dataclasses.asdict(config.optimizer) | {"warmup_steps": round(steps * config.warmup)}
+        self._asked = {
+            **{name: getattr(config, name) for name in ("batch_size", "evaluation_batch_size", "dropout")},
+            **optimizer,
+            **dict(model=init, kind=head.kind, labels=len(head.labels), steps=steps, epochs=int(config.epochs)),
+            "train": [_plain(feature) for feature in train],
+            "dev": [_plain(feature) for feature in self._features],
+        }
+
+    def run(self, seed: int) -> Run:
+        (self._folder / "task.json").write_text(json.dumps(self._asked | {"seed": seed}))
+        command = [sys.executable, "-W", "ignore", str(PEER), str(self._folder)]
+        found = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if found.returncode:
+            raise InputError("the peer stopped; what it said is above")
+        took = json.loads(found.stdout)
+        ends = np.cumsum([1 if self._by_text else len(f.input_ids) for f in self._features])
+        logits = np.split(np.load(self._folder / "logits.npy"), ends[:-1])
+        logits = [row[0] for row in logits] if self._by_text else logits
+        scores = self._task.metrics(self._dev, self._task.predict(self._dev, self._features, logits))
+        return Run(scores, took["seconds"], self.examples * self._asked["epochs"] / took["training"])
+
+    @property
+    def _by_text(self) -> bool:
+        return self._asked["kind"] == "sequence_classification"
+
+
+def _plain(feature: Feature) -> dict:
+    return {name: getattr(feature, name) for name in ("input_ids", "token_type_ids", "label")}
+
+
+def _report(config: FinetuneConfig, peer: _Peer, ours: list[Run], theirs: list[Run], compiling: float) -> None:
+    print(f"{config.task.name}: {peer.examples:,} features, {config.epochs:g} epochs, {len(ours)} seeds")
+    means, errors = zip(
+        *(_mean_and_error([run.scores[peer.best_by] for run in runs]) for runs in (ours, theirs)), strict=True
+    )
+    for name, mean, error in zip(("bert_jax", "torch"), means, errors, strict=True):
+        print(f"{name}: {peer.best_by} {mean:.2f} ± {error:.2f} (standard error)")
+    bound = max(1.0, 2.5 * sum(errors))
+    print(f"difference of the means {means[0] - means[1]:+.2f}; the larger of 1 and 2.5 times both errors: {bound:.2f}")
+    _ratio(
+        "examples/s of training",
+        [(a.examples_per_second, b.examples_per_second) for a, b in zip(ours, theirs, strict=True)],
+    )
+    _ratio("whole runs/h", [(3600 / a.seconds, 3600 / b.seconds) for a, b in zip(ours, theirs, strict=True)])
+    print(f"of a run of ours, {compiling:.1f} s of {statistics.median(run.seconds for run in ours):.1f} compile")
+
+
+def _mean_and_error(values: list[float]) -> tuple[float, float]:
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return statistics.mean(values), error
+
+
+def _ratio(what: str, pairs: list[tuple[float, float]]) -> None:
+    ratios = sorted(a / b for a, b in pairs)
+    a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
+    print(f"{what}: {a:.1f} to {b:.1f}, ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f})")

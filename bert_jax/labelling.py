@@ -1,0 +1,127 @@
+"""Fine-tuned heads on texts as a person has them: classes, tagged spans, answers."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Regex, pre_tokenizers
+
+from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig, from_dict
+from bert_jax.tasks import squad, squad_files, tagging
+from bert_jax.tasks.spans import spans
+
+if TYPE_CHECKING:
+    from bert_jax.inference import Bert
+
+# Tokens of a window, of a model that doesn't say with how many it was trained: SQuAD's.
+WINDOW = 384
+
+# As BERT's tokenizer parts a text before it looks for pieces: at spaces, punctuation, and Chinese characters.
+WORDS = pre_tokenizers.Sequence(
+    [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}"), behavior="isolated")]
+)
+
+
+@dataclass(frozen=True)
+class Classified:
+    """The most probable class, or the value of a regression (then there are no probabilities)."""
+
+    label: str | float
+    probabilities: dict[str, float]
+    """Of every class, in the order of the model's logits."""
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A span of a text, as a named entity or the argument of a predicate."""
+
+    type: str
+    text: str
+    start: int
+    """Its first character in the text, and the one behind its last."""
+    end: int
+    probability: float
+    """That of its least probable tag."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A part of the context, or, of a model that knows questions without an answer, none: ""."""
+
+    text: str
+    start: int | None
+    """Its first character in the context, and the one behind its last; None where there is no answer."""
+    end: int | None
+    probability: float
+    """Among the best."""
+    null_odds: float | None = None
+    """How much higher "no answer" scores than the best one; None of a model that has always an answer."""
+
+
+def run_of(about: dict) -> FinetuneConfig:
+    """The run that trained a model; for models from elsewhere, the defaults."""
+    values = about.get("config", {})
+    return from_dict(FinetuneConfig, values) if "task" in values else FinetuneConfig()
+
+
+def classified(head: HeadConfig, logits: list[np.ndarray]) -> list[Classified]:
+    """Logits are [labels] each."""
+    if len(head.labels) == 1:
+        return [Classified(float(value), {}) for (value,) in logits]
+    found = []
+    for one in logits:
+        odds = np.exp(one.astype(np.float64) - one.max())
+        probabilities = dict(zip(head.labels, (odds / odds.sum()).tolist(), strict=True))
+        found.append(Classified(max(probabilities, key=probabilities.get), probabilities))
+    return found
+
+
+def tag(bert: "Bert", texts: list[str], predicates: list[str] | None) -> list[list[Tagged]]:
+    """Words as the tokenizer finds them. Of semantic roles, those of one predicate, a word of the text."""
+    of_roles = bert.run.task.name == "srl"
+    if of_roles and predicates is None:
+        raise InputError("this model tags the roles of a predicate; give one for each text, a word that is in it")
+    if not of_roles and predicates is not None:
+        raise InputError("only a model of semantic roles (task srl) takes predicates")
+    found = [[place for _, place in WORDS.pre_tokenize_str(text)] for text in texts]
+    examples = []
+    for number, (text, places) in enumerate(zip(texts, found, strict=True)):
+        words = [text[slice(*place)] for place in places]
+        predicate = _place(words, predicates[number], text) if of_roles else None
+        examples.append(tagging.Example(words, None, f"text {number + 1}", number, words, predicate=predicate))
+    task = tagging.of(TaskConfig(bert.run.task.name if of_roles else "ner"), bert.head.labels)
+    length = min(bert.run.sequence_length, bert.config.max_position_embeddings)
+    features = [f for f in task.features(examples, bert.tokenizer, length, training=False) if f.places]
+    predictions = task.predict(examples, features, bert.logits_of(features))
+    return [_tagged(*one) for one in zip(texts, found, predictions, strict=True)]
+
+
+def _place(words: list[str], predicate: str, text: str) -> int:
+    if predicate not in words:
+        raise InputError(f"{text!r}: {predicate!r} isn't a word of it; give the predicate as it is written there")
+    return words.index(predicate)
+
+
+def _tagged(text: str, places: list[tuple[int, int]], prediction: tagging.Tagged) -> list[Tagged]:
+    result = []
+    for kind, first, behind in spans(prediction.tags):
+        start, end = places[first][0], places[behind - 1][1]
+        result.append(Tagged(kind, text[start:end], start, end, min(prediction.probabilities[first:behind])))
+    return result
+
+
+def answer(bert: "Bert", questions: list[str], contexts: list[str]) -> list[Answered]:
+    """By the rules of SQuAD, in windows of the length that the model was trained with."""
+    trained = bert.run.task.name == "squad"
+    length = min(bert.run.sequence_length if trained else WINDOW, bert.config.max_position_embeddings)
+    query_length = min(bert.run.task.query_length, length // 2)
+    settings = dict(query_length=query_length, folder=None, train=None, dev=None, test=None)
+    task = squad.Squad(dataclasses.replace(bert.run.task, **settings))
+    examples = [squad_files.example(*one) for one in zip(questions, contexts, strict=True)]
+    features = task.features(examples, bert.tokenizer, length, training=False)
+    predictions = task.predict(examples, features, bert.logits_of(features))
+    return [
+        Answered(p.answer.text, *(p.answer.span or (None, None)), p.answer.probability, p.null_odds)
+        for p in predictions
+    ]
