@@ -4,6 +4,7 @@ JAX's own evaluates it for each number, and on a processor in a loop over whole 
 on key and shape alone, so they are the same on any mesh.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -33,6 +34,7 @@ class Dropout(nn.Module):
         return jnp.where(kept, x * (DRAWS / (DRAWS - dropped)), jnp.zeros((), x.dtype))
 
 
+@functools.partial(jax.jit, static_argnums=1)  # Traced once for a shape, not in every layer.
 def _draws(key, shape: tuple[int, ...]):
     """Uniform uint32 below `DRAWS`."""
     *rows, size = shape

@@ -17,8 +17,9 @@ Rows = Callable[[int], Sequence[range]]
 # Batches whose examples are sorted by their length together: enough to save most padding, and at most a part of the
 # epoch, so that other examples meet in each.
 WINDOW, WINDOWS = 100, 4
-# Lengths are added until less than this share of the tokens is padding, or there are so many of them.
-PADDING, MOST_LENGTHS = 0.08, 16
+# Lengths are added until less than this share of the tokens is padding, or there are so many of them, or one for every
+# few batches: each is a program to compile.
+PADDING, MOST_LENGTHS, BATCHES_A_LENGTH = 0.08, 16, 4
 
 
 class Batches:
@@ -67,7 +68,7 @@ class Batches:
         longest = np.array([self._lengths[batch].max() for batch in batches])
         tokens = self._lengths.sum()
         rows = np.array([len(batch) for batch in batches])
-        for most in range(1, MOST_LENGTHS + 1):
+        for most in range(1, min(MOST_LENGTHS, -(-len(batches) // BATCHES_A_LENGTH)) + 1):
             found = best_lengths(longest, most)
             places = (np.array(found)[np.searchsorted(found, longest)] * rows).sum()
             if 1 - tokens / places < PADDING:

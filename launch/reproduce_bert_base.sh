@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# BERT-Base's table: fine-tunes on all of GLUE, SQuAD 1.1 and CoNLL-2003, several seeds each, and prints our scores, the
+# paper's, and the difference.
+#     launch/reproduce_bert_base.sh --init bert-base-uncased --cased bert-base-cased --data data --workdir runs/table
+# data holds what there is of the official files: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE and WNLI, squad and
+# conll2003. Without --init the model is pretrained first, by the original's two phases, and needs
+#     --corpus 'text/*.txt' --vocab vocab.txt
+# Interrupted and typed again, it goes on where it was. --seeds (5) and --rates ('2e-5 3e-5 4e-5 5e-5', of which the best
+# on dev counts, as in the paper) change GLUE's runs; what follows a bare -- goes to every bert-jax finetune.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fail() {
+    echo "reproduce_bert_base.sh: $1" >&2
+    exit 2
+}
+
+init='' cased='' data='' workdir='' corpus='' vocab='' seeds=5 rates='2e-5 3e-5 4e-5 5e-5'
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    case $1 in
+        --init | --cased | --data | --workdir | --corpus | --vocab | --seeds | --rates)
+            [ $# -gt 1 ] || fail "$1: needs a value"
+            declare "${1#--}=$2"
+            shift 2
+            ;;
+        *) fail "no option $1; its first lines list them" ;;
+    esac
+done
+[ "${1:-}" != -- ] || shift
+[ -n "$workdir" ] || fail "--workdir: name the folder for the runs"
+[ -d "$data" ] || fail "--data: names no folder, '$data'"
+[ -x .venv/bin/bert-jax ] || fail "there is no .venv with bert-jax here; install it as the README says"
+bert_jax=.venv/bin/bert-jax
+
+if [ -z "$init" ]; then
+    [ -n "$corpus" ] && [ -n "$vocab" ] || fail "give --init, or --corpus and --vocab to pretrain first"
+    init=$workdir/pretrained
+    $bert_jax pretrain --config pretrain_base --workdir "$init" --corpus.source text --corpus.files "$corpus" \
+        --tokenizer.path "$vocab"
+fi
+
+row() { # ROW FOLDER [OPTIONS]: all seeds of a task whose files are there
+    local name=$1 folder=$2
+    shift 2
+    if [ ! -d "$data/$folder" ]; then
+        echo "$name: $data has no $folder, left out"
+        return
+    fi
+    echo "== $name"
+    $bert_jax finetune --workdir "$workdir/$name" --task.folder "$data/$folder" --seeds "$seeds" "$@"
+}
+
+read -ra each <<< "$rates"
+for task in CoLA SST-2 MRPC STS-B QQP MNLI QNLI RTE WNLI; do
+    row "${task,,}" "$task" --config finetune_glue --task "${task,,}" --init "$init" --learning-rates "${each[@]}" "$@"
+done
+# The single recipes: SQuAD's of the released script; the paper's for entities, with the document around a sentence.
+row squad squad --config finetune_squad --task squad --init "$init" --learning-rates 3e-5 "$@"
+row ner conll2003 --config finetune_tagging --task ner --init "${cased:-$init}" --learning-rates 5e-5 \
+    --task.document-context --sequence-length 512 "$@"
+
+exec .venv/bin/python launch/reproduction_table.py "$workdir"
