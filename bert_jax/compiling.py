@@ -1,4 +1,4 @@
-"""How the forward pass is compiled."""
+"""How programs are compiled, and kept."""
 
 import jax
 
@@ -6,6 +6,12 @@ import jax
 # up to three times as long as the parts where texts are short; other products are quicker without YNNPACK too.
 WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 LONGEST_WITHOUT_YNNPACK = 128
+
+
+def use_cache(folder: str | None) -> None:
+    """Keeps compiled programs there, and takes them from there; to be called before anything is compiled."""
+    if folder is not None:
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def options(length: int) -> dict[str, str] | None:

@@ -270,6 +270,8 @@ class RunConfig:
     """Stop after so many updates in a row with a gradient that isn't finite; each is skipped and counted."""
     workers: int | None = None
     """Processes that prepare examples (None: one for each core)."""
+    compilation_cache: str | None = None
+    """A folder that keeps compiled programs for the next run (None: what JAX_COMPILATION_CACHE_DIR names, or none)."""
 
 
 GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax")

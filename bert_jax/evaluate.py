@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bert_jax import pretrained, storage, tasks
+from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, from_dict
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
@@ -37,6 +37,7 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     official submission files.
     """
     config.validate()
+    compiling.use_cache(config.run.compilation_cache)
     task = tasks.make(config.task, found.head.labels)
     if task.head.kind != found.head.kind:
         raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax import pretrained, storage, tasks
+from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
@@ -34,6 +34,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     Raises `InputError`, with nothing written, where model, files or settings don't fit.
     """
     config.validate()
+    compiling.use_cache(config.run.compilation_cache)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     _check_batches(config, mesh)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import inference, storage
+from bert_jax import compiling, inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
@@ -52,6 +52,7 @@ def pretrain(
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
+    compiling.use_cache(config.run.compilation_cache)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)

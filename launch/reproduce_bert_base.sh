@@ -29,13 +29,13 @@ done
 [ "${1:-}" != -- ] || shift
 [ -n "$workdir" ] || fail "--workdir: name the folder for the runs"
 [ -d "$data" ] || fail "--data: names no folder, '$data'"
-[ -x .venv/bin/bert-jax ] || fail "there is no .venv with bert-jax here; install it as the README says"
-bert_jax=.venv/bin/bert-jax
+PYTHON=${PYTHON:-.venv/bin/python}
+command -v "$PYTHON" > /dev/null || fail "there is no $PYTHON; install bert_jax as the README says, or set PYTHON"
 
 if [ -z "$init" ]; then
     [ -n "$corpus" ] && [ -n "$vocab" ] || fail "give --init, or --corpus and --vocab to pretrain first"
     init=$workdir/pretrained
-    $bert_jax pretrain --config pretrain_base --workdir "$init" --corpus.source text --corpus.files "$corpus" \
+    "$PYTHON" -m bert_jax pretrain --config pretrain_base --workdir "$init" --corpus.source text --corpus.files "$corpus" \
         --tokenizer.path "$vocab"
 fi
 
@@ -47,7 +47,7 @@ row() { # ROW FOLDER [OPTIONS]: all seeds of a task whose files are there
         return
     fi
     echo "== $name"
-    $bert_jax finetune --workdir "$workdir/$name" --task.folder "$data/$folder" --seeds "$seeds" "$@"
+    "$PYTHON" -m bert_jax finetune --workdir "$workdir/$name" --task.folder "$data/$folder" --seeds "$seeds" "$@"
 }
 
 read -ra each <<< "$rates"
@@ -59,4 +59,4 @@ row squad squad --config finetune_squad --task squad --init "$init" --learning-r
 row ner conll2003 --config finetune_tagging --task ner --init "${cased:-$init}" --learning-rates 5e-5 \
     --task.document-context --sequence-length 512 "$@"
 
-exec .venv/bin/python launch/reproduction_table.py "$workdir"
+exec "$PYTHON" launch/reproduction_table.py "$workdir"

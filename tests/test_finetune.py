@@ -4,6 +4,8 @@ import dataclasses
 import json
 import random
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -89,6 +91,24 @@ def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path)
     before = (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns
     assert sweep(config, model, tmp_path / "sweep", 2, (3e-3,)) == summary
     assert (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_warm_cache_compiles_no_step_again(model, task_config, tmp_path):
+    """Two processes, one after the other: the second finds all its programs."""
+    config = dataclasses.replace(task_config, epochs=1, run=RunConfig(compilation_cache=str(tmp_path / "cache")))
+    code = f"""
+import sys, jax
+from bert_jax.config import *
+from bert_jax.finetune import finetune
+events = []
+jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+finetune({config!r}, {str(model)!r}, sys.argv[1])
+print(sum(event.endswith("cache_misses") for event in events), file=sys.stderr)
+"""
+    for name, expected in (("cold", False), ("warm", True)):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True)
+        assert done.returncode == 0 and (done.stderr.splitlines()[-1] == "0") == expected, done.stderr
 
 
 def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_path):

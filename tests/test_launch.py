@@ -1,5 +1,6 @@
 """The other scripts of launch/: what they pass on and start again, with stand-ins for Slurm and Python."""
 
+import json
 import os
 import re
 import signal
@@ -176,6 +177,74 @@ def test_processes_pass_signals_on_and_wait(python, number):
 def test_processes_are_counted(arguments, python):
     done = run(LAUNCH / "processes.sh", *arguments, PYTHON=python)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and done.stderr.startswith("usage: ")
+
+
+# reproduce_bert_base.sh
+
+SUMMARIES = {
+    "cola": {"1e-5": {"dev_matthews": [50.0, 51.0]}, "2e-5": {"dev_matthews": [58.0, 60.0]}},
+    "mrpc": {"2e-5": {"dev_accuracy": [86.0], "dev_f1": [89.0]}},
+    "squad": {"3e-5": {"dev_exact_match": [81.0], "dev_f1": [88.25]}},
+}
+
+
+def test_every_row_is_run_and_stands_in_the_table(tmp_path):
+    """With a stand-in for bert_jax, and the table over what it would have left."""
+    fake = f'#!/bin/bash\n[ "$1" = -m ] && echo "ran ${{@:3}}" && exit\nexec {sys.executable} "$@"\n'
+    python = executable(tmp_path / "python", fake)
+    for name in ("CoLA", "MRPC", "squad", "conll2003"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for task, rates in SUMMARIES.items():
+        found = {
+            rate: {n: {"mean": sum(v) / len(v), "deviation": 1.5, "runs": v} for n, v in scores.items()}
+            for rate, scores in rates.items()
+        }
+        file = tmp_path / "table" / task / "summary.json"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps({"devices": "8 x TPU", "rates": found}))
+    script, folders = LAUNCH / "reproduce_bert_base.sh", ["--data", tmp_path / "data", "--workdir", tmp_path / "table"]
+    done = run(
+        script,
+        *folders,
+        "--init",
+        "uncased",
+        "--cased",
+        "cased",
+        "--rates",
+        "1e-5 2e-5",
+        "--",
+        "--epochs",
+        1,
+        PYTHON=python,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    cola = (
+        f"finetune --workdir {tmp_path}/table/cola --task.folder {tmp_path}/data/CoLA --seeds 5 --config finetune_glue"
+    )
+    assert f"ran {cola} --task cola --init uncased --learning-rates 1e-5 2e-5 --epochs 1" in lines
+    assert any(
+        line.startswith("ran finetune") and "--init cased" in line and "document-context" in line for line in lines
+    )
+    assert f"rte: {tmp_path}/data has no RTE, left out" in lines
+    assert lines[-5:] == [
+        "| cola | dev_matthews | 59.0 ± 1.5 |  | 52.1 | +6.9 to test | 2e-5 | 2 | 8 x TPU |",
+        "| mrpc | dev_accuracy | 86.0 ± 1.5 | 86.7 |  | -0.7 | 2e-5 | 1 | 8 x TPU |",
+        "| mrpc | dev_f1 | 89.0 ± 1.5 |  | 88.9 | +0.1 to test | 2e-5 | 1 | 8 x TPU |",
+        "| squad | dev_exact_match | 81.0 ± 1.5 | 80.8 |  | +0.2 | 3e-5 | 1 | 8 x TPU |",
+        "| squad | dev_f1 | 88.2 ± 1.5 | 88.5 |  | -0.2 | 3e-5 | 1 | 8 x TPU |",
+    ]
+    # Without a model, pretraining comes first.
+    done = run(script, *folders, "--corpus", "a/*.txt", "--vocab", "v.txt", PYTHON=python)
+    first = done.stdout.splitlines()[0]
+    assert (
+        first.startswith("ran pretrain --config pretrain_base")
+        and "--corpus.files a/*.txt --tokenizer.path v.txt" in first
+    )
+    assert f"--init {tmp_path}/table/pretrained" in done.stdout
+    for arguments, message in (([], "--workdir"), ([*folders], "give --init"), (["--what"], "no option --what")):
+        done = run(script, *arguments, PYTHON=python)
+        assert (done.returncode, message in done.stderr, done.stderr.count("\n")) == (2, True, 1)
 
 
 # gke_tpu.yaml

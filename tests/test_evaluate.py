@@ -1,0 +1,61 @@
+"""A pretrained model's loss on any text, beside torch's on the same batches."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from runs import write_config
+from torch_bert import in_our_names, inputs, reference
+
+from bert_jax.cli import main
+from bert_jax.config import HeadConfig, InputError
+from bert_jax.data import pipeline
+from bert_jax.data.prepare import prepare
+from bert_jax.evaluate import evaluate_pretraining
+from bert_jax.pretrained import Pretrained, save
+
+
+@pytest.fixture(scope="module")
+def model(config, examples):
+    """Torch's, and the same as ours."""
+    sizes = dataclasses.replace(config.model, vocab_size=examples.tokenizer.vocab_size)
+    torchs = reference(sizes)
+    params = in_our_names(torchs.state_dict(), sizes.num_hidden_layers)
+    return torchs, Pretrained(sizes, HeadConfig(), examples.tokenizer, params, {})
+
+
+def test_losses_on_text_are_torchs(config, model, corpus, tmp_path, capsys):
+    torchs, found = model
+    save(found, tmp_path / "model")
+    file = write_config(tmp_path / "config.py", config)
+    arguments = ["--model", str(tmp_path / "model"), "--config", str(file), "--output", str(tmp_path / "scores")]
+    assert main(["evaluate", *arguments]) == 0
+    assert "mlm_perplexity" in capsys.readouterr().out
+    scores = json.loads((tmp_path / "scores/scores.json").read_text())
+
+    everything = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0))
+    data = prepare(everything, tmp_path / "examples", tokenizer=found.tokenizer)
+    sums, counts, pairs = 0.0, 0, []
+    for batch in pipeline.held_out_batches(data, everything, config.phases[-1], lambda size: (range(size),), "train"):
+        rows = batch["next_sentence_labels"] >= 0
+        batch = {name: values[rows] for name, values in batch.items()}
+        with torch.inference_mode():
+            named = inputs(batch)
+            outputs = torchs(**{name: named[name] for name in ("input_ids", "token_type_ids", "attention_mask")})
+        logits, labels = outputs.prediction_logits, named["labels"]
+        sums += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").item()
+        counts += int((labels >= 0).sum())
+        pairs += (outputs.seq_relationship_logits.argmax(-1) == named["next_sentence_label"]).tolist()
+    assert len(pairs) == len(data.split("train", 32))  # All of the corpus, each example once.
+    assert scores["mlm_loss"] == pytest.approx(sums / counts, rel=1e-5)
+    assert scores["mlm_perplexity"] == pytest.approx(math.exp(sums / counts), rel=1e-4)
+    assert scores["nsp_accuracy"] == pytest.approx(np.mean(pairs), rel=1e-4)
+
+
+def test_a_model_without_that_head_is_refused(config, model):
+    classifier = dataclasses.replace(model[1], head=HeadConfig("sequence_classification", ("a", "b")))
+    with pytest.raises(InputError, match="this is a sequence_classification model"):
+        evaluate_pretraining(classifier, config, None)
