@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bert_jax import compiling, inference
+from bert_jax.bench import compile_seconds
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.embedding import PLACES
 
@@ -88,8 +89,7 @@ def bench_encode(model: str, files: list[Path], rounds: int) -> None:
             raise InputError(f"{file}: no such file")
         sentences += file.read_text(encoding="utf-8").rstrip("\n").split("\n")
     bert = inference.load(model)
-    compiled: list[float] = []
-    jax.monitoring.register_event_duration_secs_listener(lambda *event, **_: _note(compiled, *event))
+    compiled = compile_seconds()
     first = bert.encode(sentences, "mean", False)
     compiling = f"{sum(compiled):.1f} s for {len(compiled)} programs"
     with _peer(model, sentences, bert) as ask:
@@ -106,11 +106,6 @@ def bench_encode(model: str, files: list[Path], rounds: int) -> None:
         roofs = _roofs(bert.config, ask)
         difference = _difference(ask, first, best[True])
     _report(bert, sentences, rounds, compiling, (ours, by_length, unsorted), best, roofs, difference)
-
-
-def _note(compiled: list[float], event: str, seconds: float) -> None:
-    if event.endswith("backend_compile_duration"):
-        compiled.append(seconds)
 
 
 @contextlib.contextmanager

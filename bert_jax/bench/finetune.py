@@ -11,10 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from bert_jax import finetune, pretrained, tasks
+from bert_jax.bench import compile_seconds
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.tasks.base import Feature
 
@@ -40,8 +40,7 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
     """
     if importlib.util.find_spec("transformers") is None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
-    compiled: list[float] = []
-    jax.monitoring.register_event_duration_secs_listener(lambda *event, **_: _note(compiled, *event))
+    compiled = compile_seconds()
     ours, theirs, compiling = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         peer = _Peer(config, init, Path(folder))
@@ -55,11 +54,6 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
                 score, speed = run.scores[peer.best_by], f"{run.examples_per_second:.0f} examples/s"
                 print(f"seed {seed}, {name}: {peer.best_by} {score:.2f}, {speed}, {run.seconds:.1f} s", flush=True)
     _report(config, peer, ours, theirs, statistics.median(compiling))
-
-
-def _note(compiled: list[float], event: str, seconds: float) -> None:
-    if event.endswith("backend_compile_duration"):
-        compiled.append(seconds)
 
 
 def _ours(config: FinetuneConfig, init: str, workdir: Path) -> Run:
