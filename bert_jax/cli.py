@@ -402,7 +402,11 @@ def _predict(arguments: list[str]) -> None:
     if options.task == "fill-mask" and options.text and not options.output and sys.stdout.isatty():
         _print_filled(bert, options.text, options.top)
         return
-    check = bert.masked_ids if options.task == "fill-mask" else check
+    # What only the model can tell.
+    checks |= {"fill-mask": bert.masked_ids, "tag": lambda line: predict.check_tag(bert, line, options.second)}
+    check = checks.get(options.task, check)
+    for text in options.text:
+        check(text)
     texts = options.text or predict.texts(options.input, check)
     predict.run(_predictor(bert, options), texts, options.output, total or None, progress=not options.text)
 

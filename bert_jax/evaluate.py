@@ -82,6 +82,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     if found.head.kind not in ("masked_lm", "pretraining"):
         raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
     config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0)).validate()
+    compiling.use_cache(config.run.compilation_cache)
     mesh = sharding.make_mesh(config.mesh)
     module = make_model(found.model, found.head)
     shardings = sharding.state_shardings(mesh, found.params)

@@ -13,14 +13,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax import compiling, pretrained, storage, tasks
-from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, to_dict
+from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
-from bert_jax.training.checkpoints import check_same_run
 from bert_jax.training.program import Program, Settings
 from bert_jax.training.sharding import path_name
 
@@ -206,16 +205,20 @@ def sweep(
 
 def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[str, float] | None:
     """Of a run, done now or before, after its last step; None where a signal stopped it."""
-    file, current = workdir / "scores.json", {"config": to_dict(config), "examples": None}
+    file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = json.loads(file.read_text())
-        check_same_run({**saved, "examples": None}, current, workdir)
-        return saved["scores"]
+        scores = saved.pop("scores")
+        for name, there, here in differences(saved, current):
+            if not name.startswith(("config.run.", "config.mesh.")):
+                what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"
+                raise InputError(f"{workdir}: {what}; give it back, or choose another --workdir")
+        return scores
     result = finetune(config, init, workdir)
     if result.signal:
         return None
     if jax.process_index() == 0:
-        storage.write_whole(file, json.dumps({"scores": result.held_out, "config": current["config"]}).encode())
+        storage.write_whole(file, json.dumps({"scores": result.held_out, **current}).encode())
     return result.held_out
 
 

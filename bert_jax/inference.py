@@ -73,13 +73,16 @@ class Bert:
         long as the longest of them, and what is longer than the model reads is cut with a warning.
         """
         ids, types = self._ids(texts, pairs, length)
-        length = length or max(map(len, ids), default=0)
-        batch = {name: np.zeros((len(ids), length), np.int32) for name in ("input_ids", "token_type_ids")}
-        batch["input_ids"] += self.tokenizer.special_ids[PAD]
+        rows = self._rows(ids, types, length or max(map(len, ids), default=0))
+        return dict(zip(("input_ids", "token_type_ids", "attention_mask"), rows, strict=True))
+
+    def _rows(self, ids: list[list[int]], types: list[list[int]], length: int) -> np.ndarray:
+        """int32 [3, texts, length]: ids, token types and attention mask."""
+        rows = np.zeros((3, len(ids), length), np.int32)
+        rows[0] = self.tokenizer.special_ids[PAD]
         for row, (i, t) in enumerate(zip(ids, types, strict=True)):
-            batch["input_ids"][row, : len(i)], batch["token_type_ids"][row, : len(i)] = i, t
-        lengths = np.array([len(i) for i in ids], np.int32)
-        return batch | {"attention_mask": (np.arange(length) < lengths[:, None]).astype(np.int32)}
+            rows[0, row, : len(i)], rows[1, row, : len(i)], rows[2, row, : len(i)] = i, t, 1
+        return rows
 
     def _ids(self, texts: Texts, pairs: Texts | None, length: int | None) -> tuple[list[list[int]], list[list[int]]]:
         """Ids and token types of each text, with [CLS] and [SEP]."""
@@ -87,9 +90,7 @@ class Bert:
         least = 2 if pairs is None else 3
         if length is not None and not least <= length <= longest:
             raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
-        columns = [_listed(column) for column in (texts, pairs) if column is not None]
-        if len({len(column) for column in columns}) > 1:
-            raise InputError(f"{len(columns[0])} texts but {len(columns[1])} pairs; give each text one")
+        columns = _columns(texts, pairs)
         parts = list(zip(*(self._bare_ids(column) for column in columns), strict=True))
         if length is None and any(sum(map(len, part)) + 1 + len(columns) > longest for part in parts):
             warnings.warn(f"texts of more than {longest} tokens are cut: the model reads no more", stacklevel=3)
@@ -250,8 +251,7 @@ class Bert:
         A model of semantic roles finds those of a predicate, a word of the text. A text may have any length.
         """
         self._must_be("token_classification")
-        columns = [None if column is None else _listed(column) for column in (texts, predicates)]
-        found = labelling.tag(self, *columns)
+        found = labelling.tag(self, *_columns(texts, predicates))
         return found[0] if isinstance(texts, str) else found
 
     def answer(self, questions: Texts, contexts: Texts) -> Answered | list[Answered]:
@@ -260,22 +260,15 @@ class Bert:
         Raises `InputError` for an empty question or context.
         """
         self._must_be("question_answering")
-        found = labelling.answer(self, _listed(questions), _listed(contexts))
+        found = labelling.answer(self, *_columns(questions, contexts))
         return found[0] if isinstance(questions, str) else found
 
     def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
         """What the head says of each feature, without padding: [labels], [tokens, labels] or [tokens, 2]."""
         found: list = [None] * len(features)
         for chosen in _batches([len(feature.input_ids) for feature in features]):
-            length = max(len(features[n].input_ids) for n in chosen)
-            inputs = np.zeros((3, len(chosen), length), np.int32)  # Ids, token types, attention mask.
-            for row, feature in enumerate(features[n] for n in chosen):
-                size = len(feature.input_ids)
-                inputs[0, row, :size], inputs[1, row, :size], inputs[2, row, :size] = (
-                    *(feature.input_ids, feature.token_type_ids),
-                    1,
-                )
-            logits = np.asarray(self._apply(*self._padded(inputs)))
+            ids, types = zip(*((features[n].input_ids, features[n].token_type_ids) for n in chosen), strict=True)
+            logits = np.asarray(self._apply(*self._padded(self._rows(ids, types, max(map(len, ids))))))
             for row, n in enumerate(chosen):
                 found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
         return found
@@ -295,12 +288,12 @@ class Bert:
 
     def _fill(self, ids: list[list[int]], top: int) -> Iterator[list[list[Filled]]]:
         """The guesses for each [MASK] of each text of a batch."""
-        mask_id, length = self.tokenizer.special_ids[MASK], max(map(len, ids))
+        mask_id = self.tokenizer.special_ids[MASK]
         positions = [[at for at, i in enumerate(text) if i == mask_id] for text in ids]
-        inputs = np.zeros((3, len(ids), length), np.int32)  # Ids, token types, attention mask.
+        inputs = self._rows(ids, [[0] * len(text) for text in ids], max(map(len, ids)))
         masked = np.zeros((len(ids), max(map(len, positions))), np.int32)
-        for row, (text, at) in enumerate(zip(ids, positions, strict=True)):
-            inputs[0, row, : len(text)], inputs[2, row, : len(text)], masked[row, : len(at)] = text, 1, at
+        for row, at in enumerate(positions):
+            masked[row, : len(at)] = at
         logits = self._apply(*self._padded((*inputs, masked)))[0]
         pieces = self.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
         probabilities, best = map(np.asarray, _top(logits[..., : len(pieces)], min(top, len(pieces))))
@@ -322,6 +315,14 @@ def _batches(lengths: list[int]) -> Iterator[list[int]]:
         rows = max(PLACES // (-(-lengths[order[start]] // LENGTH_STEP) * LENGTH_STEP), 1)
         yield order[start : start + rows]
         start += rows
+
+
+def _columns(texts: Texts, seconds: Texts | None) -> list[list[str]]:
+    """Lists of the texts and, where there are any, of what goes with each."""
+    columns = [_listed(column) for column in (texts, seconds) if column is not None]
+    if len({len(column) for column in columns}) > 1:
+        raise InputError(f"{len(columns[0])} texts but {len(columns[1])} to go with them; give each text one")
+    return columns
 
 
 def _listed(texts: Texts) -> list[str]:

@@ -77,30 +77,39 @@ def classified(head: HeadConfig, logits: list[np.ndarray]) -> list[Classified]:
     return found
 
 
-def tag(bert: "Bert", texts: list[str], predicates: list[str] | None) -> list[list[Tagged]]:
+def tag(bert: "Bert", texts: list[str], predicates: list[str] | None = None) -> list[list[Tagged]]:
     """Words as the tokenizer finds them. Of semantic roles, those of one predicate, a word of the text."""
-    of_roles = bert.run.task.name == "srl"
-    if of_roles and predicates is None:
-        raise InputError("this model tags the roles of a predicate; give one for each text, a word that is in it")
-    if not of_roles and predicates is not None:
-        raise InputError("only a model of semantic roles (task srl) takes predicates")
-    found = [[place for _, place in WORDS.pre_tokenize_str(text)] for text in texts]
-    examples = []
-    for number, (text, places) in enumerate(zip(texts, found, strict=True)):
-        words = [text[slice(*place)] for place in places]
-        predicate = _place(words, predicates[number], text) if of_roles else None
-        examples.append(tagging.Example(words, None, f"text {number + 1}", number, words, predicate=predicate))
-    task = tagging.of(TaskConfig(bert.run.task.name if of_roles else "ner"), bert.head.labels)
+    examples, found = [], []
+    for number, (text, predicate) in enumerate(zip(texts, predicates or [None] * len(texts), strict=True)):
+        at = predicate_of(bert, text, predicate)
+        words, places = _words(text)
+        examples.append(tagging.Example(words, None, f"text {number + 1}", number, words, predicate=at))
+        found.append(places)
+    task = tagging.of(TaskConfig("srl" if bert.run.task.name == "srl" else "ner"), bert.head.labels)
     length = min(bert.run.sequence_length, bert.config.max_position_embeddings)
     features = [f for f in task.features(examples, bert.tokenizer, length, training=False) if f.places]
     predictions = task.predict(examples, features, bert.logits_of(features))
     return [_tagged(*one) for one in zip(texts, found, predictions, strict=True)]
 
 
-def _place(words: list[str], predicate: str, text: str) -> int:
+def predicate_of(bert: "Bert", text: str, predicate: str | None) -> int | None:
+    """Which word of the text it is. Raises `InputError` where it is none, or the model needs one, or takes none."""
+    if bert.run.task.name != "srl":
+        if predicate is not None:
+            raise InputError(f"{predicate!r}: only a model of semantic roles (task srl) takes predicates; leave it out")
+        return None
+    if predicate is None:
+        raise InputError(f"{text!r}: this model tags the roles of a predicate; give one, a word that is in the text")
+    words, _ = _words(text)
     if predicate not in words:
         raise InputError(f"{text!r}: {predicate!r} isn't a word of it; give the predicate as it is written there")
     return words.index(predicate)
+
+
+def _words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
+    """Its words, and the characters of each."""
+    places = [place for _, place in WORDS.pre_tokenize_str(text)]
+    return [text[slice(*place)] for place in places], places
 
 
 def _tagged(text: str, places: list[tuple[int, int]], prediction: tagging.Tagged) -> list[Tagged]:

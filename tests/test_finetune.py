@@ -88,6 +88,9 @@ def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path)
     assert len(runs) == 2 and len(list((tmp_path / "sweep").glob("lr-*-seed-*"))) == 2
     assert summary["rates"]["0.003"]["dev_accuracy"]["mean"] == pytest.approx(np.mean(runs))
     assert summary["rates"]["0.003"]["dev_accuracy"]["deviation"] == pytest.approx(np.std(runs, ddof=1))
+    for changed in ({"epochs": 2}, {"task": dataclasses.replace(config.task, train_examples=9)}):
+        with pytest.raises(InputError, match="in the run that is finished, is (2|9) now"):
+            sweep(dataclasses.replace(config, **changed), model, tmp_path / "sweep", 2, (3e-3,))
     before = (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns
     assert sweep(config, model, tmp_path / "sweep", 2, (3e-3,)) == summary
     assert (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns == before
@@ -116,6 +119,12 @@ def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_pat
     finetune(config, model, tmp_path / "run")
     with pytest.raises(InputError, match="batch_size was 16 .* is 8"):
         finetune(dataclasses.replace(config, batch_size=8), model, tmp_path / "run")
+    with pytest.raises(InputError, match="task.train_examples was None .* is 9"):
+        finetune(
+            dataclasses.replace(config, task=dataclasses.replace(config.task, train_examples=9)),
+            model,
+            tmp_path / "run",
+        )
 
 
 def test_bad_input_is_one_line(model, task_config, tmp_path, capsys):

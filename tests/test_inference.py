@@ -199,7 +199,7 @@ def test_tokenize_as_transformers(tmp_path, minilm, theirs):
             assert all(np.array_equal(ours[name], expected[name]) for name in ours), length
     with pytest.warns(UserWarning, match="more than 512 tokens are cut"):
         assert minilm.tokenize("word " * 600)["input_ids"].shape == (1, 512)
-    with pytest.raises(InputError, match="3 texts but 1 pairs"):
+    with pytest.raises(InputError, match="3 texts but 1 to go with them"):
         minilm.tokenize(texts, pairs[:1])
     with pytest.raises(InputError, match="length: is 600"):
         minilm.tokenize(texts, length=600)

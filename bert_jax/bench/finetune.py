@@ -19,6 +19,7 @@ from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
+PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "decay": "from_warmup"}
 KINDS = ("sequence_classification", "token_classification", "question_answering")
 
 
@@ -40,6 +41,8 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
     """
     if importlib.util.find_spec("transformers") is None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
+    if seeds < 1:
+        raise InputError(f"--seeds: is {seeds}, must be at least 1")
     compiled = compile_seconds()
     ours, theirs, compiling = [], [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,6 +81,11 @@ class _Peer:
             raise InputError(f"{config.task.name}: the peer does {', '.join(KINDS)}, not {head.kind}")
         if config.epochs != int(config.epochs):
             raise InputError(f"epochs: is {config.epochs}, the peer does whole ones")
+        for name, value in PEERS_RECIPE.items():
+            if (given := getattr(config.optimizer, name)) != value:
+                raise InputError(f"optimizer.{name}: is {given!r}, the peer has {value!r} alone")
+        if not self._task.dev_splits:
+            raise InputError(f"{config.task.name}: no file to compare scores on; give one with --task.dev")
         tokenizer = pretrained.tokenizer_of(init)
         self._dev = self._task.read(self._task.dev_splits[0])
 

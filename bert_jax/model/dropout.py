@@ -37,12 +37,13 @@ class Dropout(nn.Module):
 @functools.partial(jax.jit, static_argnums=1)  # Traced once for a shape, not in every layer.
 def _draws(key, shape: tuple[int, ...]):
     """Uniform uint32 below `DRAWS`."""
-    *rows, size = shape
-    blocks = (*rows, -(-size // 4))
-    strides = (math.prod(blocks[axis + 1 :]) for axis in range(len(blocks)))
-    counts = sum(jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) * np.uint32(n) for axis, n in enumerate(strides))
-    first, second = threefry(jax.random.key_data(key), jnp.zeros_like(counts), counts)
-    return jnp.concatenate([first >> 16, first % DRAWS, second >> 16, second % DRAWS], axis=-1)[..., :size]
+    blocks = (*shape[:-1], -(-shape[-1] // 4))
+    # A word counts the rows, the other what is in one: a pod's batch has more blocks than 32 bits can count.
+    rows, *inner = (jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) for axis in range(len(blocks)))
+    strides = (np.uint32(math.prod(blocks[axis:])) for axis in range(2, len(blocks) + 1))
+    within = sum((i * n for i, n in zip(inner, strides, strict=True)), start=jnp.zeros_like(rows))
+    first, second = threefry(jax.random.key_data(key), rows, within)
+    return jnp.concatenate([first >> 16, first % DRAWS, second >> 16, second % DRAWS], axis=-1)[..., : shape[-1]]
 
 
 def threefry(key, first, second):

@@ -15,10 +15,8 @@ from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
 # fingerprint; the parts of a batch have dropout of their own.
-MAY_CHANGE = (
-    *("mesh.", "run.", "corpus.", "tokenizer.", "model.scan_unroll", "model.remat"),
-    *("task.folder", "task.train", "task.dev", "task.test", "evaluation_batch_size"),
-)
+MAY_CHANGE = ("mesh", "run", "corpus", "tokenizer", "model.scan_unroll", "model.remat", "evaluation_batch_size")
+MAY_CHANGE += ("task.folder", "task.train", "task.dev", "task.test")
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
 SCORE = "score"
 
@@ -147,7 +145,7 @@ def _arrays(tree) -> dict[str, str]:
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
     for name, there, here in differences(saved["config"], current["config"]):
-        if not name.startswith(MAY_CHANGE) or name in MAY_NOT_CHANGE:
+        if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
             raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")
     if saved["examples"] != current["examples"]:
