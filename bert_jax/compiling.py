@@ -1,6 +1,10 @@
-"""How programs are compiled, and kept."""
+"""How programs are compiled, kept, and given their memory."""
+
+import ctypes
 
 import jax
+
+from bert_jax.config import RunConfig
 
 # On a processor XLA makes one kernel of attention's two products and the softmax between them (YNNPACK's), which takes
 # up to three times as long as the parts where texts are short; other products are quicker without YNNPACK too.
@@ -8,10 +12,30 @@ WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 LONGEST_WITHOUT_YNNPACK = 128
 
 
-def use_cache(folder: str | None) -> None:
-    """Keeps compiled programs there, and takes them from there; to be called before anything is compiled."""
-    if folder is not None:
-        jax.config.update("jax_compilation_cache_dir", folder)
+# Of glibc's malloc.h: the number of blocks that the system is asked for one by one, and from which size on the end of
+# the heap is given back to it.
+M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
+
+
+def set_up(run: RunConfig) -> None:
+    """To be called before the first device is asked for."""
+    if run.compilation_cache is not None:
+        jax.config.update("jax_compilation_cache_dir", run.compilation_cache)
+    # On a processor steps then run in this thread, whose heap can grow without end, unlike that of others.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if jax.default_backend() == "cpu":
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """For the next step, instead of giving it back to the system, which then takes up to a third of a step to clear it.
+
+    That is the temporaries of XLA's programs: a block of hundreds of MB each. Only glibc has to be asked.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def options(length: int) -> dict[str, str] | None:

@@ -37,7 +37,7 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     official submission files.
     """
     config.validate()
-    compiling.use_cache(config.run.compilation_cache)
+    compiling.set_up(config.run)
     task = tasks.make(config.task, found.head.labels)
     if task.head.kind != found.head.kind:
         raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")
@@ -82,7 +82,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     if found.head.kind not in ("masked_lm", "pretraining"):
         raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
     config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0)).validate()
-    compiling.use_cache(config.run.compilation_cache)
+    compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
     module = make_model(found.model, found.head)
     shardings = sharding.state_shardings(mesh, found.params)

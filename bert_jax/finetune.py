@@ -33,7 +33,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     Raises `InputError`, with nothing written, where model, files or settings don't fit.
     """
     config.validate()
-    compiling.use_cache(config.run.compilation_cache)
+    compiling.set_up(config.run)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     _check_batches(config, mesh)

@@ -52,7 +52,7 @@ def pretrain(
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
-    compiling.use_cache(config.run.compilation_cache)
+    compiling.set_up(config.run)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
