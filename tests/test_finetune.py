@@ -9,10 +9,15 @@ import sys
 
 import numpy as np
 import pytest
-from runs import assert_same_state, saved_state
+import torch
+import transformers
+from runs import assert_same_state, rows, saved_state
+from test_bench import MINILM
 
-from bert_jax import cli, pretrained
-from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig
+from bert_jax import cli, pretrained, tasks
+from bert_jax import finetune as finetuning
+from bert_jax.bench import torch_finetune
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig, load_config
 from bert_jax.data import tokenizers
 from bert_jax.evaluate import evaluate_task
 from bert_jax.finetune import finetune, sweep
@@ -79,6 +84,51 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
     page = (tmp_path / "scores/dev/page.html").read_text()
     assert "What was taken for what" in page and "data:image/png" in page
     assert json.loads((tmp_path / "scores/scores.json").read_text()) == pytest.approx(scores)
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "examples"),
+    [(16, 48, 96), pytest.param(32, 128, None, marks=pytest.mark.long)],
+)
+def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length, examples):
+    """One start, RTE's recipe without dropout, the same batches."""
+    task_config = TaskConfig(name="rte", folder=str(real_data / "glue/RTE"), train_examples=examples)
+    task_config = dataclasses.replace(task_config, dev=str(tmp_path / "dev.tsv"))
+    (tmp_path / "dev.tsv").write_text("".join((real_data / "glue/RTE/dev.tsv").open().readlines()[:9]))
+    task = tasks.make(task_config)
+    labels = dict(enumerate(task.head.labels))
+    names = dict(id2label=labels, label2id={label: i for i, label in labels.items()})
+    peer = transformers.AutoModelForSequenceClassification.from_pretrained(MINILM, num_labels=2, **names)
+    peer.save_pretrained(tmp_path / "start")
+    transformers.AutoTokenizer.from_pretrained(MINILM).save_pretrained(tmp_path / "start")
+    found = pretrained.read(tmp_path / "start")
+
+    config = load_config("finetune_glue", FinetuneConfig, task="rte")
+    drawn = finetuning.drawn(task.read("train"), dataclasses.replace(config, task=task_config))
+    features = task.features(drawn, found.tokenizer, length, training=True)
+    batches = finetuning.make_batches(features, size, task.head, found.tokenizer.special_ids["[PAD]"])
+    config = dataclasses.replace(
+        config,
+        task=task_config,
+        batch_size=size,
+        sequence_length=length,
+        epochs=30 / len(batches),
+        dropout=0.0,
+        optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-4),  # So that the loss moves.
+        run=dataclasses.replace(config.run, log_every=1),
+    )
+    assert finetune(config, tmp_path / "start", tmp_path / "run").step == 30
+    ours = [row["loss"] for row in rows(tmp_path / "run") if "loss" in row]
+
+    # The peer's evaluation mode has no dropout.
+    asked = dataclasses.asdict(config.optimizer) | {"warmup_steps": 3, "steps": 30}
+    optimizer, schedule = torch_finetune.recipe(peer.eval(), asked)
+    theirs = [
+        torch_finetune.step(peer, optimizer, schedule, {n: torch.tensor(x).long() for n, x in batch.items()}, asked)
+        for batch in batches.train(config.seed, 0, 30, lambda size: (range(size),))
+    ]
+    assert len(ours) == 30 and np.abs(np.subtract(ours, theirs)).max() < 1e-3
+    assert np.std(theirs) > 1e-2, (np.std(theirs), np.abs(np.subtract(ours, theirs)).max())  # They aren't all alike.
 
 
 def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path):
@@ -155,8 +205,6 @@ def test_every_epoch_has_each_feature_once_and_any_start_is_the_same():
 
 @pytest.mark.parametrize("name", ["SST-2", "CoLA", "RTE", "STS-B"])
 def test_little_is_padding_and_few_shapes_are_compiled(real_data, name):
-    from bert_jax import tasks
-
     task = tasks.make(TaskConfig(name=name.lower(), folder=str(real_data / "glue" / name)))
     vocab = (real_data / "vocab/bert-base-uncased-vocab.txt").read_text().splitlines()
     examples = task.read("train")[:10_000]
