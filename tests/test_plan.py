@@ -20,9 +20,11 @@ from bert_jax.training.chips import CHIPS, GIB
 from bert_jax.training.metrics import PEAK_FLOPS
 from bert_jax.training.program import batch_shapes
 
+WITHOUT_ROOM = {("pretrain_base", "v5e:2x4")}
+WITHOUT_ROOM |= {("pretrain_large", topology) for topology in ("v5e:2x4", "v4:2x2x2", "v5p:2x2x1", "v6e:2x4")}
 needs_libtpu = pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install '.[tpu]'")
 
-# A loop of five, whose body takes one of eight matrices, multiplies it and adds over devices.
+# A loop of five (nine in twos), whose body takes one of eight matrices, multiplies it and adds over devices.
 STATE = "(s32[]{:T(128)}, f32[8,128,64]{2,1,0:T(8,128)}, f32[64,256]{1,0:T(8,128)S(1)})"
 LOOP = """HloModule test, is_scheduled=true
 
@@ -43,13 +45,15 @@ LOOP = """HloModule test, is_scheduled=true
   %weights = f32[64,256]{1,0:T(8,128)S(1)} get-tuple-element(%in), index=2
   %out = f32[128,256]{1,0:T(8,128)} fusion(%stack, %i, %weights), kind=kOutput, calls=%fused, metadata={op_name="a(b)"}
   %sum = f32[128,256]{1,0:T(8,128)S(1)} all-reduce(%out), channel_id=1, replica_groups=[2,4]<=[8], to_apply=%add
-  ROOT %next = STATE tuple(%i, %stack, %weights)
+  %two = s32[]{:T(128)} constant(2)
+  %later = s32[]{:T(128)} add(%i, %two)
+  ROOT %next = STATE tuple(%later, %stack, %weights)
 }
 
 %condition (at: SHAPES) -> pred[] {
   %at = STATE parameter(0)
   %n = s32[]{:T(128)} get-tuple-element(%at), index=0
-  %end = s32[]{:T(128)} constant(5)
+  %end = s32[]{:T(128)} constant(9)
   ROOT %less = pred[]{:T(512)} compare(%n, %end), direction=LT
 }
 
@@ -64,16 +68,16 @@ def test_what_a_loop_does_counts_as_often_as_it_runs():
     costs = hlo.costs(LOOP)
     assert costs.flops == 5 * 2 * 128 * 64 * 256
     # One matrix and the product go through HBM, the index too; then the sum's operand. The weights don't. The
-    # condition reads two integers and writes a truth.
+    # condition reads two integers and writes a truth; counting reads two and writes one.
     matrix, product = 128 * 64 * 4, 128 * 256 * 4
-    assert costs.bytes == 5 * (matrix + product + 4 + product + 9)
+    assert costs.bytes == 5 * (matrix + product + 4 + product + 9 + 12)
     assert costs.collectives == [hlo.Collective("all-reduce", product, (0, 1, 2, 3), 5, False)]
     assert hlo.costs(LOOP, loops=False).flops == 2 * 128 * 64 * 256
 
 
 def test_a_loop_of_unknown_length_is_no_guess():
     with pytest.raises(ValueError, match="how often the loop runs"):
-        hlo.costs(LOOP.replace("constant(5)", "constant({5})"))
+        hlo.costs(LOOP.replace("constant(9)", "constant({9})"))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +268,7 @@ def test_sliced_parameters_leave_the_rows_where_they_are():
     assert sliced.memory.parameters < copied.memory.parameters / 7
     rows = 4 * 512 * 64 * 128  # bytes of one activation of all of them
     assert max(t.bytes for t in sliced.collectives) < rows / 16
-    assert sliced.compiled_flops < 1.5 * copied.compiled_flops
+    assert sliced.compiled_flops == pytest.approx(copied.compiled_flops, rel=0.03)
 
 
 @pytest.mark.long
@@ -272,11 +276,12 @@ def test_sliced_parameters_leave_the_rows_where_they_are():
 @pytest.mark.parametrize("config", ["pretrain_base", "pretrain_large"])
 @pytest.mark.parametrize("topology", ["v5e:2x4", "v5e:16x16", "v4:2x2x2", "v5p:2x2x1", "v6e:2x4"])
 def test_topologies(config, topology):
+    """The whole batch of 256 at 512; where that has no room, the compiler is who says so."""
     (found,) = plan(load_config(config), topology, phase=1)
+    assert found.fits == ((config, topology) not in WITHOUT_ROOM)
+    assert found.refused == ("" if found.fits else phase.NO_ROOM)
     if found.fits:
         assert found.compiled_flops == pytest.approx(found.model_flops, rel=0.03)
-    small = ("v5e:2x4", "v4:2x2x2", "v6e:2x4")
-    assert found.fits or (config, topology) in {("pretrain_large", name) for name in small}
 
 
 @pytest.mark.long

@@ -164,15 +164,28 @@ class _Module:
                     waiting.append((i.called("to_apply"), times))
 
     def _trips(self, loop: Instruction) -> int:
-        """JAX's loops count from 0 to the one integer that their condition holds."""
+        """Loops count from 0 to the one integer that their condition holds; unrolled ones by more than 1."""
         if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
             return int(known[1])
-        condition = self.computations[loop.called("condition")]
-        constants = [i.value for i in condition.instructions.values() if i.opcode == "constant"]
-        bounds = {int(value) for value in constants if value.isdigit()}
-        if len(bounds) != 1:
+        condition, body = (self.computations[loop.called(part)] for part in ("condition", "body"))
+        bounds = {int(i.value) for i in condition.instructions.values() if i.opcode == "constant" and i.value.isdigit()}
+        counters = [i for i in condition.instructions.values() if i.opcode == "get-tuple-element"]
+        counters = [i for i in counters if i.arrays[0].type in ("s32", "u32") and not i.arrays[0].dims]
+        if len(bounds) != 1 or len(counters) != 1:
             raise ValueError(f"{loop.name}: how often the loop runs isn't written in its condition {condition.name}")
-        return bounds.pop()
+        at = int(re.search(r"\bindex=(\d+)", counters[0].attributes)[1])
+        return -(-bounds.pop() // self._step(loop, body, at))
+
+    def _step(self, loop: Instruction, body: Computation, at: int) -> int:
+        """What a loop adds to its counter, a part of the state, each time."""
+        step, value = 0, body.instructions[body.root.operands[at]]
+        while value.opcode in ("add", "copy"):
+            parts = [body.instructions[name] for name in value.operands]
+            step += sum(int(i.value) for i in parts if i.opcode == "constant")
+            value = next(i for i in parts if i.opcode != "constant")
+        if value.opcode != "get-tuple-element" or step < 1:
+            raise ValueError(f"{loop.name}: what the loop counts by isn't written in its body {body.name}")
+        return step
 
     def flops(self, computation: Computation, i: Instruction) -> float:
         """Of the products, two for a multiply-add, those inside a fusion too."""
