@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "convert/tf1.py": {"bert_jax.config", "bert_jax.convert", "tensorflow"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "packing.py": set(),
-    "compiling.py": {"jax"},
+    "compiling.py": {"bert_jax.config", "jax"},
     "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
