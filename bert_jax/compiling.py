@@ -18,7 +18,7 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 
 
 def set_up(run: RunConfig) -> None:
-    """To be called before the first device is asked for."""
+    """Where compiled programs are kept and, on a processor, their memory; before the first device is asked for."""
     if run.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", run.compilation_cache)
     # On a processor steps then run in this thread, whose heap can grow without end, unlike that of others.

@@ -91,7 +91,7 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
     [(16, 48, 96), pytest.param(32, 128, None, marks=pytest.mark.long)],
 )
 def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length, examples):
-    """One start, RTE's recipe without dropout, the same batches."""
+    """One start, RTE's recipe without dropout and at a higher rate, the same batches."""
     task_config = TaskConfig(name="rte", folder=str(real_data / "glue/RTE"), train_examples=examples)
     task_config = dataclasses.replace(task_config, dev=str(tmp_path / "dev.tsv"))
     (tmp_path / "dev.tsv").write_text("".join((real_data / "glue/RTE/dev.tsv").open().readlines()[:9]))
@@ -112,7 +112,7 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
         task=task_config,
         batch_size=size,
         sequence_length=length,
-        epochs=30 / len(batches),
+        epochs=29.5 / len(batches),  # Rounded up.
         dropout=0.0,
         optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-4),  # So that the loss moves.
         run=dataclasses.replace(config.run, log_every=1),
@@ -128,7 +128,7 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
         for batch in batches.train(config.seed, 0, 30, lambda size: (range(size),))
     ]
     assert len(ours) == 30 and np.abs(np.subtract(ours, theirs)).max() < 1e-3
-    assert np.std(theirs) > 1e-2, (np.std(theirs), np.abs(np.subtract(ours, theirs)).max())  # They aren't all alike.
+    assert np.std(theirs) > 1e-2  # They aren't all alike.
 
 
 def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path):
