@@ -1,6 +1,7 @@
 """BERT for JAX: pretrain, fine-tune, evaluate, predict, and move weights in and out."""
 
-from bert_jax.config import InputError, ModelConfig, PretrainConfig, load_config, model_preset
+from bert_jax.config import InputError, ModelConfig, PretrainConfig, model_preset
+from bert_jax.config_files import load_config
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "ModelConfig", "PretrainConfig", "load", "load_config", "model_preset", "pretrain"]

@@ -16,7 +16,8 @@ import tyro
 
 import bert_jax
 from bert_jax import storage
-from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, load_config
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
+from bert_jax.config_files import load_config
 
 HELP = """\
 usage: bert-jax COMMAND [options]

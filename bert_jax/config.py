@@ -4,19 +4,10 @@ A file in `configs/` builds a `PretrainConfig`; the command line overrides any f
 (`--optimizer.learning-rate 3e-4`); a checkpoint carries the whole of it as JSON.
 """
 
-import dataclasses
-import difflib
-import functools
-import importlib.util
-import itertools
-import json
-import math
-import re
-import traceback
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from bert_jax import checks
 
 
 class InputError(Exception):
@@ -132,7 +123,7 @@ class ModelConfig:
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
         c = PretrainConfig(model=self, examples=ExamplesConfig("full_sentences"))
-        for name, problem in itertools.chain(_common_problems(c), _problems(c)):
+        for name, problem in checks.pretraining_problems(c):
             if name.startswith("model."):
                 raise InputError(f"{name.removeprefix('model.')}: {problem}")
         return self
@@ -161,7 +152,7 @@ PRESETS = {
 def model_preset(name: str, **changes) -> ModelConfig:
     """A released size ("tiny" to "large", as in `PRESETS`), with any field changed."""
     if name not in PRESETS:
-        raise InputError(f"model preset {name!r} is unknown: {_did_you_mean(name, PRESETS)}")
+        raise InputError(f"model preset {name!r} is unknown: {checks.did_you_mean(name, PRESETS)}")
     layers, hidden = PRESETS[name]
     sizes = dict(
         hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, intermediate_size=4 * hidden
@@ -282,8 +273,7 @@ TASKS = (*GLUE, "classification", "regression", "squad", "ner", "srl", "swag", "
 class TaskConfig:
     """What to fine-tune on: a task by its name, and where its files are."""
 
-    name: str = "classification"
-    """A GLUE task, or classification, regression, squad, ner, srl, swag, multiple_choice."""
+    name: Literal[TASKS] = "classification"
     folder: str | None = None
     """The task's official files, under their own names; GLUE's may lie in a folder of the task's name in it. None:
     GLUE's come through TensorFlow Datasets."""
@@ -343,7 +333,7 @@ class FinetuneConfig:
 
     def validate(self) -> "FinetuneConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
-        for name, problem in itertools.chain(_common_problems(self), _finetuning_problems(self)):
+        for name, problem in checks.finetuning_problems(self):
             raise InputError(f"{name}: {problem}")
         return self
 
@@ -370,227 +360,6 @@ class PretrainConfig:
 
     def validate(self) -> "PretrainConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
-        for name, problem in itertools.chain(_common_problems(self), _problems(self)):
+        for name, problem in checks.pretraining_problems(self):
             raise InputError(f"{name}: {problem}")
         return self
-
-
-def _at_least(c, low, section, *names):
-    """Yields the fields with a value below `low`."""
-    for name in names:
-        value = getattr(_by_path(c, section), name)
-        if value is not None and value < low:
-            yield f"{section}.{name}" if section else name, f"is {value}, must be at least {low}"
-
-
-def _share(c, section, *names):
-    for name in names:
-        value = getattr(_by_path(c, section), name)
-        if value is not None and not 0 <= value < 1:
-            yield f"{section}.{name}".lstrip("."), f"is {value}, must be at least 0 and below 1"
-
-
-def _common_problems(c: "PretrainConfig | FinetuneConfig"):
-    """Yields (field, what is wrong and what to do), of what both kinds of runs have."""
-    yield from _type_problems(type(c), c)
-    yield from _at_least(c, 0, "", "seed")
-    if c.seed >= 1 << 31:
-        yield "seed", f"is {c.seed}, must be below 2**31"
-    every = ("log_every", "evaluate_every", "evaluation_batches", "checkpoint_every")
-    yield from _at_least(c, 1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
-    yield from _at_least(c, 0, "run", "keep_best")
-    yield from _at_least(c, 0, "optimizer", "learning_rate", "weight_decay", "warmup_steps")
-    yield from _share(c, "optimizer", "b1", "b2")
-    for name in ("eps", "clip_norm"):
-        if getattr(c.optimizer, name) <= 0:
-            yield f"optimizer.{name}", f"is {getattr(c.optimizer, name)}, must be above 0"
-    for name in ("data", "fsdp", "tensor"):
-        if getattr(c.mesh, name) < 1 and getattr(c.mesh, name) != -1:
-            yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
-
-
-def _finetuning_problems(c: "FinetuneConfig"):
-    if c.task.name not in TASKS:
-        yield "task.name", f"{c.task.name!r} is unknown: {_did_you_mean(c.task.name, TASKS)}"
-    yield from _at_least(c, 8, "", "sequence_length")
-    yield from _at_least(c, 1, "", "batch_size", "evaluation_batch_size")
-    yield from _at_least(c, 1, "task", "train_examples", "query_length", "stride", "n_best", "answer_length")
-    yield from _share(c, "", "warmup", "dropout")
-    if c.epochs <= 0:
-        yield "epochs", f"is {c.epochs}, must be above 0"
-    if c.batch_size % c.run.accumulate_steps:
-        yield "batch_size", f"{c.batch_size} isn't divisible by run.accumulate_steps {c.run.accumulate_steps}"
-
-
-def _problems(c: PretrainConfig):
-    """Those of pretraining alone."""
-    at_least, share = functools.partial(_at_least, c), functools.partial(_share, c)
-    yield from share("corpus", "held_out")
-    if c.corpus.source == "text" and not c.corpus.files:
-        yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
-    if c.corpus.source == "tfds" and not c.corpus.dataset:
-        yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
-    for name, file in [*(("corpus.files", file) for file in c.corpus.files), ("tokenizer.path", c.tokenizer.path)]:
-        if file and re.match(r"\w+://", file):
-            yield name, f"{file} isn't on this machine; copy it here first"
-    yield from at_least(16, "tokenizer", "vocab_size")
-    yield from at_least(1, "tokenizer", "training_characters", "temperature")
-    yield from share("examples", "short_sequence_probability")
-    if c.examples.word_segmenter is not None and not re.fullmatch(r"[\w.]+:\w+", c.examples.word_segmenter):
-        yield "examples.word_segmenter", f"is {c.examples.word_segmenter!r}, must be module:function, as jieba:lcut"
-    yield from at_least(1, "examples", "dupe_factor")
-    if c.examples.dupe_factor > 1 and not (c.examples.sentence_pairs or c.masking.static):
-        alike = f"is {c.examples.dupe_factor}, but copies of {c.examples.format} are alike"
-        yield "examples.dupe_factor", f"{alike}; leave it 1, or tell their masks apart: --masking.static"
-    yield from share("masking", "rate", "evaluation_rate")
-    m = c.model
-    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
-    yield from at_least(1, "model", "vocab_size", *sizes, "type_vocab_size", "scan_unroll")
-    yield from share("model", "hidden_dropout_prob", "attention_probs_dropout_prob")
-    if m.hidden_size % m.num_attention_heads:
-        yield "model.num_attention_heads", f"{m.num_attention_heads} doesn't divide hidden_size {m.hidden_size}"
-    if c.examples.sentence_pairs and m.type_vocab_size < 2:
-        yield "model.type_vocab_size", f"is {m.type_vocab_size}; sentence pairs need 2"
-    if not c.phases:
-        yield "phases", "is empty; a run has at least one phase"
-    for i, phase in enumerate(c.phases):
-        at = f"phases.{i}"
-        yield from at_least(8, at, "sequence_length")
-        yield from at_least(1, at, "batch_size", "steps", "max_predictions")
-        if phase.sequence_length > m.max_position_embeddings:
-            most = f"model.max_position_embeddings is {m.max_position_embeddings}"
-            yield f"{at}.sequence_length", f"is {phase.sequence_length} but {most}; shorten the one or raise the other"
-        if phase.max_predictions > phase.sequence_length - 2:
-            yield f"{at}.max_predictions", f"is {phase.max_predictions}, more than an example's ordinary tokens"
-        if phase.batch_size % c.run.accumulate_steps:
-            yield (
-                f"{at}.batch_size",
-                f"{phase.batch_size} isn't divisible by run.accumulate_steps {c.run.accumulate_steps}",
-            )
-    if c.optimizer.warmup_steps >= c.total_steps:
-        longest = f"the run has {c.total_steps} steps; shorten the warm-up"
-        yield "optimizer.warmup_steps", f"is {c.optimizer.warmup_steps} but {longest}"
-
-
-def _type_problems(hint, value, where: str = ""):
-    """Yields values of another type than the field's, as a config file can hold them, and numbers that aren't any."""
-    if dataclasses.is_dataclass(hint) and isinstance(value, hint):
-        for name, inner in typing.get_type_hints(hint).items():
-            yield from _type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
-    elif typing.get_origin(hint) is tuple:
-        if not isinstance(value, tuple):
-            yield where, f"is {value!r}, must be a tuple, as ({value!r},)"
-            return
-        for i, item in enumerate(value):
-            yield from _type_problems(typing.get_args(hint)[0], item, f"{where}.{i}")
-    elif typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if value not in choices:
-            yield where, f"is {value!r}; {_did_you_mean(str(value), choices)}"
-    else:
-        allowed = typing.get_args(hint) or (hint,)
-        whole_for_real = float in allowed and type(value) is int
-        if type(value) not in allowed and not whole_for_real:
-            names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-            yield where, f"is {value!r}, must be {names}"
-        elif type(value) is float and not math.isfinite(value):
-            yield where, f"is {value}, must be a finite number"
-
-
-def _by_path(config, path: str):
-    for name in filter(None, path.split(".")):
-        config = config[int(name)] if name.isdigit() else getattr(config, name)
-    return config
-
-
-def to_dict(config) -> dict:
-    """The config as plain JSON values (tuples become lists)."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(cls: type, values: dict, where: str = "") -> Any:
-    """The inverse of `to_dict`; an unknown field raises `InputError` with the nearest right name."""
-    hints = typing.get_type_hints(cls)
-    for name in values:
-        if name not in hints:
-            raise InputError(f"{where + name}: no such field of {cls.__name__}; {_did_you_mean(name, hints)}")
-    return cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
-
-
-def _from_json(hint, value, where: str):
-    if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
-    if typing.get_origin(hint) is tuple:
-        return tuple(_from_json(typing.get_args(hint)[0], item, f"{where}{i}.") for i, item in enumerate(value))
-    return value
-
-
-def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]:
-    """The fields in which two configs (as of `to_dict`) differ: (path, value in a, value in b)."""
-    found = []
-    for name in sorted({*a, *b}):
-        x, y = a.get(name), b.get(name)
-        if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
-            x, y = dict(enumerate(x)), dict(enumerate(y))
-        if isinstance(x, dict) and isinstance(y, dict):
-            found += differences(x, y, f"{where}{name}.")
-        elif x != y:
-            found.append((f"{where}{name}", a.get(name), b.get(name)))
-    return found
-
-
-def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
-    """The config of a file (`my/config.py`) or of a name that ships with bert_jax (`pretrain_tiny`).
-
-    `kind` is what it must be, a `PretrainConfig` or `FinetuneConfig`; the arguments go to its `get_config`.
-    Raises `InputError` where there is none, or where its `get_config()` names an unknown field.
-    """
-    path = Path(name)
-    shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}
-    if path.suffix != ".py":
-        if name not in shipped:
-            raise InputError(f"config {name!r} is neither a .py file nor one of {', '.join(shipped)}")
-        path = shipped[name]
-    if not path.is_file():
-        raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
-    spec = importlib.util.spec_from_file_location(f"bert_jax_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        # Not by the loader, which leaves a __pycache__ in the person's folder.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
-        config = module.get_config(**arguments)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:
-        raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
-    if not isinstance(config, kind):
-        found = type(config).__name__
-        raise InputError(f"{path}: get_config() returned {found}, must return a {kind.__name__} for this command")
-    return config
-
-
-def _configs_folder() -> Path:
-    """`configs/` is installed as the package `bert_jax.configs`, from wherever the source has it."""
-    return Path(importlib.util.find_spec("bert_jax.configs").origin).parent
-
-
-def _line_in(path: Path, error: Exception) -> str:
-    if isinstance(error, SyntaxError):
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
-
-
-def _explained(error: Exception) -> str:
-    """One line for an error in a config file; for an unknown field, with the nearest right one."""
-    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    cls = globals().get(unknown[1]) if unknown else None
-    if isinstance(cls, type):
-        names = [f.name for f in dataclasses.fields(cls)]
-        return f"{unknown[1]} has no field {unknown[2]!r}; {_did_you_mean(unknown[2], names)}"
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-def _did_you_mean(name: str, names) -> str:
-    near = difflib.get_close_matches(name, list(names), n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"

@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax import compiling, pretrained, storage, tasks
-from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, from_dict
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
+from bert_jax.config_files import from_dict
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
 from bert_jax.finetune import make_batches, outputs_of

@@ -13,7 +13,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax import compiling, pretrained, storage, tasks
-from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig, differences, to_dict
+from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
+from bert_jax.config_files import differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.start import placed

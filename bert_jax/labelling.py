@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tokenizers import Regex, pre_tokenizers
 
-from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig, from_dict
+from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
+from bert_jax.config_files import from_dict
 from bert_jax.tasks import squad, squad_files, tagging
 from bert_jax.tasks.spans import spans
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import HeadConfig, ModelConfig, PretrainConfig, from_dict
+from bert_jax.config import HeadConfig, ModelConfig, PretrainConfig
+from bert_jax.config_files import from_dict
 from bert_jax.model import init_params, make_model
 
 CONFIG_FILE = "pretrain_config.py"

@@ -11,7 +11,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from bert_jax import compiling, inference, storage
-from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig, differences, to_dict
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig
+from bert_jax.config_files import differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from bert_jax import embedding, model_card, storage
-from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig, from_dict, to_dict
+from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig
+from bert_jax.config_files import from_dict, to_dict
 from bert_jax.convert import names
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers

@@ -13,12 +13,9 @@ from bert_jax.config import (
     Phase,
     PretrainConfig,
     RunConfig,
-    differences,
-    from_dict,
-    load_config,
     model_preset,
-    to_dict,
 )
+from bert_jax.config_files import differences, from_dict, load_config, to_dict
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini", "small", "medium", "base", "large"])

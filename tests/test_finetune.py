@@ -17,7 +17,8 @@ from test_bench import MINILM
 from bert_jax import cli, pretrained, tasks
 from bert_jax import finetune as finetuning
 from bert_jax.bench import torch_finetune
-from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig, load_config
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig
+from bert_jax.config_files import load_config
 from bert_jax.data import tokenizers
 from bert_jax.evaluate import evaluate_task
 from bert_jax.finetune import finetune, sweep

@@ -17,7 +17,8 @@ from transformers import (
 
 import bert_jax
 from bert_jax.cli import main
-from bert_jax.config import FinetuneConfig, InputError, TaskConfig, to_dict
+from bert_jax.config import FinetuneConfig, InputError, TaskConfig
+from bert_jax.config_files import to_dict
 from bert_jax.inference import Bert
 
 PIECES = [

@@ -14,7 +14,8 @@ import pytest
 from conftest import small_config
 from runs import assert_same_state, rows, saved_state, write_config
 
-from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, load_config, model_preset
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, model_preset
+from bert_jax.config_files import load_config
 from bert_jax.data.prepare import prepare
 from bert_jax.pretrain import pretrain
 from bert_jax.training import sharding, steps
@@ -29,7 +30,8 @@ import dataclasses, json, sys
 import jax
 import numpy as np
 from runs import by_path
-from bert_jax.config import MeshConfig, load_config
+from bert_jax.config import MeshConfig
+from bert_jax.config_files import load_config
 from bert_jax.pretrain import pretrain
 from bert_jax.training import sharding, steps
 from bert_jax.training.checkpoints import Checkpoints

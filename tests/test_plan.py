@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bert_jax.cli import main
-from bert_jax.config import InputError, MeshConfig, Phase, load_config, model_preset
+from bert_jax.config import InputError, MeshConfig, Phase, model_preset
+from bert_jax.config_files import load_config
 from bert_jax.plan import plan, with_vocabulary
 from bert_jax.planning import hlo, phase, roofline
 from bert_jax.planning.search import meshes, search

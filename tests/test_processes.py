@@ -231,7 +231,8 @@ def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
 RESTORE = """
 import dataclasses, sys
 import jax
-from bert_jax.config import PretrainConfig, from_dict
+from bert_jax.config import PretrainConfig
+from bert_jax.config_files import from_dict
 from bert_jax.training import sharding, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer

@@ -11,7 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "bert_jax"
 ANY = {"anything"}
 # The first entry that a file's path starts with counts.
 MAY_IMPORT = {
-    "config.py": set(),
+    "checks.py": set(),
+    "config.py": {"bert_jax.checks"},
+    "config_files.py": {"bert_jax.checks", "bert_jax.config"},
     "storage.py": {"bert_jax.config", "etils", "fsspec"},
     "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
@@ -19,8 +21,14 @@ MAY_IMPORT = {
     "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
     "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
     "data/tfds_task.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
-    "data/": {"bert_jax.config", "bert_jax.data", "bert_jax.storage", "sentencepiece", "tokenizers", "tqdm"},
-    "training/checkpoints.py": {"bert_jax.config", "bert_jax.storage", "bert_jax.training", "jax", "orbax"},
+    "data/": {
+        *("bert_jax.config", "bert_jax.config_files", "bert_jax.data", "bert_jax.storage"),
+        *("sentencepiece", "tokenizers", "tqdm"),
+    },
+    "training/checkpoints.py": {
+        *("bert_jax.config", "bert_jax.config_files", "bert_jax.storage", "bert_jax.training"),
+        *("jax", "orbax"),
+    },
     "training/": {
         *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
         *("flax", "jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
@@ -30,7 +38,7 @@ MAY_IMPORT = {
     "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
     "convert/tensors.py": {"bert_jax.config", "ml_dtypes", "safetensors", "torch"},
     "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
-    "convert/tf1.py": {"bert_jax.config", "bert_jax.convert", "tensorflow"},
+    "convert/tf1.py": {"bert_jax.config", "bert_jax.config_files", "bert_jax.convert", "tensorflow"},
     "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
     "packing.py": set(),
     "compiling.py": {"bert_jax.config", "jax"},

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax.config import HeadConfig, InputError, ModelConfig, from_dict, to_dict
+from bert_jax.config import HeadConfig, InputError, ModelConfig
+from bert_jax.config_files import from_dict, to_dict
 from bert_jax.convert import names
 from bert_jax.convert.report import Report
 

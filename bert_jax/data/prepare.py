@@ -21,7 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from bert_jax import storage
-from bert_jax.config import InputError, PretrainConfig, TokenizerConfig, differences, to_dict
+from bert_jax.config import InputError, PretrainConfig, TokenizerConfig
+from bert_jax.config_files import differences, to_dict
 from bert_jax.data import corpora, duplicates, tokenizers, words
 from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece

@@ -10,7 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bert_jax import storage
-from bert_jax.config import InputError, RunConfig, differences
+from bert_jax.config import InputError, RunConfig
+from bert_jax.config_files import differences
 from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'

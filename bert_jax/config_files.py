@@ -1,0 +1,102 @@
+"""Configs in files and in checkpoints: loaded, kept as JSON, compared."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import traceback
+import typing
+from pathlib import Path
+from typing import Any
+
+from bert_jax import config as configs
+from bert_jax.checks import did_you_mean
+from bert_jax.config import InputError, PretrainConfig
+
+
+def to_dict(config) -> dict:
+    """The config as plain JSON values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict, where: str = "") -> Any:
+    """The inverse of `to_dict`; an unknown field raises `InputError` with the nearest right name."""
+    hints = typing.get_type_hints(cls)
+    for name in values:
+        if name not in hints:
+            raise InputError(f"{where + name}: no such field of {cls.__name__}; {did_you_mean(name, hints)}")
+    return cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
+
+
+def _from_json(hint, value, where: str):
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_from_json(typing.get_args(hint)[0], item, f"{where}{i}.") for i, item in enumerate(value))
+    return value
+
+
+def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]:
+    """The fields in which two configs (as of `to_dict`) differ: (path, value in a, value in b)."""
+    found = []
+    for name in sorted({*a, *b}):
+        x, y = a.get(name), b.get(name)
+        if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
+            x, y = dict(enumerate(x)), dict(enumerate(y))
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += differences(x, y, f"{where}{name}.")
+        elif x != y:
+            found.append((f"{where}{name}", a.get(name), b.get(name)))
+    return found
+
+
+def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
+    """The config of a file (`my/config.py`) or of a name that ships with bert_jax (`pretrain_tiny`).
+
+    `kind` is what it must be, a `PretrainConfig` or `FinetuneConfig`; the arguments go to its `get_config`.
+    Raises `InputError` where there is none, or where its `get_config()` names an unknown field.
+    """
+    path = Path(name)
+    shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}
+    if path.suffix != ".py":
+        if name not in shipped:
+            raise InputError(f"config {name!r} is neither a .py file nor one of {', '.join(shipped)}")
+        path = shipped[name]
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
+    spec = importlib.util.spec_from_file_location(f"bert_jax_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        # Not by the loader, which leaves a __pycache__ in the person's folder.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        config = module.get_config(**arguments)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:
+        raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
+    if not isinstance(config, kind):
+        found = type(config).__name__
+        raise InputError(f"{path}: get_config() returned {found}, must return a {kind.__name__} for this command")
+    return config
+
+
+def _configs_folder() -> Path:
+    """`configs/` is installed as the package `bert_jax.configs`, from wherever the source has it."""
+    return Path(importlib.util.find_spec("bert_jax.configs").origin).parent
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _explained(error: Exception) -> str:
+    """One line for an error in a config file; for an unknown field, with the nearest right one."""
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    cls = getattr(configs, unknown[1], None) if unknown else None
+    if isinstance(cls, type):
+        names = [f.name for f in dataclasses.fields(cls)]
+        return f"{unknown[1]} has no field {unknown[2]!r}; {did_you_mean(unknown[2], names)}"
+    return f"{type(error).__name__}: {error}".splitlines()[0]
