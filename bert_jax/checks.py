@@ -18,9 +18,8 @@ def pretraining_problems(c):
         yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
     if c.corpus.source == "tfds" and not c.corpus.dataset:
         yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
-    for name, file in [*(("corpus.files", file) for file in c.corpus.files), ("tokenizer.path", c.tokenizer.path)]:
-        if file and re.match(r"\w+://", file):
-            yield name, f"{file} isn't on this machine; copy it here first"
+    yield from _here("corpus.files", *c.corpus.files)
+    yield from _here("tokenizer.path", c.tokenizer.path)
     yield from at_least(16, "tokenizer", "vocab_size")
     yield from at_least(1, "tokenizer", "training_characters", "temperature")
     yield from share("examples", "short_sequence_probability")
@@ -67,6 +66,8 @@ def finetuning_problems(c):
     yield from _at_least(c, 1, "", "batch_size", "evaluation_batch_size")
     yield from _at_least(c, 1, "task", "train_examples", "query_length", "stride", "n_best", "answer_length")
     yield from _share(c, "", "warmup", "dropout")
+    for name in ("folder", "train", "dev", "test"):
+        yield from _here(f"task.{name}", getattr(c.task, name))
     if c.epochs <= 0:
         yield "epochs", f"is {c.epochs}, must be above 0"
     if c.batch_size % c.run.accumulate_steps:
@@ -90,6 +91,13 @@ def _common_problems(c):
     for name in ("data", "fsdp", "tensor"):
         if getattr(c.mesh, name) < 1 and getattr(c.mesh, name) != -1:
             yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
+
+
+def _here(name, *files):
+    """Yields those that are addresses, not files."""
+    for file in files:
+        if file and re.match(r"\w+://", file):
+            yield name, f"{file} isn't on this machine; copy it here first"
 
 
 def _at_least(c, low, section, *names):

@@ -19,7 +19,7 @@ from test_training import assert_same_state, saved_state
 
 from bert_jax import storage
 from bert_jax.cli import main
-from bert_jax.config import CorpusConfig, InputError, Phase
+from bert_jax.config import CorpusConfig, FinetuneConfig, InputError, Phase, TaskConfig
 from bert_jax.data import corpora
 from bert_jax.data import prepare as preparing
 from bert_jax.data.prepare import prepare
@@ -211,6 +211,8 @@ def test_files_to_read_are_copied_first(config):
     ):
         with pytest.raises(InputError, match="isn't on this machine; copy it here first"):
             dataclasses.replace(config, **changes).validate()
+    with pytest.raises(InputError, match="task.folder: gs://bucket/RTE isn't on this machine; copy it here first"):
+        FinetuneConfig(task=TaskConfig(name="rte", folder="gs://bucket/RTE")).validate()
 
 
 def test_tensorflow_is_not_imported_for_a_bucket(bucket):
