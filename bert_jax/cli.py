@@ -225,7 +225,7 @@ class Finetune(Distributed):
     """Fine-tunes a pretrained model on a task in a workdir, or goes on where it was."""
 
     workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
-    """Holds the run: checkpoints, metrics, the last scores; with several seeds or rates, a folder for each run."""
+    """Holds the run: checkpoints, metrics, plot; with several seeds or rates, a folder for each run."""
     init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
     """The pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]

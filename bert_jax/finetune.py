@@ -21,6 +21,7 @@ from bert_jax.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
+from bert_jax.training.plot import plot_finetuning
 from bert_jax.training.program import Program, Settings
 from bert_jax.training.sharding import path_name
 
@@ -50,6 +51,8 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, found, task.head), profile)
     if jax.process_index() == 0:
+        scores = [f"{split}_{task.best_by}" for split in task.dev_splits]
+        plot_finetuning(workdir / "metrics.jsonl", workdir / "loss.png", scores)
         _report(result, workdir)
     return result
 

@@ -19,7 +19,7 @@ from bert_jax.data.records import Examples
 from bert_jax.start import Start, read_start
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
-from bert_jax.training.plot import plot_metrics
+from bert_jax.training.plot import plot_pretraining
 from bert_jax.training.program import Program, of_pretraining
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
@@ -69,7 +69,7 @@ def pretrain(
     training = _training(config, data, mesh, str(init) if init else None)
     result = loop.train(training, workdir, mesh, start and start.params, profile)
     if jax.process_index() == 0:
-        plot_metrics(workdir / "metrics.jsonl", workdir / "loss.png")
+        plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
         _report(config, workdir, result)
     return result
 

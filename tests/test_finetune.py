@@ -69,6 +69,7 @@ def task_config(tables):
 def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config, tmp_path):
     result = finetune(task_config, model, tmp_path / "run")
     assert result.step == 8 * 13 and result.held_out["dev_accuracy"] > 95
+    assert (tmp_path / "run/loss.png").read_bytes().startswith(b"\x89PNG")
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints" / str(result.step))
     kept = sorted(int(folder.name) for folder in (tmp_path / "cut/checkpoints").iterdir())

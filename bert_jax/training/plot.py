@@ -1,6 +1,7 @@
 """The curves of a run as a picture."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -8,23 +9,43 @@ from matplotlib.figure import Figure
 from bert_jax.training import metrics
 
 
-def plot_metrics(metrics_file: Path, png: Path) -> None:
+def plot_pretraining(metrics_file: Path, png: Path) -> None:
     """Draws loss and accuracy over the steps, trained and held out, beside the unigram's loss."""
     rows = metrics.read(metrics_file)
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    figure, (loss, accuracy) = _two_panels("masked-LM loss (nats)", "accuracy")
     for axes, name in ((loss, "mlm_loss"), (accuracy, "mlm_accuracy"), (accuracy, "nsp_accuracy")):
-        task, what = name.upper().split("_")
+        task = name.split("_")[0].upper()
         color = "C2" if task == "NSP" else "C0"
         _curve(axes, rows, name, color=color, alpha=0.4, label=f"{task}, training")
         _curve(axes, rows, f"held_out_{name}", color=color, marker="o", markersize=4, label=f"{task}, held out")
-        axes.set(xlabel="step", title={"LOSS": "masked-LM loss (nats)", "ACCURACY": "accuracy"}[what])
     _curve(loss, rows, "held_out_unigram_loss", color="C3", linestyle="--", label="unigram, held out")
     accuracy.set_ylim(0, 1)
-    for axes in (loss, accuracy):
+    _save(figure, png)
+
+
+def plot_finetuning(metrics_file: Path, png: Path, scores: Sequence[str]) -> None:
+    """Draws the training loss and the scores of these names, dev_accuracy or the like, over the steps."""
+    rows = metrics.read(metrics_file)
+    figure, (loss, held_out) = _two_panels("loss of training", "score")
+    _curve(loss, rows, "loss", color="C0")
+    for name in scores:
+        _curve(held_out, rows, name, marker="o", markersize=4, label=name.replace("_", " ", 1))
+    _save(figure, png)
+
+
+def _two_panels(*titles: str) -> tuple[Figure, Sequence]:
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set(xlabel="step", title=title)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_lines():
+    return figure, panels
+
+
+def _save(figure: Figure, png: Path) -> None:
+    for axes in figure.axes:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
