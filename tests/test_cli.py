@@ -8,7 +8,7 @@ import pytest
 from conftest import small_config, write_corpus
 
 import bert_jax
-from bert_jax.cli import main
+from bert_jax.cli import COMMANDS, main
 from bert_jax.config import TokenizerConfig
 from bert_jax.data.prepare import prepare
 
@@ -157,3 +157,11 @@ def test_from_text_to_filled_masks(capsys, monkeypatch, place, kind):
         bert.fill_mask("nothing to fill")
     with pytest.raises(bert_jax.InputError, match="the model reads 64"):
         bert.fill_mask("the dog " * 70 + "[MASK]")
+
+
+@pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["bench", "finetune"], ["predict", "embed"]])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--help"])
+    printed = capsys.readouterr()
+    assert end.value.code == 0 and f"usage: bert-jax {' '.join(command)}" in printed.out and not printed.err

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
     "cluster.py": {"bert_jax.config"},
     "supervisor.py": {"bert_jax.cluster", "bert_jax.__version__", "jax"},
-    **dict.fromkeys(["__init__.py", "__main__.py", "bench/", "cli.py"], ANY),
+    **dict.fromkeys(["__init__.py", "__main__.py", "bench/", "cli.py", "commands/"], ANY),
     **dict.fromkeys(["evaluate.py", "finetune.py", "inference.py", "labelling.py", "model_card.py", "page.py"], ANY),
     **dict.fromkeys(["plan.py", "predict.py", "pretrain.py", "pretrained.py", "start.py"], ANY),
 }

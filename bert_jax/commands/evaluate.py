@@ -1,0 +1,72 @@
+"""`bert-jax evaluate`."""
+
+import argparse
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from bert_jax import storage
+from bert_jax.commands.options import ConfigFields, OptionalConfigName
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
+from bert_jax.config_files import load_config
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """Scores a fine-tuned model on its task's files."""
+
+    model: str
+    """A workdir (its best checkpoint), a checkpoint's folder, or a Hugging Face folder."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: OptionalConfigName = None
+    """A config file or name (default: the config that the model was trained with)."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores, predictions, the official submission files, and a page to look at."""
+
+
+@dataclass(frozen=True)
+class EvaluateText:
+    """Measures a pretrained model's loss on the config's corpus."""
+
+    model: str
+    """A workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config: ConfigFields
+    config_name: OptionalConfigName = None
+    """A config file or name (default: the config that the model was trained with)."""
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """For scores.json."""
+
+
+def run(arguments: list[str]) -> None:
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in ("--model", "--config", "--task"):
+        finder.add_argument(flag)
+    named, others = finder.parse_known_args(arguments)
+    if not named.model and not {"-h", "--help"} & set(others):
+        raise InputError("--model: name the model to evaluate")
+    task = {"task": named.task} if named.task else {}
+    config = load_config(named.config, object, **task) if named.config else None
+    if not named.model:  # Help, and the end: on a task's options, where no --config says otherwise.
+        _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
+    from bert_jax import evaluate, pretrained
+
+    found = pretrained.read(named.model)
+    config = config or evaluate.config_of(found)
+    if config is None:
+        raise InputError(f"{named.model}: doesn't say what it was trained on; give a --config")
+    command = _parse(config, named.model, arguments)
+    output = storage.path(command.output) if command.output else None
+    if isinstance(command, EvaluateTask):
+        scores = evaluate.evaluate_task(found, command.config, output)
+    else:
+        scores = evaluate.evaluate_pretraining(found, command.config, output)
+    for name, value in scores.items():
+        print(f"{name}  {value:.4f}")
+
+
+def _parse(config: FinetuneConfig | PretrainConfig, model: str, arguments: list[str]) -> EvaluateTask | EvaluateText:
+    kind = EvaluateTask if isinstance(config, FinetuneConfig) else EvaluateText
+    return tyro.cli(kind, prog="bert-jax evaluate", default=kind(model, config), args=arguments)

@@ -1,0 +1,44 @@
+"""`bert-jax import` and `bert-jax export`."""
+
+import argparse
+from pathlib import Path
+
+from bert_jax import storage
+
+
+def import_model(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="bert-jax import", description="Makes a model of ours from another's folder.")
+    parser.add_argument("source", help="a Hugging Face or google-research BERT folder, or any other MODEL")
+    parser.add_argument("folder", help="the folder to make; pretrain takes it as --init, all others as --model")
+    parser.add_argument(
+        "--head", choices=["encoder", "masked_lm", "pretraining"], help="another head than the source's"
+    )
+    parser.add_argument("--allow-missing", action="store_true", help="give what is missing fresh values")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    options = parser.parse_args(arguments)
+    from bert_jax import pretrained
+
+    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
+        found = pretrained.read(options.source, options.allow_missing)
+        if options.head:
+            found = pretrained.with_head(found, options.head, options.allow_missing)
+        pretrained.save(found, aside)
+    print(
+        f"{options.folder}: {found.head.kind}, {found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
+    )
+    for line in found.report.lines():
+        print(f"  {line}")
+
+
+def export_model(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="bert-jax export", description="Writes a model for others to use.")
+    parser.add_argument("model", help="a workdir, a checkpoint's folder, or a Hugging Face or google-research folder")
+    parser.add_argument("folder", help="the folder to make")
+    parser.add_argument("--format", required=True, choices=["hf", "tf1", "onnx", "stablehlo"])
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
+    options = parser.parse_args(arguments)
+    from bert_jax import pretrained
+
+    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
+        pretrained.export(pretrained.read(options.model), aside, options.format)
+    print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")
