@@ -3,8 +3,6 @@
 Shapes in comments: B batch, S sequence, C choices, K masked positions, H hidden, V vocabulary, padded.
 """
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -116,71 +114,31 @@ class Classifier(nn.Module):
         return nn.Dense(self.outputs, kernel_init=initializer(self.config), name="dense")(x.astype(jnp.float32))
 
 
-class BertForSequenceClassification(nn.Module):
-    """Logits [batch, labels] of a text or a pair, from the pooled [CLS] (paper, section 4.1)."""
+class BertForLabels(nn.Module):
+    """The encoder with a dense layer to `outputs` numbers. Returns float32 logits of the kind:
 
-    kind: ClassVar[str] = "sequence_classification"
+    sequence_classification: [batch, outputs] of a text or a pair, from the pooled [CLS] (paper, section 4.1).
+    multiple_choice: [batch, choices] of inputs [batch, choices, sequence], from the same (section 4.4).
+    token_classification: [batch, sequence, outputs] (section 5.3).
+    question_answering: [batch, sequence, 2] of where an answer starts and ends, without dropout (section 4.2).
+    """
+
+    kind: str
     config: ModelConfig
-    labels: int
+    outputs: int
     dropout: float | None = None
 
     def setup(self):
-        self.bert = BertEncoder(self.config)
-        self.classifier = Classifier(self.config, self.labels, self.dropout)
-
-    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
-        _, pooled = self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
-        return self.classifier(pooled, deterministic)
-
-
-class BertForTokenClassification(nn.Module):
-    """Logits [batch, sequence, labels] of each token (paper, section 5.3)."""
-
-    kind: ClassVar[str] = "token_classification"
-    config: ModelConfig
-    labels: int
-    dropout: float | None = None
-
-    def setup(self):
-        self.bert = BertEncoder(self.config, pooler=False)
-        self.classifier = Classifier(self.config, self.labels, self.dropout)
-
-    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
-        hidden, _ = self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
-        return self.classifier(hidden, deterministic)
-
-
-class BertForQuestionAnswering(nn.Module):
-    """Logits [batch, sequence, 2] of where an answer starts and ends (paper, section 4.2)."""
-
-    kind: ClassVar[str] = "question_answering"
-    config: ModelConfig
-
-    def setup(self):
-        self.bert = BertEncoder(self.config, pooler=False)
-        self.classifier = Classifier(self.config, 2, dropout=0.0)
-
-    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
-        hidden, _ = self.bert(input_ids, token_type_ids, attention_mask, deterministic=deterministic)
-        return self.classifier(hidden, deterministic)
-
-
-class BertForMultipleChoice(nn.Module):
-    """Logits [batch, choices] of inputs [batch, choices, sequence] (paper, section 4.4)."""
-
-    kind: ClassVar[str] = "multiple_choice"
-    config: ModelConfig
-    dropout: float | None = None
-
-    def setup(self):
-        self.bert = BertEncoder(self.config)
-        self.classifier = Classifier(self.config, 1, self.dropout)
+        self.pooled = self.kind in ("sequence_classification", "multiple_choice")
+        self.bert = BertEncoder(self.config, self.pooled)
+        self.classifier = Classifier(self.config, self.outputs, self.dropout)
 
     def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
         # [B, C, S] -> [B C, S]
         flat = (x.reshape(-1, x.shape[-1]) for x in (input_ids, token_type_ids, attention_mask))
-        _, pooled = self.bert(*flat, deterministic=deterministic)
-        return self.classifier(pooled, deterministic).reshape(input_ids.shape[:-1])
+        hidden, pooled = self.bert(*flat, deterministic=deterministic)
+        logits = self.classifier(pooled if self.pooled else hidden, deterministic)
+        return logits.reshape(input_ids.shape[:-1]) if self.kind == "multiple_choice" else logits
 
 
 def make_model(config: ModelConfig, head: HeadConfig) -> nn.Module:
@@ -190,18 +148,17 @@ def make_model(config: ModelConfig, head: HeadConfig) -> nn.Module:
             return BertModel(config, head.pooler)
         case "masked_lm" | "pretraining":
             return BertForPreTraining(config, next_sentence=head.kind == "pretraining")
-        case "sequence_classification":
-            return BertForSequenceClassification(config, len(head.labels), head.dropout)
-        case "token_classification":
-            return BertForTokenClassification(config, len(head.labels), head.dropout)
+        case "sequence_classification" | "token_classification":
+            return BertForLabels(head.kind, config, len(head.labels), head.dropout)
         case "question_answering":
-            return BertForQuestionAnswering(config)
+            return BertForLabels(head.kind, config, 2, dropout=0.0)
         case "multiple_choice":
-            return BertForMultipleChoice(config, head.dropout)
+            return BertForLabels(head.kind, config, 1, head.dropout)
 
 
 def init_params(model: nn.Module, seed: int) -> dict:
     """Fresh parameters of one of these, as nested dicts."""
-    ids = jnp.zeros((1, 1, 8) if isinstance(model, BertForMultipleChoice) else (1, 8), jnp.int32)
+    choices = isinstance(model, BertForLabels) and model.kind == "multiple_choice"
+    ids = jnp.zeros((1, 1, 8) if choices else (1, 8), jnp.int32)
     positions = [ids[:, :1]] if isinstance(model, BertForPreTraining) else []
     return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]
