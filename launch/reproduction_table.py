@@ -1,4 +1,7 @@
-"""The table of reproduce_bert_base.sh: of each task's best learning rate the mean over seeds, beside the paper's."""
+"""The table of reproduce_bert_base.sh: the mean over seeds beside the paper's, of each task's best learning rate.
+
+Which is the best, the first of a task's scores here decides.
+"""
 
 import json
 import sys
@@ -34,7 +37,8 @@ def main(workdir: Path) -> None:
 
 
 def row(task: str, score: str, dev: float | None, test: float | None, summary: dict) -> list[str]:
-    rate, scores = max(summary["rates"].items(), key=lambda item: item[1][score]["mean"])
+    best_by = next(of_task for name, of_task, *_ in ROWS if name == task)
+    rate, scores = max(summary["rates"].items(), key=lambda item: item[1][best_by]["mean"])
     found = scores[score]
     paper = dev if dev is not None else test
     difference = "" if paper is None else f"{found['mean'] - paper:+.1f}{'' if dev is not None else ' to test'}"

@@ -183,7 +183,10 @@ def test_processes_are_counted(arguments, python):
 
 SUMMARIES = {
     "cola": {"1e-5": {"dev_matthews": [50.0, 51.0]}, "2e-5": {"dev_matthews": [58.0, 60.0]}},
-    "mrpc": {"2e-5": {"dev_accuracy": [86.0], "dev_f1": [89.0]}},
+    "mrpc": {
+        "2e-5": {"dev_accuracy": [86.0], "dev_f1": [89.0]},
+        "3e-5": {"dev_accuracy": [85.0], "dev_f1": [90.0]},
+    },
     "squad": {"3e-5": {"dev_exact_match": [81.0], "dev_f1": [88.25]}},
 }
 
