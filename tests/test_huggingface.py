@@ -1,5 +1,6 @@
 """Hugging Face folders in and out, against transformers; old, odd and damaged ones."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -18,10 +19,10 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 import bert_jax
-from bert_jax import config as configs
 from bert_jax import pretrained
 from bert_jax.cli import main
 from bert_jax.config import HeadConfig, InputError, ModelConfig, Phase, model_preset
+from bert_jax.config_files import load_config, to_dict
 from bert_jax.convert import huggingface, names
 from bert_jax.data import tokenizers
 from bert_jax.data.tokenizer_folders import to_folder
@@ -124,7 +125,7 @@ def our_outputs(model: ModelConfig, head: HeadConfig, params: dict, inputs: dict
 @pytest.mark.parametrize("hidden_act", ["gelu", "gelu_tanh"])
 def test_every_head_there_and_back(tmp_path, name, hidden_act):
     head = HEADS[name]
-    model = configs.dataclasses.replace(MODEL, hidden_act=hidden_act)
+    model = dataclasses.replace(MODEL, hidden_act=hidden_act)
     folder = make_folder(tmp_path / name, model, head)
     again, params = pretrained.read(folder), random_params(model, head)
     assert (again.model, again.head) == (model, head)
@@ -149,8 +150,8 @@ def outputs_of_torch_without_pooler(folder, name: str, inputs: dict) -> list[np.
 def trained(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained") / "run"
     phases = (Phase(32, 8, 12, 5),)
-    run = configs.dataclasses.replace(config.run, evaluate_every=6, checkpoint_every=6)
-    pretrain(configs.dataclasses.replace(config, phases=phases, run=run), workdir)
+    run = dataclasses.replace(config.run, evaluate_every=6, checkpoint_every=6)
+    pretrain(dataclasses.replace(config, phases=phases, run=run), workdir)
     return workdir
 
 
@@ -188,9 +189,9 @@ def test_the_model_card_repeats_the_run(trained, exported):
     loss = next(row for row in reversed(rows) if "held_out_mlm_loss" in row)["held_out_mlm_loss"]
     for expected in (f"{loss:.4f} nats", f"{np.exp(loss):.2f}", "12 of 12", "corpus.txt", "AutoModelForPreTraining"):
         assert expected in card
-    config = configs.load_config(str(exported / "pretrain_config.py"))
+    config = load_config(str(exported / "pretrain_config.py"))
     about = pretrained.read(trained).about
-    assert configs.to_dict(config) == about["config"]
+    assert to_dict(config) == about["config"]
 
 
 # ---- Old and odd files ----------------------------------------------------------------------------------------------
@@ -437,9 +438,9 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, capsys):
 
 def test_pretraining_goes_on_from_a_folder_with_its_tokenizer(trained, exported, corpus, tmp_path, config):
     phases = (Phase(32, 8, 6, 5),)
-    still = configs.dataclasses.replace(config.optimizer, learning_rate=0.0)
-    tokenizer = configs.dataclasses.replace(config.tokenizer, vocab_size=150)  # It isn't trained.
-    config = configs.dataclasses.replace(config, phases=phases, optimizer=still, tokenizer=tokenizer)
+    still = dataclasses.replace(config.optimizer, learning_rate=0.0)
+    tokenizer = dataclasses.replace(config.tokenizer, vocab_size=150)  # It isn't trained.
+    config = dataclasses.replace(config, phases=phases, optimizer=still, tokenizer=tokenizer)
     for name, source in (("folder", exported), ("run", trained)):
         pretrain(config, tmp_path / name, init=source)
         found = pretrained.read(tmp_path / name)
@@ -452,13 +453,11 @@ def test_models_that_a_run_cannot_start_from(tmp_path, corpus, config, examples)
     folder = make_folder(tmp_path / "model")
     with pytest.raises(InputError, match=r"add --model.intermediate-size 48 --model.layer-norm-eps 1e-07"):
         pretrain(
-            small_config(
-                corpus, model=configs.dataclasses.replace(config.model, num_hidden_layers=2, num_attention_heads=4)
-            ),
+            small_config(corpus, model=dataclasses.replace(config.model, num_hidden_layers=2, num_attention_heads=4)),
             tmp_path / "run",
             init=folder,
         )
-    model = configs.dataclasses.replace(MODEL, vocab_size=None)
+    model = dataclasses.replace(MODEL, vocab_size=None)
     encoder = make_folder(tmp_path / "encoder", head=HEADS["encoder"])
     with pytest.raises(InputError, match="encoder lacks cls/predictions.*--head pretraining --allow-missing"):
         pretrain(small_config(corpus, model=model), tmp_path / "run", init=encoder)
