@@ -21,6 +21,7 @@ from bert_jax.pretrain import pretrain
 from bert_jax.training import losses, metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.program import batch_shapes
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,19 @@ def test_accumulated_parts_are_one_batch(config, examples):
     results = [jax.jit(steps.make_train_step(model, optimizer, parts))(state, batch, 0) for parts in (1, 4)]
     for name in ("mlm_loss", "nsp_loss", "mlm_count", "gradient_norm"):
         assert float(results[0][1][name]) == pytest.approx(float(results[1][1][name]), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize("bias_correction", [False, True])
+def test_a_step_leaves_the_types_as_they_are_so_that_it_is_compiled_once(config, name, bias_correction):
+    model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)))
+    changed = dataclasses.replace(config.optimizer, name=name, bias_correction=bias_correction)
+    optimizer = make_optimizer(changed, 30)
+    before = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
+    batch = batch_shapes(config, config.phases[0], None)
+    after, _ = jax.eval_shape(steps.make_train_step(model, optimizer), before, batch, 0)
+    types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) for state in (before, after)]
+    assert types[0] == types[1]
 
 
 def test_a_repeated_batch_is_learned_by_heart(config, examples):

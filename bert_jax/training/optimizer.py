@@ -53,7 +53,9 @@ def _skip_not_finite(inner: optax.GradientTransformation) -> optax.GradientTrans
     """
 
     def init(params):
-        return optax.ApplyIfFiniteState(jnp.array(0), jnp.array(True), jnp.array(0), inner.init(params))
+        # Not jnp.array(0), whose type is weak and would change with the first step: a second one would be compiled.
+        count = jnp.zeros((), jnp.int32)
+        return optax.ApplyIfFiniteState(count, jnp.array(True), count, inner.init(params))
 
     def update(grads, state, params=None):
         finite = jnp.isfinite(optax.tree.norm(grads))
