@@ -90,7 +90,7 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
 
 @pytest.mark.parametrize(
     ("size", "length", "examples"),
-    [(16, 48, 96), pytest.param(32, 128, None, marks=pytest.mark.long)],
+    [(8, 48, 32), pytest.param(32, 128, None, marks=pytest.mark.long)],
 )
 def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length, examples):
     """One start, RTE's recipe without dropout and at a higher rate, the same batches."""

@@ -189,7 +189,9 @@ def test_two_processes_give_the_losses_of_one(one_process, two_processes):
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("victim", ["process 0", "its child", pytest.param("process 1", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "victim", ["process 0", *(pytest.param(other, marks=pytest.mark.long) for other in ("process 1", "its child"))]
+)
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on(two_processes, config_file, examples, tmp_path, victim):
     workdir = tmp_path / "run"
     processes = start(config_file, examples, workdir)
