@@ -54,8 +54,8 @@ def _skip_not_finite(inner: optax.GradientTransformation) -> optax.GradientTrans
 
     def init(params):
         # Not jnp.array(0), whose type is weak and would change with the first step: a second one would be compiled.
-        count = jnp.zeros((), jnp.int32)
-        return optax.ApplyIfFiniteState(count, jnp.array(True), count, inner.init(params))
+        in_a_row, total = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        return optax.ApplyIfFiniteState(in_a_row, jnp.array(True), total, inner.init(params))
 
     def update(grads, state, params=None):
         finite = jnp.isfinite(optax.tree.norm(grads))
