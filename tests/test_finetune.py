@@ -166,6 +166,18 @@ print(sum(event.endswith("cache_misses") for event in events), file=sys.stderr)
         assert done.returncode == 0 and (done.stderr.splitlines()[-1] == "0") == expected, done.stderr
 
 
+def test_questions_on_paragraphs_go_through_it_too(model, tmp_path):
+    answer = {"text": "the dog", "answer_start": 0}
+    paragraph = {"context": "the dog watches the king.", "qas": [{"id": "1", "question": "who?", "answers": [answer]}]}
+    file = tmp_path / "squad.json"
+    file.write_text(json.dumps({"version": "1.1", "data": [{"title": "", "paragraphs": [paragraph]}]}))
+    task = TaskConfig(name="squad", train=str(file), dev=str(file), query_length=8, stride=8)
+    config = FinetuneConfig(task=task, sequence_length=32, batch_size=4, evaluation_batch_size=4, epochs=2)
+    for _ in range(2):  # Resumed, the questions are known again.
+        result = finetune(config, model, tmp_path / "run")
+        assert result.step == 2 and 0 <= result.held_out["dev_f1"] <= 100
+
+
 def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_path):
     config = dataclasses.replace(task_config, epochs=1)
     finetune(config, model, tmp_path / "run")
