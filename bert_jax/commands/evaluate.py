@@ -1,13 +1,12 @@
 """`bert-jax evaluate`."""
 
-import argparse
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
 from bert_jax import storage
-from bert_jax.commands.options import ConfigFields, OptionalConfigName
+from bert_jax.commands.options import ConfigFields, OptionalConfigName, find
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config_files import load_config
 
@@ -41,10 +40,7 @@ class EvaluateText:
 
 
 def run(arguments: list[str]) -> None:
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--model", "--config", "--task"):
-        finder.add_argument(flag)
-    named, others = finder.parse_known_args(arguments)
+    named, others = find(arguments, "--model", "--config", "--task")
     if not named.model and not {"-h", "--help"} & set(others):
         raise InputError("--model: name the model to evaluate")
     task = {"task": named.task} if named.task else {}

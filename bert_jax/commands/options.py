@@ -18,12 +18,17 @@ ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
 OptionalConfigName = Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")]
 
 
+def find(arguments: list[str], *flags: str) -> tuple[argparse.Namespace, list[str]]:
+    """The values of these flags, None where they aren't given, and all other arguments."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in flags:
+        finder.add_argument(flag)
+    return finder.parse_known_args(arguments)
+
+
 def parse(command: type, arguments: list[str]):
     """The command with the config that --config names, each of its fields overridden by the flag of its path."""
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for flag in ("--config", "--task"):
-        finder.add_argument(flag)
-    named = finder.parse_known_args(arguments)[0]
+    named, _ = find(arguments, "--config", "--task")
     required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
     kind = typing.get_type_hints(command)["config"]
     task = {"task": named.task} if named.task and kind is FinetuneConfig else {}

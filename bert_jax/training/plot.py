@@ -27,7 +27,7 @@ def plot_finetuning(metrics_file: Path, png: Path, scores: Sequence[str]) -> Non
     """Draws the training loss and the scores of these names, dev_accuracy or the like, over the steps."""
     rows = metrics.read(metrics_file)
     figure, (loss, held_out) = _two_panels("loss of training", "score")
-    _curve(loss, rows, "loss", color="C0")
+    _curve(loss, rows, "loss", color="C0", marker="o", markersize=2)
     for name in scores:
         _curve(held_out, rows, name, marker="o", markersize=4, label=name.replace("_", " ", 1))
     _save(figure, png)
