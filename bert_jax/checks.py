@@ -70,8 +70,6 @@ def finetuning_problems(c):
         yield from _here(f"task.{name}", getattr(c.task, name))
     if c.epochs <= 0:
         yield "epochs", f"is {c.epochs}, must be above 0"
-    if c.batch_size % c.run.accumulate_steps:
-        yield "batch_size", f"{c.batch_size} isn't divisible by run.accumulate_steps {c.run.accumulate_steps}"
 
 
 def _common_problems(c):

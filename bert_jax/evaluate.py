@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
@@ -45,12 +45,14 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     splits = (*task.dev_splits, *task.test_splits)
     if not splits:
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
-    outputs = _outputs(found, config)
+    mesh = sharding.make_mesh(config.mesh)
+    outputs = _outputs(found, config, mesh)
     scores: dict[str, float] = {}
     for split in splits:
         examples = task.read(split)
         features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
-        batches = make_batches(features, config.evaluation_batch_size, found.head, found.tokenizer.special_ids[PAD])
+        pad = found.tokenizer.special_ids[PAD]
+        batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
         predictions = task.predict(examples, features, outputs(batches))
         found_here = task.metrics(examples, predictions) if split in task.dev_splits else {}
         scores |= {f"{split}_{name}": value for name, value in found_here.items()}
@@ -66,9 +68,8 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     return scores
 
 
-def _outputs(found: pretrained.Pretrained, config: FinetuneConfig):
+def _outputs(found: pretrained.Pretrained, config: FinetuneConfig, mesh: Mesh):
     """A function from batches to the head's outputs, on all devices."""
-    mesh = sharding.make_mesh(config.mesh)
     module = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
     shardings = sharding.state_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)

@@ -38,7 +38,6 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     compiling.set_up(config.run)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
-    _check_batches(config, mesh)
     found = pretrained.read(init)
     task = tasks.make(config.task)
     model = _model(config, found.model)
@@ -53,17 +52,8 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     if jax.process_index() == 0:
         scores = [f"{split}_{task.best_by}" for split in task.dev_splits]
         plot_finetuning(workdir / "metrics.jsonl", workdir / "loss.png", scores)
-        _report(result, workdir)
+        _report(result, workdir, examples_per_second(result, len(features), config.batch_size))
     return result
-
-
-def _check_batches(config: FinetuneConfig, mesh: Mesh) -> None:
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    for name, parts in (("batch_size", shards * config.run.accumulate_steps), ("evaluation_batch_size", shards)):
-        if getattr(config, name) % parts:
-            raise InputError(
-                f"{name}: {getattr(config, name)} isn't divisible by {parts}, the parts that it is split in"
-            )
 
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
@@ -97,7 +87,7 @@ def _training(
 ) -> loop.Training:
     head, pad = task.head, tokenizer.special_ids[PAD]
     rows = functools.partial(sharding.local_rows, mesh)
-    batches = make_batches(features, config.batch_size, head, pad)
+    batches = make_batches(features, config.batch_size, head, pad, mesh, config.run.accumulate_steps)
     total = math.ceil(len(batches) * config.epochs)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=round(total * config.warmup))
     module = make_model(model, head)
@@ -105,7 +95,7 @@ def _training(
     for split in task.dev_splits:
         examples = task.read(split)
         parts = task.features(examples, tokenizer, config.sequence_length, training=False)
-        dev[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad)
+        dev[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad, mesh)
 
     def evaluation(program: Program) -> loop.Evaluate:
         outputs = outputs_of(program.forward, mesh)
@@ -150,9 +140,12 @@ def _score(task: Task, scores: dict[str, float]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def make_batches(features: list[Feature], size: int, head: HeadConfig, pad: int) -> Batches:
+def make_batches(
+    features: list[Feature], size: int, head: HeadConfig, pad: int, mesh: Mesh, accumulate_steps: int = 1
+) -> Batches:
     regression = head.kind == "sequence_classification" and len(head.labels) == 1
-    return Batches(features, size, head.kind, pad, floating=regression)
+    parts = sharding.batch_shards(mesh) * accumulate_steps
+    return Batches(features, size, head.kind, pad, floating=regression, parts=parts)
 
 
 def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
@@ -161,11 +154,11 @@ def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
 
     def outputs(params, batches: Batches) -> list[np.ndarray]:
         found: list = [None] * len(batches.features)
-        for chosen, batch in batches.in_order(rows):
+        for places, batch in batches.once(rows):
             del batch["labels"]
             logits = np.asarray(forward(params, sharding.global_batch(mesh, batch)))
-            for number, row in zip(chosen, logits, strict=False):
-                found[number] = row[: batches.length(number)] if row.ndim == 2 else row
+            for number, place in places.items():
+                found[number] = logits[place]
         return found
 
     return outputs
@@ -242,11 +235,16 @@ def _without_types(scores: dict) -> dict:
     return {name: value for name, value in scores.items() if "/" not in name}
 
 
-def _report(result: loop.Result, workdir: Path) -> None:
+def examples_per_second(result: loop.Result, features: int, batch_size: int) -> float | None:
+    """Of training alone, without compilation and evaluation; None where nothing was done but these."""
+    return result.steps_per_second and result.steps_per_second * features / math.ceil(features / batch_size)
+
+
+def _report(result: loop.Result, workdir: Path, speed: float | None) -> None:
     if result.signal:
         print(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
         return
     scores = [f"{name} {value:.4g}" for name, value in _without_types(result.held_out).items()]
-    speed = [f"{result.examples_per_second:,.0f} examples/s"] if result.examples_per_second else []
-    print(", ".join([f"done: {result.step:,} steps", *speed, *scores]))
+    speeds = [f"{speed:,.0f} examples/s"] if speed else []
+    print(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
     print(f"workdir {workdir}, best checkpoint {result.best}")

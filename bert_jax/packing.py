@@ -48,20 +48,44 @@ def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]
 
 def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
     """The length of each row and the texts in it, long rows first."""
-    waiting = defaultdict(list)
-    for number in reversed(range(len(lengths))):
-        waiting[lengths[number]].append(number)
-    there = sorted(waiting)
-    while there:
-        row_length = bucket(there[-1], longest)
+    waiting = _Waiting(lengths)
+    while waiting.lengths:
+        row_length = bucket(waiting.lengths[-1], longest)
+        yield row_length, waiting.row(row_length)
+
+
+def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
+    """The texts in each row of one length, which none of them exceeds; each row as full as can be of the long ones."""
+    waiting, rows = _Waiting(lengths), []
+    while waiting.lengths:
+        rows.append(waiting.row(row_length))
+    return rows
+
+
+def most_texts(row_length: int) -> int:
+    """In a row."""
+    return max(row_length // PLACES_A_TEXT, 1)
+
+
+class _Waiting:
+    """The texts that are in no row yet."""
+
+    def __init__(self, lengths: Sequence[int]):
+        self._numbers = defaultdict(list)
+        for number in reversed(range(len(lengths))):
+            self._numbers[lengths[number]].append(number)
+        self.lengths = sorted(self._numbers)
+
+    def row(self, row_length: int) -> list[int]:
+        """Takes the longest that fits, again and again."""
         row, spare = [], row_length
-        while len(row) < max(row_length // PLACES_A_TEXT, 1) and (at := bisect_right(there, spare)):
-            length = there[at - 1]
-            row.append(waiting[length].pop())
+        while len(row) < most_texts(row_length) and (at := bisect_right(self.lengths, spare)):
+            length = self.lengths[at - 1]
+            row.append(self._numbers[length].pop())
             spare -= length
-            if not waiting[length]:
-                del there[at - 1]
-        yield row_length, row
+            if not self._numbers[length]:
+                del self.lengths[at - 1]
+        return row
 
 
 def bucket(length: int, longest: int) -> int:
@@ -83,7 +107,7 @@ def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool) -> dict[str, np.nda
     shape = rows.count, rows.length
     input_ids, position_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     sequence_ids = np.full(shape, -1, np.int32)
-    weights = np.zeros((rows.count, max(rows.length // PLACES_A_TEXT, 1), rows.length), np.float32)
+    weights = np.zeros((rows.count, most_texts(rows.length), rows.length), np.float32)
     counting = np.arange(rows.length)
     for row, texts in enumerate(rows.texts):
         start = 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -9,22 +10,20 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 import transformers
-from runs import assert_same_state, rows, saved_state
+from runs import assert_same_state, saved_state
+from runs import rows as logged
 from test_bench import MINILM
 
 from bert_jax import cli, pretrained, tasks
 from bert_jax import finetune as finetuning
 from bert_jax.bench import torch_finetune
-from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig
+from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerConfig, RunConfig, TaskConfig
 from bert_jax.config_files import load_config
-from bert_jax.data import tokenizers
 from bert_jax.evaluate import evaluate_task
 from bert_jax.finetune import finetune, sweep
 from bert_jax.pretrain import pretrain
-from bert_jax.tasks.base import Feature
-from bert_jax.tasks.batches import Batches, best_lengths
+from bert_jax.training import sharding
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,8 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
     config = load_config("finetune_glue", FinetuneConfig, task="rte")
     drawn = finetuning.drawn(task.read("train"), dataclasses.replace(config, task=task_config))
     features = task.features(drawn, found.tokenizer, length, training=True)
-    batches = finetuning.make_batches(features, size, task.head, found.tokenizer.special_ids["[PAD]"])
+    mesh = sharding.make_mesh(config.mesh)
+    batches = finetuning.make_batches(features, size, task.head, found.tokenizer.special_ids["[PAD]"], mesh)
     config = dataclasses.replace(
         config,
         task=task_config,
@@ -120,17 +120,39 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
         run=dataclasses.replace(config.run, log_every=1),
     )
     assert finetune(config, tmp_path / "start", tmp_path / "run").step == 30
-    ours = [row["loss"] for row in rows(tmp_path / "run") if "loss" in row]
+    ours = [row["loss"] for row in logged(tmp_path / "run") if "loss" in row]
 
     # The peer's evaluation mode has no dropout.
     asked = dataclasses.asdict(config.optimizer) | {"warmup_steps": 3, "steps": 30}
     optimizer, schedule = torch_finetune.recipe(peer.eval(), asked)
-    theirs = [
-        torch_finetune.step(peer, optimizer, schedule, {n: torch.tensor(x).long() for n, x in batch.items()}, asked)
-        for batch in batches.train(config.seed, 0, 30, lambda size: (range(size),))
-    ]
+    theirs = []
+    for step in range(30):
+        epoch, number = divmod(step, len(batches))
+        rows = [dataclasses.asdict(features[i]) for i in batches.epoch(config.seed, epoch)[number]]
+        batch = torch_finetune.collate(rows, task.head.kind)
+        theirs.append(torch_finetune.step(peer, optimizer, schedule, batch, asked))
     assert len(ours) == 30 and np.abs(np.subtract(ours, theirs)).max() < 1e-3
     assert np.std(theirs) > 1e-2  # They aren't all alike.
+
+
+def test_four_devices_and_two_parts_have_the_losses_of_one(model, task_config, tmp_path):
+    """Without dropout, whose draws depend on the rows; a batch of 15 divides by neither."""
+    changed = {"batch_size": 15, "evaluation_batch_size": 15, "epochs": 1.0, "dropout": 0.0}
+    config = dataclasses.replace(task_config, **changed, run=RunConfig(log_every=1))
+    one = finetune(config, model, tmp_path / "one")
+    run = dataclasses.replace(config.run, accumulate_steps=2)
+    many = dataclasses.replace(config, run=run, mesh=MeshConfig(data=2, fsdp=2))
+    code = f"""
+from bert_jax.config import *
+from bert_jax.finetune import finetune
+finetune({many!r}, {str(model)!r}, {str(tmp_path / "many")!r})
+"""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    losses = [[row["loss"] for row in logged(tmp_path / name) if "loss" in row] for name in ("one", "many")]
+    assert len(losses[0]) == one.step and np.abs(np.subtract(*losses)).max() < 1e-4
+    scores = [logged(tmp_path / name)[-1]["dev_accuracy"] for name in ("one", "many")]
+    assert scores[0] == scores[1]
 
 
 def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path):
@@ -198,49 +220,3 @@ def test_bad_input_is_one_line(model, task_config, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "bad.tsv, line 4" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-def features(lengths) -> list[Feature]:
-    return [Feature([7] * n, [0] * n, 0, i) for i, n in enumerate(lengths)]
-
-
-def test_every_epoch_has_each_feature_once_and_any_start_is_the_same():
-    batches = Batches(features(np.random.default_rng(0).integers(3, 60, 501)), 16, "sequence_classification", 0)
-    rows = lambda size: (range(size),)  # noqa: E731
-    steps = list(batches.train(1, 0, 2 * len(batches), rows))
-    for epoch in (steps[: len(batches)], steps[len(batches) :]):
-        assert sum((batch["labels"] >= 0).sum() for batch in epoch) == 501
-        assert sorted(n for b in epoch for n in b["attention_mask"].sum(1) if n) == sorted(batches._lengths)
-    later = next(batches.train(1, len(batches) + 5, 2 * len(batches), rows))
-    assert all(np.array_equal(later[name], steps[len(batches) + 5][name]) for name in later)
-    half = next(batches.train(1, 0, 1, lambda size: (range(8, 16),)))
-    assert np.array_equal(half["input_ids"], steps[0]["input_ids"][8:])
-
-
-@pytest.mark.parametrize("name", ["SST-2", "CoLA", "RTE", "STS-B"])
-def test_little_is_padding_and_few_shapes_are_compiled(real_data, name):
-    task = tasks.make(TaskConfig(name=name.lower(), folder=str(real_data / "glue" / name)))
-    vocab = (real_data / "vocab/bert-base-uncased-vocab.txt").read_text().splitlines()
-    examples = task.read("train")[:10_000]
-    found = task.features(examples, tokenizers.WordPiece(vocab, True), 128, True)
-    batches = Batches(found, 32, "sequence_classification", 0, floating=name == "STS-B")
-    epoch = list(batches.train(0, 0, len(batches), lambda size: (range(size),)))
-    tokens = sum(batch["attention_mask"].sum() for batch in epoch)
-    assert tokens / sum(batch["input_ids"].size for batch in epoch) > 0.9
-    assert len({batch["input_ids"].shape for batch in epoch}) <= 16
-
-
-def test_lengths_are_those_with_the_least_padding():
-    import itertools
-
-    random_lengths = np.random.default_rng(0)
-    for _ in range(50):
-        longest, most = random_lengths.integers(3, 15, random_lengths.integers(1, 12)), random_lengths.integers(1, 5)
-
-        def places(lengths, longest=longest):
-            lengths = np.array(sorted(lengths))
-            return lengths[np.searchsorted(lengths, longest)].sum()
-
-        values = np.unique(longest)
-        choices = (c for n in range(most) for c in itertools.combinations(values, min(n, len(values))))
-        assert places(best_lengths(longest, most)) == min(places({*c, values[-1]}) for c in choices)

@@ -35,7 +35,7 @@ MAY_IMPORT = {
     },
     "planning/hlo.py": set(),
     "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
-    "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.tasks"},
+    "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.packing", "bert_jax.tasks"},
     "convert/tensors.py": {"bert_jax.config", "ml_dtypes", "safetensors", "torch"},
     "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
     "convert/tf1.py": {"bert_jax.config", "bert_jax.config_files", "bert_jax.convert", "tensorflow"},

@@ -16,6 +16,7 @@ import numpy as np
 from bert_jax import finetune, pretrained, tasks
 from bert_jax.bench import compile_seconds
 from bert_jax.config import FinetuneConfig, InputError
+from bert_jax.model import init_params, make_model
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
@@ -36,8 +37,8 @@ class Run:
 def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
     """Scores and speed of both, from the same features and by the same recipe.
 
-    Apart from the framework, what differs is the order: ours puts texts of about one length together; the peer draws at
-    random and pads to the longest of a batch.
+    A seed's fresh head is the same for both, for small sets differ by points from one to the other. Both draw their
+    batches at random, not the same ones; ours puts several texts in a row, and the peer pads to the longest of a batch.
     """
     if importlib.util.find_spec("transformers") is None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
@@ -50,7 +51,7 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
         for seed in range(config.seed, config.seed + seeds):
             one = dataclasses.replace(config, seed=seed)
             compiled.clear()
-            ours.append(_ours(one, init, Path(folder) / f"seed-{seed}"))
+            ours.append(_ours(one, init, Path(folder) / f"seed-{seed}", peer.examples))
             compiling.append(sum(compiled))
             theirs.append(peer.run(seed))
             for name, run in (("bert_jax", ours[-1]), ("torch", theirs[-1])):
@@ -59,7 +60,7 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
     _report(config, peer, ours, theirs, compiling)
 
 
-def _ours(config: FinetuneConfig, init: str, workdir: Path) -> Run:
+def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Run:
     start = time.perf_counter()
     result = finetune.finetune(config, init, workdir)
     seconds = time.perf_counter() - start
@@ -67,14 +68,14 @@ def _ours(config: FinetuneConfig, init: str, workdir: Path) -> Run:
         raise KeyboardInterrupt
     split = tasks.make(config.task).dev_splits[0]
     scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
-    return Run(scores, seconds, result.examples_per_second)
+    return Run(scores, seconds, finetune.examples_per_second(result, examples, config.batch_size))
 
 
 class _Peer:
     """transformers' model on our features, in a process of its own for each seed: its threads don't disturb ours."""
 
     def __init__(self, config: FinetuneConfig, init: str, folder: Path):
-        self._config, self._folder = config, folder
+        self._folder, self._model = folder, pretrained.read(init).model
         self._task = tasks.make(config.task)
         self.best_by, head = self._task.best_by, self._task.head
         if head.kind not in KINDS:
@@ -106,6 +107,8 @@ class _Peer:
         }
 
     def run(self, seed: int) -> Run:
+        head = init_params(make_model(self._model, self._task.head), seed)["classifier"]["dense"]
+        np.savez(self._folder / "head.npz", weight=head["kernel"].T, bias=head["bias"])
         (self._folder / "task.json").write_text(json.dumps(self._asked | {"seed": seed}))
         command = [sys.executable, "-W", "ignore", str(PEER), str(self._folder)]
         found = subprocess.run(command, stdout=subprocess.PIPE, text=True)

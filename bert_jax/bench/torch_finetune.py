@@ -1,12 +1,14 @@
 """The peer of `bert-jax bench finetune`, run as a script: transformers' model trained in torch, with dynamic padding.
 
-Reads `task.json` of the folder that it is given: features as `bert_jax.tasks` makes them, and the recipe. Leaves
-`logits.npy` of the dev features, one after the other, and prints a line of JSON: seconds in all, and of training alone.
+Reads `task.json` of the folder that it is given, features as `bert_jax.tasks` makes them and the recipe, and
+`head.npz`, the fresh head. Leaves `logits.npy` of the dev features, one after the other, and prints a line of JSON:
+seconds in all, and of training alone.
 """
 
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +31,22 @@ def main(folder: Path) -> None:
     asked = json.loads((folder / "task.json").read_text())
     start = time.perf_counter()
     torch.manual_seed(asked["seed"])
-    model = load(asked)
+    model = load(asked, np.load(folder / "head.npz"))
     seconds = train(model, asked)
     logits = predict(model, asked)
     np.save(folder / "logits.npy", np.concatenate(logits))
     print(json.dumps({"seconds": time.perf_counter() - start, "training": seconds}))
 
 
-def load(asked: dict) -> torch.nn.Module:
+def load(asked: dict, fresh: Mapping[str, np.ndarray]) -> torch.nn.Module:
     kind, labels = asked["kind"], asked["labels"]
     options = {} if kind == "question_answering" else {"num_labels": labels}
     if asked["dropout"] is not None:
         options |= {"hidden_dropout_prob": asked["dropout"], "attention_probs_dropout_prob": asked["dropout"]}
-    return CLASSES[kind].from_pretrained(asked["model"], **options)
+    model = CLASSES[kind].from_pretrained(asked["model"], **options)
+    head = model.qa_outputs if kind == "question_answering" else model.classifier
+    head.load_state_dict({name: torch.tensor(fresh[name]) for name in ("weight", "bias")})
+    return model
 
 
 def train(model: torch.nn.Module, asked: dict) -> float:

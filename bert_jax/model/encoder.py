@@ -219,8 +219,9 @@ class BertEncoder(nn.Module):
     Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding); for
     rows of several texts also with `position_ids` (from 0 in each text) and `sequence_ids` (a number for each text): a
     token then attends to those of its own sequence id only. Returns `(hidden, pooled)`, [batch, sequence, hidden] and
-    [batch, hidden] in the compute type; `pooled` is None where `pooler` is False. Every id must be below its table's
-    size: JAX clamps those that aren't, silently.
+    [batch, hidden] in the compute type, or [batch, texts, hidden] where `first_tokens` [batch, texts] says at which
+    places of a row the texts begin; `pooled` is None where `pooler` is False. Every id must be below its table's size:
+    JAX clamps those that aren't, silently.
     """
 
     config: ModelConfig
@@ -239,6 +240,7 @@ class BertEncoder(nn.Module):
         attention_mask,
         position_ids=None,
         sequence_ids=None,
+        first_tokens=None,
         deterministic: bool = True,
     ):
         # [B, S] -> [B, 1, 1, S]: the same for every head and query.
@@ -249,5 +251,8 @@ class BertEncoder(nn.Module):
         mask_adder = (1.0 - visible) * MASK_ADDER
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic)
         hidden = self.encoder(hidden, mask_adder, deterministic)
-        pooled = jnp.tanh(self.pooler_dense(hidden[:, 0])) if self.pooler else None
-        return hidden, pooled
+        if not self.pooler:
+            return hidden, None
+        # [B, S, H] -> [B, H], or [B, texts, H]
+        first = hidden[:, 0] if first_tokens is None else jnp.take_along_axis(hidden, first_tokens[..., None], axis=1)
+        return hidden, jnp.tanh(self.pooler_dense(first))

@@ -121,6 +121,10 @@ class BertForLabels(nn.Module):
     multiple_choice: [batch, choices] of inputs [batch, choices, sequence], from the same (section 4.4).
     token_classification: [batch, sequence, outputs] (section 5.3).
     question_answering: [batch, sequence, 2] of where an answer starts and ends, without dropout (section 4.2).
+
+    Rows of several texts need the encoder's further arguments; `position_ids`, `sequence_ids` and `first_tokens` of
+    multiple choice are [batch, choices, ...]. The first two kinds then have logits [batch, texts, outputs] and
+    [batch, texts, choices].
     """
 
     kind: str
@@ -133,12 +137,26 @@ class BertForLabels(nn.Module):
         self.bert = BertEncoder(self.config, self.pooled)
         self.classifier = Classifier(self.config, self.outputs, self.dropout)
 
-    def __call__(self, input_ids, token_type_ids, attention_mask, deterministic: bool = True):
+    def __call__(
+        self,
+        input_ids,
+        token_type_ids,
+        attention_mask,
+        position_ids=None,
+        sequence_ids=None,
+        first_tokens=None,
+        deterministic: bool = True,
+    ):
+        inputs = (input_ids, token_type_ids, attention_mask, position_ids, sequence_ids, first_tokens)
         # [B, C, S] -> [B C, S]
-        flat = (x.reshape(-1, x.shape[-1]) for x in (input_ids, token_type_ids, attention_mask))
+        flat = (x if x is None else x.reshape(-1, x.shape[-1]) for x in inputs)
         hidden, pooled = self.bert(*flat, deterministic=deterministic)
         logits = self.classifier(pooled if self.pooled else hidden, deterministic)
-        return logits.reshape(input_ids.shape[:-1]) if self.kind == "multiple_choice" else logits
+        if self.kind != "multiple_choice":
+            return logits
+        # [B C, 1] -> [B, C], or [B C, T, 1] -> [B, C, T] -> [B, T, C], of T texts in a row
+        logits = logits.reshape(*input_ids.shape[:-1], *logits.shape[1:-1])
+        return logits if first_tokens is None else logits.swapaxes(1, 2)
 
 
 def make_model(config: ModelConfig, head: HeadConfig) -> nn.Module:

@@ -1,6 +1,7 @@
-"""Features to batches: of texts of about one length, so that little is padding, in few shapes, so that little compiles.
+"""Features to batches: several texts in a row, so that little is padding, in few shapes, so that little compiles.
 
-Any step's batch is a function of (features, seed, step): an epoch is a permutation of its own, so any start is O(n).
+Which texts share a batch is drawn at random, as the recipes have it. Any step's batch is a function of (features, seed,
+step): an epoch is a permutation of its own, so any start is O(n).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -8,98 +9,163 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from bert_jax import packing
 from bert_jax.tasks.base import NO_LABEL, Feature
 
 Batch = dict[str, np.ndarray]
 # The rows to make of a global batch of so many, as ascending runs.
 Rows = Callable[[int], Sequence[range]]
+# Rows of a batch, and their length.
+Shape = tuple[int, int]
 
-# Batches whose examples are sorted by their length together: enough to save most padding, and at most a part of the
-# epoch, so that other examples meet in each.
-WINDOW, WINDOWS = 100, 4
-# Lengths are added until less than this share of the tokens is padding, or there are so many of them, or one for every
-# few batches: each is a program to compile.
-PADDING, MOST_LENGTHS, BATCHES_A_LENGTH = 0.08, 16, 4
+# Shapes are added as long as each saves this share of what is computed, or there are so many: each is a program to
+# compile. They are chosen for the first batches, so many, of an epoch.
+SAVED, MOST_SHAPES, SAMPLE = 0.005, 8, 1000
+# Rows have one of so many lengths, up to this many times the longest text.
+LENGTHS, LONGEST = 12, 1.5
+# What a token costs grows with the length of its row, and is twice the least at about this: attention's part, in a
+# model 384 wide.
+DOUBLED = 2048
+# The heads of one output for each text.
+OF_TEXTS = ("sequence_classification", "multiple_choice")
 
 
 class Batches:
-    """Batches of `size` features. `kind` is the head's; `floating` where labels are numbers, of a regression."""
+    """Batches of `size` features, in a multiple of `parts` rows.
 
-    def __init__(self, features: list[Feature], size: int, kind: str, pad_id: int, floating: bool = False):
+    `kind` is the head's; `floating` where labels are numbers, of a regression. Beside the encoder's inputs a batch has
+    `first_tokens` [rows, texts], where a row's texts begin, and `labels`: [rows, texts], [rows, length] for tokens, or
+    [rows, texts, 2] for answers, as places of the row. Of multiple choice, inputs are [rows, choices, length]; the
+    choices of an example stand at the same place.
+    """
+
+    def __init__(
+        self, features: list[Feature], size: int, kind: str, pad_id: int, floating: bool = False, parts: int = 1
+    ):
         self.features, self._size, self._kind, self._pad_id = features, size, kind, pad_id
-        self._floating = floating
-        self._lengths = np.array([_length(feature) for feature in features])
-
-    def length(self, number: int) -> int:
-        """Of a feature, in tokens."""
-        return int(self._lengths[number])
+        self._floating, self._parts = floating, parts
+        self._lengths = [max(len(ids) for ids, _ in _texts(feature)) for feature in features]
 
     def __len__(self) -> int:
-        """Batches of an epoch; the last one may be filled up with empty rows."""
+        """Batches of an epoch; the last one may be smaller."""
         return -(-len(self.features) // self._size)
 
     def train(self, seed: int, start: int, end: int, rows: Rows) -> Iterator[Batch]:
         """The batches of the steps from `start` to before `end`."""
         for step in range(start, end):
-            yield self._batch(self._epoch(seed, step // len(self))[step % len(self)], rows)
+            yield self._batch(*self._packed(self.epoch(seed, step // len(self))[step % len(self)]), rows)
 
-    def in_order(self, rows: Rows) -> Iterator[tuple[np.ndarray, Batch]]:
-        """All features once, by length, each batch with the numbers of its features."""
-        for chosen in self._cut(np.argsort(-self._lengths, kind="stable")):
-            yield chosen, self._batch(chosen, rows)
+    def once(self, rows: Rows) -> Iterator[tuple[dict[int, tuple], Batch]]:
+        """All features once; with each batch the numbers of its features, and where in the outputs theirs are."""
+        for chosen in self.epoch(0, 0):
+            shape, packed = self._packed(chosen)
+            places = {}
+            for row, texts in enumerate(packed):
+                for slot, (start, number) in enumerate(self._placed(texts)):
+                    tokens = slice(start, start + self._lengths[number])
+                    places[number] = (row, slot if self._kind in OF_TEXTS else tokens)
+            yield places, self._batch(shape, packed, rows)
 
     @lru_cache(maxsize=2)  # noqa: B019
-    def _epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
+    def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, as numbers of features."""
-        random = np.random.default_rng([seed, epoch])
-        order = random.permutation(len(self.features))
-        width = self._size * min(WINDOW, -(-len(self) // WINDOWS))
-        windows = [order[i : i + width] for i in range(0, len(order), width)]
-        batches = [b for w in windows for b in self._cut(w[np.argsort(-self._lengths[w], kind="stable")])]
-        return [batches[i] for i in random.permutation(len(batches))]
-
-    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.features))
         return [order[i : i + self._size] for i in range(0, len(order), self._size)]
 
     @cached_property
-    def lengths(self) -> list[int]:
-        """The lengths that batches are padded to, ascending."""
-        batches = self._epoch(0, 0)
-        longest = np.array([self._lengths[batch].max() for batch in batches])
-        tokens = self._lengths.sum()
-        rows = np.array([len(batch) for batch in batches])
-        for most in range(1, min(MOST_LENGTHS, -(-len(batches) // BATCHES_A_LENGTH)) + 1):
-            found = best_lengths(longest, most)
-            places = (np.array(found)[np.searchsorted(found, longest)] * rows).sum()
-            if 1 - tokens / places < PADDING:
+    def shapes(self) -> list[Shape]:
+        """Those that batches have, the last one for what fits in no other: a row for each text."""
+        longest = max(self._lengths)
+        step = -(-longest * LONGEST // (LENGTHS * 8)) * 8
+        menu = [int(step) * n for n in range(1, LENGTHS + 1)]
+        batches = self.epoch(0, 0)[:SAMPLE]
+        needed = [{length: self._rows(batch, length) for length in menu} for batch in batches]
+        offered = sorted({(rows, length) for each in needed for length, rows in each.items() if rows})
+        fits = [[bool(each[length]) and each[length] <= rows for each in needed] for rows, length in offered]
+        costs = np.where(fits, np.array([_cost(shape) for shape in offered])[:, None], np.inf)
+        shapes = [(self._whole(self._size), next(length for length in menu if length >= longest))]
+        best = np.full(len(batches), _cost(shapes[0]))
+        while len(shapes) <= MOST_SHAPES:
+            totals = np.minimum(best, costs).sum(1)
+            found = int(totals.argmin())
+            if totals[found] > (1 - SAVED) * best.sum():
                 break
-        return found
+            shapes.insert(0, offered[found])
+            best = np.minimum(best, costs[found])
+        return sorted(shapes[:-1], key=_cost) + shapes[-1:]
 
-    def _batch(self, chosen: np.ndarray, rows: Rows) -> Batch:
-        length = self.lengths[np.searchsorted(self.lengths, self._lengths[chosen].max())]
-        places = [i for run in rows(self._size) for i in run]
-        features = [self.features[chosen[i]] if i < len(chosen) else None for i in places]
-        first = self.features[chosen[0]].input_ids
-        shape = (len(features), len(first), length) if isinstance(first[0], list) else (len(features), length)
-        batch = {name: np.zeros(shape, np.int32) for name in ("input_ids", "token_type_ids", "attention_mask")}
-        batch["input_ids"][:] = self._pad_id
-        batch["labels"] = labels = self._no_labels(len(features), length)
-        for row, feature in enumerate(features):
-            if feature is None:
-                continue
-            for i, (ids, types) in enumerate(_texts(feature)):
-                at = (row, i, slice(len(ids))) if len(shape) == 3 else (row, slice(len(ids)))
-                batch["input_ids"][at], batch["token_type_ids"][at], batch["attention_mask"][at] = ids, types, 1
-            if feature.label is not None:
-                if self._kind == "token_classification":
-                    labels[row, : len(feature.label)] = feature.label
-                else:
-                    labels[row] = feature.label
+    def _rows(self, chosen: np.ndarray, length: int) -> int | None:
+        """How many rows of a length they need; None where one of them is longer."""
+        lengths = [self._lengths[i] for i in chosen]
+        return self._whole(len(packing.pack(lengths, length))) if max(lengths) <= length else None
+
+    def _whole(self, rows: int) -> int:
+        return -(-rows // self._parts) * self._parts
+
+    def _packed(self, chosen: np.ndarray) -> tuple[Shape, list[list[int]]]:
+        """The shape of a batch, and the features in each of its rows."""
+        needed = {length: self._rows(chosen, length) for _, length in self.shapes}
+        rows, length = next(
+            ((rows, length) for rows, length in self.shapes if needed[length] and needed[length] <= rows),
+            self.shapes[-1],
+        )
+        packed = packing.pack([self._lengths[i] for i in chosen], length)
+        return (rows, length), [[int(chosen[i]) for i in texts] for texts in packed]
+
+    def _placed(self, texts: list[int]) -> Iterator[tuple[int, int]]:
+        """Where in a row each of its features begins, with its number."""
+        start = 0
+        for number in texts:
+            yield start, number
+            start += self._lengths[number]
+
+    def _batch(self, shape: Shape, packed: list[list[int]], rows: Rows) -> Batch:
+        count, length = shape
+        here = [packed[i] if i < len(packed) else [] for run in rows(count) for i in run]
+        choices = (len(self.features[0].input_ids),) if isinstance(self.features[0].input_ids[0], list) else ()
+        batch = {
+            name: np.full((len(here), *choices, length), value, np.int32)
+            for name, value in (
+                ("input_ids", self._pad_id),
+                *(("token_type_ids", 0), ("attention_mask", 0), ("position_ids", 0), ("sequence_ids", -1)),
+            )
+        }
+        slots = packing.most_texts(length)
+        batch["first_tokens"] = np.zeros((len(here), *choices, slots), np.int32)
+        batch["labels"] = self._no_labels(len(here), length, slots)
+        for row, texts in enumerate(here):
+            for slot, (start, number) in enumerate(self._placed(texts)):
+                feature = self.features[number]
+                for choice, (ids, types) in enumerate(_texts(feature)):
+                    at = (row, choice) if choices else (row,)
+                    tokens = (*at, slice(start, start + len(ids)))
+                    batch["input_ids"][tokens], batch["token_type_ids"][tokens] = ids, types
+                    batch["attention_mask"][tokens], batch["sequence_ids"][tokens] = 1, slot
+                    batch["position_ids"][tokens] = np.arange(len(ids))
+                    batch["first_tokens"][*at, slot] = start
+                if feature.label is not None:
+                    self._label(batch["labels"][row], slot, start, feature.label)
         return batch
 
-    def _no_labels(self, rows: int, length: int) -> np.ndarray:
-        shape = {"token_classification": (rows, length), "question_answering": (rows, 2)}.get(self._kind, (rows,))
+    def _no_labels(self, rows: int, length: int, slots: int) -> np.ndarray:
+        shapes = {"token_classification": (rows, length), "question_answering": (rows, slots, 2)}
+        shape = shapes.get(self._kind, (rows, slots))
         return np.full(shape, np.nan, np.float32) if self._floating else np.full(shape, NO_LABEL, np.int32)
+
+    def _label(self, labels: np.ndarray, slot: int, start: int, label) -> None:
+        """Writes a feature's label in its row's."""
+        match self._kind:
+            case "token_classification":
+                labels[start : start + len(label)] = label
+            case "question_answering":
+                labels[slot] = np.add(label, start)
+            case _:
+                labels[slot] = label
+
+
+def _cost(shape: Shape) -> float:
+    rows, length = shape
+    return rows * length * (1 + length / DOUBLED)
 
 
 def _texts(feature: Feature) -> list[tuple[list[int], list[int]]]:
@@ -107,28 +173,3 @@ def _texts(feature: Feature) -> list[tuple[list[int], list[int]]]:
     if isinstance(feature.input_ids[0], list):
         return list(zip(feature.input_ids, feature.token_type_ids, strict=True))
     return [(feature.input_ids, feature.token_type_ids)]
-
-
-def _length(feature: Feature) -> int:
-    return max(len(ids) for ids, _ in _texts(feature))
-
-
-def best_lengths(longest: np.ndarray, most: int) -> list[int]:
-    """At most so many lengths to pad batches to, whose longest texts are given, with the least padding altogether."""
-    values, counts = np.unique(longest, return_counts=True)
-    before = np.concatenate([[0], np.cumsum(counts)])
-    # cost[j] of padding the batches up to value j, with the lengths so far; then with one more length, from i on.
-    cost = values * before[1:]
-    choices = []
-    for _ in range(min(most, len(values)) - 1):
-        further = np.concatenate([[0], cost[:-1]]) - values[:, None] * before[:-1]
-        further = np.where(np.tri(len(values), dtype=bool), further, np.inf) + (values * before[1:])[:, None]
-        choices.append(further.argmin(1))
-        cost = further.min(1)
-    found, end = [], len(values) - 1
-    for choice in reversed(choices):
-        found.append(int(values[end]))
-        end = choice[end] - 1
-        if end < 0:
-            return found[::-1]
-    return [*([int(values[end])]), *found[::-1]]

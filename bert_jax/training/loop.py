@@ -70,7 +70,7 @@ class Result:
     """The signal that stopped it early."""
     best: int | None = None
     """The step of the checkpoint with the highest score."""
-    examples_per_second: float | None = None
+    steps_per_second: float | None = None
     """Of training alone, without compilation and evaluation; None where nothing was done but these."""
 
 
@@ -155,7 +155,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
             held_out = evaluate(state["params"], step)
         checkpoints.wait()
         best = checkpoints.best
-    return Result(step, held_out, interrupt.signal if step < total else None, best, clock.examples_per_second)
+    return Result(step, held_out, interrupt.signal if step < total else None, best, clock.steps_per_second)
 
 
 def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
@@ -250,17 +250,17 @@ class _Trace:
 
 
 class _Clock:
-    """Tokens and operations a second of training alone, and its examples."""
+    """Tokens and operations a second of training alone, and its steps."""
 
     def __init__(self):
         self._tokens, self._flops = 0, 0.0
-        self._examples, self._seconds = 0, 0.0  # Of all laps.
+        self._steps, self._seconds = 0, 0.0  # Of all laps.
         self._start = time.perf_counter()
 
     def count(self, input_ids: jax.Array, flops: float) -> None:
         self._tokens += input_ids.size
         self._flops += flops
-        self._examples += len(input_ids)
+        self._steps += 1
 
     def lap(self) -> tuple[float, float] | None:
         """Since the lap before; None where nothing was done since."""
@@ -272,8 +272,8 @@ class _Clock:
         return speed
 
     @property
-    def examples_per_second(self) -> float | None:
-        return self._examples / self._seconds if self._examples else None
+    def steps_per_second(self) -> float | None:
+        return self._steps / self._seconds if self._steps else None
 
     @contextlib.contextmanager
     def paused(self):

@@ -18,14 +18,20 @@ def next_sentence_sums(logits, batch) -> dict:
     return _sums("nsp", logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
 
 
-def label_sums(kind: str, logits, labels) -> dict:
-    """Sums over what has a label, for a head's kind: `labels` are as its logits without the last axis.
+def label_sums(kind: str, logits, batch) -> dict:
+    """Sums over what has a label, for a head's kind and rows of several texts.
 
-    question_answering: logits [B, S, 2] and labels [B, 2], where the answer starts and ends; the loss is the mean of
-    both. One logit [B, 1] is a regression to labels [B], with the squared error. Below 0 (or not a number): no label.
+    `labels` are as the logits without the last axis. One logit is a regression, with the squared error. Of
+    question_answering the logits are [B, S, 2], and the labels [B, texts, 2] say where in the row an answer starts and
+    ends: the loss is the mean of both, each a choice among the text's own tokens. Below 0 (or not a number) is no
+    label.
     """
+    labels = batch["labels"]
     if kind == "question_answering":
-        logits = jnp.swapaxes(logits, 1, 2)  # [B, S, 2] -> [B, 2, S]
+        # [B, S] -> [B, texts, 1, S]
+        own = batch["sequence_ids"][:, None, None] == jnp.arange(labels.shape[1])[:, None, None]
+        # [B, S, 2] -> [B, 1, 2, S] -> [B, texts, 2, S]
+        logits = jnp.where(own, jnp.swapaxes(logits, 1, 2)[:, None], jnp.finfo(logits.dtype).min)
     if kind == "sequence_classification" and logits.shape[-1] == 1:
         there = ~jnp.isnan(labels)
         errors = jnp.where(there, logits[..., 0] - jnp.where(there, labels, 0), 0)

@@ -99,7 +99,7 @@ def _sizes(config: MeshConfig, devices: int) -> list[int]:
 
 def check_batch(phases: tuple[Phase, ...], mesh: Mesh, accumulate_steps: int) -> None:
     """Raises `InputError` where a phase's batch can't be split evenly."""
-    shards = _shards(mesh)
+    shards = batch_shards(mesh)
     for i, phase in enumerate(phases):
         if phase.batch_size % (shards * accumulate_steps):
             parts = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} devices"
@@ -114,7 +114,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def local_rows(mesh: Mesh, batch_size: int) -> tuple[range, ...]:
     """The rows of a global batch that this process's devices hold, as ascending runs; others may hold the same ones."""
-    size = batch_size // _shards(mesh)
+    size = batch_size // batch_shards(mesh)
     runs: list[range] = []
     for shard in _local_shards(mesh):
         start = runs.pop().start if runs and runs[-1].stop == shard * size else shard * size
@@ -128,7 +128,7 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
 
     def put(local: np.ndarray) -> jax.Array:
         size = len(local) // len(offset)
-        batch_size = size * _shards(mesh)
+        batch_size = size * batch_shards(mesh)
 
         def rows(index):
             at = offset[index[0].indices(batch_size)[0] // size] * size
@@ -139,15 +139,15 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     return jax.tree.map(put, batch)
 
 
-def _shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh) -> int:
     """Parts that a batch is split in."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def _local_shards(mesh: Mesh) -> list[int]:
     """Those that this process's devices hold, ascending."""
-    indices = batch_sharding(mesh).addressable_devices_indices_map((_shards(mesh),)).values()
-    return sorted({rows.indices(_shards(mesh))[0] for (rows,) in indices})
+    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_shards(mesh),)).values()
+    return sorted({rows.indices(batch_shards(mesh))[0] for (rows,) in indices})
 
 
 def path_name(path) -> str:

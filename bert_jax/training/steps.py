@@ -41,7 +41,7 @@ def forward(model: nn.Module, params, batch, dropout_key=None):
     """A head's outputs for a batch; with dropout where a key is given."""
     return model.apply(
         {"params": params},
-        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS) if name in batch},
+        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch},
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
@@ -53,7 +53,7 @@ def loss_sums(model: nn.Module, params, batch, dropout_key=None) -> dict:
     mask = batch["attention_mask"]
     sums = {"tokens": jnp.sum(mask), "places": jnp.array(mask.size)}
     if "labels" in batch:
-        return {**sums, **losses.label_sums(model.kind, outputs, batch["labels"])}
+        return {**sums, **losses.label_sums(model.kind, outputs, batch)}
     mlm_logits, nsp_logits = outputs
     sums |= losses.masked_lm_sums(mlm_logits, batch)
     return sums if nsp_logits is None else {**sums, **losses.next_sentence_sums(nsp_logits, batch)}
