@@ -79,9 +79,9 @@ class Batches:
         step = -(-longest * LONGEST // (LENGTHS * 8)) * 8
         menu = [int(step) * n for n in range(1, LENGTHS + 1)]
         batches = self.epoch(0, 0)[:SAMPLE]
-        needed = [{length: self._rows(batch, length) for length in menu} for batch in batches]
+        needed = [{length: self._whole(len(self._rows(batch, length))) for length in menu} for batch in batches]
         offered = sorted({(rows, length) for each in needed for length, rows in each.items() if rows})
-        fits = [[bool(each[length]) and each[length] <= rows for each in needed] for rows, length in offered]
+        fits = [[0 < each[length] <= rows for each in needed] for rows, length in offered]
         costs = np.where(fits, np.array([_cost(shape) for shape in offered])[:, None], np.inf)
         shapes = [(self._whole(self._size), next(length for length in menu if length >= longest))]
         best = np.full(len(batches), _cost(shapes[0]))
@@ -94,23 +94,19 @@ class Batches:
             best = np.minimum(best, costs[found])
         return sorted(shapes[:-1], key=_cost) + shapes[-1:]
 
-    def _rows(self, chosen: np.ndarray, length: int) -> int | None:
-        """How many rows of a length they need; None where one of them is longer."""
+    def _rows(self, chosen: np.ndarray, length: int) -> list[list[int]]:
+        """The features in each row of a length; of none where one of them is longer."""
         lengths = [self._lengths[i] for i in chosen]
-        return self._whole(len(packing.pack(lengths, length))) if max(lengths) <= length else None
+        packed = packing.pack(lengths, length) if max(lengths) <= length else []
+        return [[int(chosen[i]) for i in texts] for texts in packed]
 
     def _whole(self, rows: int) -> int:
         return -(-rows // self._parts) * self._parts
 
     def _packed(self, chosen: np.ndarray) -> tuple[Shape, list[list[int]]]:
-        """The shape of a batch, and the features in each of its rows."""
-        needed = {length: self._rows(chosen, length) for _, length in self.shapes}
-        rows, length = next(
-            ((rows, length) for rows, length in self.shapes if needed[length] and needed[length] <= rows),
-            self.shapes[-1],
-        )
-        packed = packing.pack([self._lengths[i] for i in chosen], length)
-        return (rows, length), [[int(chosen[i]) for i in texts] for texts in packed]
+        """The shape of a batch, the first in which it fits, and the features in each of its rows."""
+        fitting = ((shape, self._rows(chosen, shape[1])) for shape in self.shapes)
+        return next((shape, packed) for shape, packed in fitting if 0 < len(packed) <= shape[0])
 
     def _placed(self, texts: list[int]) -> Iterator[tuple[int, int]]:
         """Where in a row each of its features begins, with its number."""
