@@ -351,6 +351,7 @@ def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):
         (["--input", source, "a [MASK]"], "not both"),
         (["a [MASK]", "--output", tmp_path / "no/out.jsonl"], "no folder"),
         (["nothing"], "'nothing': holds no [MASK]"),
+        (["a [MASK] \udcff"], "not UTF-8"),
         (["a [MASK]", "--top", 0], "--top: is 0"),
     ):
         code, out, error = run(capsys, *fill, *flags)

@@ -1,5 +1,6 @@
 """Named entities and semantic roles: files, windows, scores against seqeval and srl-eval.pl, what is handed in."""
 
+import gzip
 import random
 import subprocess
 import warnings
@@ -115,6 +116,8 @@ def test_files_that_cannot_be_read(tmp_path):
     for name, content, message in (
         ("latin", b"a O\nb\xfc O\n", ", line 2: not UTF-8"),
         ("cut.gz", b"\x1f\x8b\x08", "not a whole .gz"),
+        ("damaged.gz", gzip.compress(b"a O\n\n" * 100, mtime=0)[:12] + b"\xff" * 20, "not a whole .gz"),
+        ("plain.gz", b"a O\n", "not a whole .gz"),
         ("none", None, "no such file"),
     ):
         if content:
@@ -307,8 +310,6 @@ def test_columns_of_conll_2005(tmp_path):
 
 def test_words_and_props_of_conll_2005(tmp_path):
     """The folders as they are distributed; a test file may have target verbs alone."""
-    import gzip
-
     merged = [line.split() for line in CONLL_2005.split("\n")]
     for split in ("train", "devel", "test.wsj", "test.brown"):
         for kind, cells in (("words", slice(0, 1)), ("props", slice(4, 5 if "test" in split else None))):

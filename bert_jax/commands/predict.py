@@ -65,6 +65,11 @@ def _predictor(bert, options: argparse.Namespace):
 
 
 def _check_predict(options: argparse.Namespace) -> None:
+    for text in (*options.text, getattr(options, "second", None) or ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # Python gives what it can't decode as surrogates.
+            raise InputError(f"{text!r}: not UTF-8; convert it") from None
     if options.text and options.input:
         raise InputError("give texts, or --input with a file of them, not both")
     if not options.text and not options.input and sys.stdin.isatty():

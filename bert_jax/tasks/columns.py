@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def read_text(file: Path) -> str:
         raise InputError(f"{file}: no such file")
     try:
         data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError):
+    except (EOFError, gzip.BadGzipFile, zlib.error):
         raise InputError(f"{file}: not a whole .gz file; copy it again") from None
     try:
         return data.decode("utf-8-sig")

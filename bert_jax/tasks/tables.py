@@ -96,6 +96,11 @@ def _json_lines(file: Path, text: str) -> Iterator[Row]:
         place = f"{file}, line {number}"
         try:
             values = json.loads(line)
+            # JSON may escape half of a surrogate pair, which no tokenizer takes.
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            half = ascii(error.object[error.start])
+            raise InputError(f"{place}: has {half}, half a character; write it whole") from None
         except ValueError as error:
             raise InputError(f"{place}: not JSON ({error})") from None
         if not isinstance(values, dict):
