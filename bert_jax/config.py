@@ -14,6 +14,11 @@ class InputError(Exception):
     """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, for a line of ours: its first line, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @dataclass(frozen=True)
 class CorpusConfig:
     """Where the text comes from. A document is a list of lines; a line is a paragraph or a sentence."""

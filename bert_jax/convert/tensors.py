@@ -8,7 +8,7 @@ from pathlib import Path
 import ml_dtypes  # noqa: F401  With it, numpy knows bfloat16.
 import numpy as np
 
-from bert_jax.config import InputError
+from bert_jax.config import InputError, first_line
 
 SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -101,8 +101,7 @@ class _Torch:
             reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0]
             raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run") from None
         except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{file}: cut off or damaged ({reason}); copy it again") from None
+            raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
         if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
             raise InputError(f"{file}: not a dict of tensors, as torch.save(model.state_dict(), ...) writes")
         self._tensors, self._name = tensors, file

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from bert_jax.config import CorpusConfig, InputError
+from bert_jax.config import CorpusConfig, InputError, first_line
 
 # Files that TensorFlow reads side by side, its own number.
 READ_TOGETHER = 16
@@ -49,7 +49,7 @@ def _splits(config: CorpusConfig) -> tfds.core.splits.SplitDict:
         if splits:
             splits[config.split]
     except (ValueError, KeyError) as error:
-        raise InputError(f"{_name(config)}, split {config.split!r}: {_first_line(error)}") from None
+        raise InputError(f"{_name(config)}, split {config.split!r}: {first_line(error)}") from None
     return splits
 
 
@@ -58,7 +58,7 @@ def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
     try:
         builder = tfds.builder(config.dataset, data_dir=config.data_dir)
     except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise InputError(f"{_name(config)}: {_first_line(error)}") from None
+        raise InputError(f"{_name(config)}: {first_line(error)}") from None
     fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
     if config.text_field not in fields:
         there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
@@ -66,13 +66,9 @@ def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
     try:
         builder.download_and_prepare()
     except (ValueError, OSError, tfds.download.DownloadError) as error:
-        raise InputError(f"{_name(config)}: {_first_line(error)}") from None
+        raise InputError(f"{_name(config)}: {first_line(error)}") from None
     return builder
 
 
 def _name(config: CorpusConfig) -> str:
     return f"TFDS data set {config.dataset!r}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

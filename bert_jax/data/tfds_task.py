@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from bert_jax.config import InputError
+from bert_jax.config import InputError, first_line
 
 # The GPUs are JAX's.
 tf.config.set_visible_devices([], "GPU")
@@ -22,7 +22,7 @@ def tfds_records(dataset: str, split: str, data_dir: str | None) -> list[dict[st
         builder.download_and_prepare()
         records = list(builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator())
     except (tfds.download.DownloadError, ValueError, OSError) as error:
-        problem = f"TFDS data set {dataset!r}, split {split!r}: {str(error).strip().splitlines()[0]}"
+        problem = f"TFDS data set {dataset!r}, split {split!r}: {first_line(error)}"
         raise InputError(f"{problem}; or give the official files: --task.folder FOLDER") from None
     plain = [{name: _plain(value) for name, value in record.items()} for record in records]
     return sorted(plain, key=lambda record: record["idx"])

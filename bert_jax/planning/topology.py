@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from bert_jax.config import InputError
+from bert_jax.config import InputError, first_line
 from bert_jax.training.chips import CHIPS, Chip
 
 # So that libtpu asks no machine of Google's cloud what it is, and lets several processes compile: none opens a device.
@@ -58,7 +58,7 @@ def make_topology(name: str, slices: int = 1) -> Topology:
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except Exception as error:  # JaxRuntimeError, and what else libtpu says of itself
-        raise InputError(f"--topology {name}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"--topology {name}: {first_line(error)}") from error
     return Topology(name, chip, (*shape, *[1] * (3 - len(shape))), slices, list(description.devices))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bert_jax import storage
-from bert_jax.config import InputError, RunConfig
+from bert_jax.config import InputError, RunConfig, first_line
 from bert_jax.config_files import differences
 from bert_jax.training.sharding import path_name
 
@@ -132,9 +132,8 @@ def _named(path: Path):
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         if storage.problem(error):
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise InputError(
-            f"{path}: damaged ({reason}); remove {path.parent} to go on from the checkpoint before it"
+            f"{path}: damaged ({first_line(error)[:200]}); remove {path.parent} to go on from the checkpoint before it"
         ) from error
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase
+from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, first_line
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
@@ -67,8 +67,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         else:
             grid = mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     except (NotImplementedError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"mesh: {' x '.join(map(str, sizes))} can't be laid out on these devices: {reason}") from error
+        shape = " x ".join(map(str, sizes))
+        raise InputError(f"mesh: {shape} can't be laid out on these devices: {first_line(error)}") from error
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
