@@ -272,6 +272,7 @@ def test_scores_and_rows_of_own_classification_and_regression(tmp_path):
         ("a.csv", 'text,label\nx,a\n"y" z,b\n', r"a\.csv, line 3: not CSV"),
         ("a.jsonl", '{"text": "x", "label": 1}\n{"text": "x", "la', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '{"text": "\\ud83d", "label": 1}\n', r"a\.jsonl, line 1: has '.ud83d', half a character"),
+        ("a.jsonl", '{"text": ' + "[" * 100_000, r"a\.jsonl, line 1: not JSON, or too deep"),
         ("a.jsonl", '["x", "a"]\n', r"a\.jsonl, line 1: not an object"),
         ("a.jsonl", '{"text": 3, "label": 1}\n{"text": "x", "label": 2}', r"a\.jsonl, line 1: text is 3, must be text"),
         ("a.jsonl", '{"text": "x", "label": null}\n', r"a\.jsonl, line 1: label is null"),

@@ -342,6 +342,8 @@ BAD = [
     (paragraph(question=" "), "data[0].paragraphs[0].qas[0]: its question is empty"),
     (paragraph(question=None), "qas[0]: has no 'question' that is a text"),
     (paragraph(question="\ud800?"), "qas[0]: its question has half a character at 0"),
+    (paragraph(id="\ud800"), "qas[0]: its id has half a character at 0"),
+    (paragraph(text="a\ud800"), "qas[0].answers[0]: its text has half a character at 1"),
     (paragraph(id=7), "qas[0]: has no 'id' that is a text"),
     (paragraph(start="4"), "qas[0].answers[0]: has no 'answer_start' that is a whole number"),
     (paragraph(answers=None), "qas[0]: has no 'answers' that is a list"),
@@ -369,7 +371,13 @@ def test_other_files_are_named(tmp_path):
     Path(file).write_text(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"d.json, line \d+, column \d+: not JSON"):
         task(train=file).read("train")
-    for content, message in [(b'{"data": []}', "no questions"), (b"[]", "no 'data'"), (b'"\xff"', "not UTF-8")]:
+    for content, message in [
+        (b'{"data": []}', "no questions"),
+        (b"[]", "no 'data'"),
+        (b'"\xff"', "not UTF-8"),
+        (b"[" * 100_000, "JSON that can't be read"),
+        (b"[" + b"1" * 5_000 + b"]", "JSON that can't be read"),
+    ]:
         Path(file).write_bytes(content)
         with pytest.raises(InputError, match=message):
             task(train=file).read("train")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import InputError
+from bert_jax.config import InputError, first_line
 
 # What the original takes for white space: U+202F is a narrow no-break space.
 _WORD = re.compile("[^ \t\r\n\u202f]+")
@@ -103,6 +103,8 @@ def _json(file: Path) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{file}, {place}: not JSON ({error.msg}); if the file was cut, copy it again") from None
+    except (ValueError, RecursionError) as error:  # A number of thousands of digits; lists in lists in lists.
+        raise InputError(f"{file}: JSON that can't be read ({first_line(error)}); copy the file again") from None
 
 
 def _listed(values: Any, name: str, where: str) -> Iterator[tuple[str, Any]]:
@@ -116,6 +118,11 @@ def _typed(values: Any, name: str, kind: type, where: str) -> Any:
     if type(found) is not kind:
         what = {str: "a text", int: "a whole number", list: "a list"}[kind]
         raise InputError(f"{where.rstrip(':')}: has no {name!r} that is {what}, as SQuAD's JSON has there")
+    if kind is str:
+        try:
+            found.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: its {name} has half a character at {error.start}; write it anew") from None
     return found
 
 
@@ -123,10 +130,6 @@ def _text(values: Any, name: str, where: str) -> str:
     text = _typed(values, name, str, where)
     if not text.strip():
         raise InputError(f"{where}: its {name} is empty; write it or take it out")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: its {name} has half a character at {error.start}; write it anew") from None
     return text
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bert_jax.config import InputError
+from bert_jax.config import InputError, first_line
 from bert_jax.data.corpora import not_utf8
 
 
@@ -101,8 +101,8 @@ def _json_lines(file: Path, text: str) -> Iterator[Row]:
         except UnicodeEncodeError as error:
             half = ascii(error.object[error.start])
             raise InputError(f"{place}: has {half}, half a character; write it whole") from None
-        except ValueError as error:
-            raise InputError(f"{place}: not JSON ({error})") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{place}: not JSON, or too deep ({first_line(error)}); correct it") from None
         if not isinstance(values, dict):
             raise InputError(f'{place}: not an object, as {{"text": "...", "label": "..."}}')
         yield Row(place, values)

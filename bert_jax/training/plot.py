@@ -45,6 +45,7 @@ def _two_panels(*titles: str) -> tuple[Figure, Sequence]:
 
 def _save(figure: Figure, png: Path) -> None:
     for axes in figure.axes:
+        axes.set_xlim(left=0)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
     picture = io.BytesIO()
