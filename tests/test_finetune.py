@@ -143,7 +143,8 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
 
 def test_four_devices_and_two_parts_have_the_losses_of_one(model, task_config, tmp_path):
     """Without dropout, whose draws depend on the rows; a batch of 15 divides by neither."""
-    changed = {"batch_size": 15, "evaluation_batch_size": 15, "epochs": 1.0, "dropout": 0.0}
+    task = dataclasses.replace(task_config.task, train_examples=60)
+    changed = {"task": task, "batch_size": 15, "evaluation_batch_size": 15, "epochs": 3.0, "dropout": 0.0}
     config = dataclasses.replace(task_config, **changed, run=RunConfig(log_every=1))
     one = finetune(config, model, tmp_path / "one")
     run = dataclasses.replace(config.run, accumulate_steps=2)
@@ -178,7 +179,9 @@ def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path)
 
 def test_a_warm_cache_compiles_no_step_again(model, task_config, tmp_path):
     """Two processes, one after the other: the second finds all its programs."""
-    config = dataclasses.replace(task_config, epochs=1, run=RunConfig(compilation_cache=str(tmp_path / "cache")))
+    run = RunConfig(compilation_cache=str(tmp_path / "cache"))
+    task = dataclasses.replace(task_config.task, train_examples=32)  # Two batches, which few shapes fit.
+    config = dataclasses.replace(task_config, task=task, epochs=1, run=run)
     code = f"""
 import sys, jax
 from bert_jax.config import *

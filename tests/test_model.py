@@ -97,19 +97,18 @@ def test_fifty_steps_of_adamw(pair, batches, decay):
     ours, params, theirs = pair
     start = {name: value.clone() for name, value in theirs.state_dict().items()}
     config = OptimizerConfig(learning_rate=1e-3, warmup_steps=10, decay=decay)
-    optimizer = make_optimizer(config, 60)
+    optimizer = make_optimizer(config)
     state = {"params": jax.tree.map(jnp.array, params), "step": jnp.zeros((), jnp.int32)}
     state["opt_state"] = optimizer.init(state["params"])
-    train_step = jax.jit(steps.make_train_step(ours, optimizer))
+    train_step, rate = jax.jit(steps.make_train_step(ours, optimizer)), schedule(config, 60)
 
     named = list(theirs.named_parameters())
     plain = [p for name, p in named if name.endswith("bias") or "LayerNorm" in name]
     weights = [p for name, p in named if not (name.endswith("bias") or "LayerNorm" in name)]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(groups, lr=1.0, betas=(config.b1, config.b2), eps=config.eps)
-    rate = schedule(config, 60)
     for step, batch in enumerate(batches):
-        state, sums = train_step(state, batch, 0)
+        state, sums = train_step(state, batch, 0, rate)
         expected = theirs(**inputs(batch)).loss
         assert abs(float(losses.means(sums)["loss"]) - expected.item()) < 1e-3
         adamw.zero_grad()
@@ -200,9 +199,9 @@ def test_what_is_computed_again_changes_no_gradient(pair, batches, remat, unroll
 
 def test_the_rows_that_fill_up_the_vocabulary_stay_zero(examples, config, batches):
     model = BertForPreTraining(dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size))
-    optimizer = make_optimizer(dataclasses.replace(config.optimizer, name="lamb"), 30)
+    optimizer = make_optimizer(dataclasses.replace(config.optimizer, name="lamb"))
     state = steps.init_state(model, optimizer, 0)
-    state, _ = jax.jit(steps.make_train_step(model, optimizer))(state, batches[0], 0)
+    state, _ = jax.jit(steps.make_train_step(model, optimizer))(state, batches[0], 0, schedule(config.optimizer, 30))
     table = state["params"]["bert"]["embeddings"]["word_embeddings"]["embedding"]
     assert table.shape == (256, 64) and examples.tokenizer.vocab_size == 200
     assert not np.any(table[200:]) and np.all(np.any(table[:200], axis=1))

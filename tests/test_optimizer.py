@@ -42,13 +42,13 @@ def test_updates(name, bias_correction):
     config = dataclasses.replace(CONFIG, name=name, bias_correction=bias_correction, weight_decay=0.1)
     rng = np.random.default_rng(0)
     ours = params(rng)
-    optimizer = make_optimizer(config, 10)
+    optimizer = make_optimizer(config)
     state = optimizer.init(ours)
     theirs = flat(ours)
     m, v = ({k: np.zeros_like(x) for k, x in theirs.items()} for _ in range(2))
     for step in range(6):
         grads = params(rng)
-        updates, state = optimizer.update(grads, state, ours)
+        updates, state = optimizer.update(grads, state, ours, schedule=schedule(config, 10))
         ours = jax.tree.map(jnp.add, ours, updates)
         for key, g in flat(grads).items():
             m[key] = 0.9 * m[key] + 0.1 * g
@@ -69,8 +69,8 @@ def test_gradients_are_clipped_by_their_global_norm():
     config = dataclasses.replace(CONFIG, clip_norm=0.5)
     rng = np.random.default_rng(0)
     start, grads = params(rng), params(rng)
-    optimizer = make_optimizer(config, 10)
-    _, state = optimizer.update(grads, optimizer.init(start), start)
+    optimizer = make_optimizer(config)
+    _, state = optimizer.update(grads, optimizer.init(start), start, schedule=schedule(config, 10))
     norm = np.sqrt(sum((g**2).sum() for g in flat(grads).values()))
     first_moment = flat(state.inner_state[1].mu)
     for key, g in flat(grads).items():
@@ -79,10 +79,10 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 def test_an_update_that_is_not_finite_is_skipped_and_counted():
     start = params(np.random.default_rng(0))
-    optimizer = make_optimizer(CONFIG, 10)
+    optimizer = make_optimizer(CONFIG)
     bad = jax.tree.map(lambda x: x * np.nan, start)
-    updates, state = optimizer.update(bad, optimizer.init(start), start)
+    updates, state = optimizer.update(bad, optimizer.init(start), start, schedule=schedule(CONFIG, 10))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(updates))
     assert int(state.notfinite_count) == int(state.total_notfinite) == 1
-    _, state = optimizer.update(start, state, start)
+    _, state = optimizer.update(start, state, start, schedule=schedule(CONFIG, 10))
     assert (int(state.notfinite_count), int(state.total_notfinite)) == (0, 1)

@@ -244,7 +244,7 @@ jax.distributed.initialize(f"localhost:{port}", 2, int(process), cluster_detecti
 checkpoints = Checkpoints(source)
 config = from_dict(PretrainConfig, checkpoints.about(30)["config"])
 mesh = sharding.make_mesh(dataclasses.replace(config.mesh, data=2, fsdp=-1, tensor=2))
-model, optimizer = steps.make_model(config), make_optimizer(config.optimizer, config.total_steps)
+model, optimizer = steps.make_model(config), make_optimizer(config.optimizer)
 shapes = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
 shardings = sharding.state_shardings(mesh, shapes)
 like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)

@@ -20,8 +20,9 @@ from bert_jax.data.prepare import prepare
 from bert_jax.pretrain import pretrain
 from bert_jax.training import losses, metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
-from bert_jax.training.optimizer import make_optimizer
-from bert_jax.training.program import batch_shapes
+from bert_jax.training.optimizer import make_optimizer, schedule
+from bert_jax.training.program import Settings, batch_shapes, make_program
+from bert_jax.training.sharding import make_mesh
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +176,11 @@ def test_accumulated_parts_are_one_batch(config, examples):
         attention_probs_dropout_prob=0.0,
     )
     model = steps.make_model(dataclasses.replace(config, model=model_config))
-    optimizer = make_optimizer(config.optimizer, 30)
+    optimizer = make_optimizer(config.optimizer)
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
-    results = [jax.jit(steps.make_train_step(model, optimizer, parts))(state, batch, 0) for parts in (1, 4)]
+    arguments = state, batch, 0, schedule(config.optimizer, 30)
+    results = [jax.jit(steps.make_train_step(model, optimizer, parts))(*arguments) for parts in (1, 4)]
     for name in ("mlm_loss", "nsp_loss", "mlm_count", "gradient_norm"):
         assert float(results[0][1][name]) == pytest.approx(float(results[1][1][name]), rel=1e-5)
 
@@ -188,12 +190,22 @@ def test_accumulated_parts_are_one_batch(config, examples):
 def test_a_step_leaves_the_types_as_they_are_so_that_it_is_compiled_once(config, name, bias_correction):
     model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)))
     changed = dataclasses.replace(config.optimizer, name=name, bias_correction=bias_correction)
-    optimizer = make_optimizer(changed, 30)
+    optimizer = make_optimizer(changed)
     before = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
     batch = batch_shapes(config, config.phases[0], None)
-    after, _ = jax.eval_shape(steps.make_train_step(model, optimizer), before, batch, 0)
+    after, _ = jax.eval_shape(steps.make_train_step(model, optimizer), before, batch, 0, schedule(changed, 30))
     types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) for state in (before, after)]
     assert types[0] == types[1]
+
+
+def test_runs_of_other_rates_and_lengths_share_a_program(config):
+    model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)))
+    mesh = make_mesh(config.mesh)
+    one = Settings(config.optimizer, 30)
+    changed = dataclasses.replace(config.optimizer, learning_rate=1.0, warmup_steps=1, decay="from_warmup")
+    assert make_program(model, Settings(changed, 60), mesh) is make_program(model, one, mesh)
+    changed = dataclasses.replace(config.optimizer, weight_decay=1.0)
+    assert make_program(model, Settings(changed, 30), mesh) is not make_program(model, one, mesh)
 
 
 def test_a_repeated_batch_is_learned_by_heart(config, examples):
@@ -204,12 +216,13 @@ def test_a_repeated_batch_is_learned_by_heart(config, examples):
         attention_probs_dropout_prob=0.0,
     )
     model = steps.make_model(dataclasses.replace(config, model=model_config))
-    optimizer = make_optimizer(dataclasses.replace(config.optimizer, learning_rate=5e-3, warmup_steps=20), 400)
+    changed = dataclasses.replace(config.optimizer, learning_rate=5e-3, warmup_steps=20)
+    optimizer, rate = make_optimizer(changed), schedule(changed, 400)
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
     train_step = jax.jit(steps.make_train_step(model, optimizer), donate_argnums=0)
     for _ in range(400):
-        state, sums = train_step(state, batch, 0)
+        state, sums = train_step(state, batch, 0, rate)
     assert float(losses.means(sums)["loss"]) < 0.05
 
 

@@ -173,7 +173,7 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     program = make_program(*of_pretraining(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
     with jax.set_mesh(mesh):
-        lowered = program.train_step.lower(program.state, batch, program.seed)
+        lowered = program.train_step.lower(program.state, batch, program.seed, program.schedule)
     tokens = phase.batch_size * phase.sequence_length / len(topology.devices)
     per_token = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
     memory = Memory(

@@ -1,17 +1,53 @@
 """BERT's optimizer: AdamW with and without bias correction, LAMB, and the schedule (paper, appendix A.2)."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bert_jax.config import OptimizerConfig
 from bert_jax.training.sharding import path_name
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip, moments, decay, (LAMB's trust ratio,) learning rate. An update that isn't finite is skipped and counted."""
+class Schedule(NamedTuple):
+    """The learning rate at a step t (0 is the first): linear from 0 over the warm-up W, then to 0 at the last step N.
+
+    A tree of numbers that a training step takes, so that runs of other rates and lengths share its program.
+    """
+
+    peak: np.float32
+    warmup: np.int32
+    steps: np.int32
+    """N."""
+    decay_steps: np.int32
+    """N or N - W, of which the falling rate is what is left."""
+
+    def __call__(self, step):
+        rising = step / jnp.maximum(self.warmup, 1)
+        falling = (self.steps - step) / self.decay_steps
+        return self.peak * jnp.where(step < self.warmup, rising, falling)
+
+
+def schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
+    decay_steps = total_steps if config.decay == "from_zero" else total_steps - config.warmup_steps
+    return Schedule(np.float32(config.learning_rate), *map(np.int32, (config.warmup_steps, total_steps, decay_steps)))
+
+
+def without_schedule(config: OptimizerConfig) -> OptimizerConfig:
+    """What `make_optimizer` depends on: the same for all schedules."""
+    default = OptimizerConfig()
+    names = ("learning_rate", "warmup_steps", "decay")
+    return dataclasses.replace(config, **{name: getattr(default, name) for name in names})
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """Clip, moments, decay, (LAMB's trust ratio,) learning rate. An update that isn't finite is skipped and counted.
+
+    `update(grads, state, params, schedule=...)` takes the `Schedule`.
+    """
     adam = (
         optax.scale_by_adam(config.b1, config.b2, config.eps) if config.bias_correction else _uncorrected_adam(config)
     )
@@ -20,22 +56,9 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         adam,
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         _trust_ratio() if config.name == "lamb" else optax.identity(),
-        optax.scale_by_learning_rate(schedule(config, total_steps)),
+        _scale_by_schedule(),
     )
     return _skip_not_finite(chain)
-
-
-def schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Learning rate at step t (0 is the first): linear from 0 over the warm-up W, then to 0 at N = total_steps."""
-    warmup = config.warmup_steps
-    decay_steps = total_steps if config.decay == "from_zero" else total_steps - warmup
-
-    def learning_rate(step):
-        rising = step / max(warmup, 1)
-        falling = (total_steps - step) / decay_steps
-        return config.learning_rate * jnp.where(step < warmup, rising, falling)
-
-    return learning_rate
 
 
 def decayed(params):
@@ -45,7 +68,20 @@ def decayed(params):
     )
 
 
-def _skip_not_finite(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+def _scale_by_schedule() -> optax.GradientTransformationExtraArgs:
+    """As optax.scale_by_learning_rate, by the schedule that comes with the update."""
+
+    def init(params):
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, *, schedule: Schedule):
+        scale = -schedule(state.count)
+        return jax.tree.map(lambda x: scale.astype(x.dtype) * x, updates), optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _skip_not_finite(inner: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
     """Where the gradient's norm isn't finite, the parameters and the inner state stay as they are.
 
     As optax.apply_if_finite, but chosen number by number: its two branches can't be fused with the update, which then
@@ -57,16 +93,16 @@ def _skip_not_finite(inner: optax.GradientTransformation) -> optax.GradientTrans
         in_a_row, total = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         return optax.ApplyIfFiniteState(in_a_row, jnp.array(True), total, inner.init(params))
 
-    def update(grads, state, params=None):
+    def update(grads, state, params=None, **more):
         finite = jnp.isfinite(optax.tree.norm(grads))
-        updates, inner_state = inner.update(grads, state.inner_state, params)
+        updates, inner_state = inner.update(grads, state.inner_state, params, **more)
         updates = jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), updates)
         inner_state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), inner_state, state.inner_state)
         skipped = (~finite).astype(jnp.int32)
         in_a_row = jnp.where(finite, 0, state.notfinite_count + 1)
         return updates, optax.ApplyIfFiniteState(in_a_row, finite, state.total_notfinite + skipped, inner_state)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 class _Moments(NamedTuple):

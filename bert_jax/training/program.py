@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bert_jax.config import OptimizerConfig, Phase, PretrainConfig
 from bert_jax.model import BertForPreTraining, init_params
 from bert_jax.training import steps
-from bert_jax.training.optimizer import make_optimizer
+from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
 from bert_jax.training.sharding import batch_sharding, state_shardings
 
 
@@ -47,21 +47,27 @@ class Program:
     """Of metrics: the same on every device, so that each process can read them."""
     seed: jax.ShapeDtypeStruct
     """An int32 scalar."""
+    schedule: Schedule
+    """Its shapes and types."""
     init: Callable[[Any], Any]
     """Makes a fresh state from a seed; jitted, each device makes only what it holds."""
     train_step: Callable
-    """`(state, batch, seed) -> (state, metrics)`, jitted; the state given is used up."""
+    """`(state, batch, seed, schedule) -> (state, metrics)`, jitted; the state given is used up."""
     forward: Callable
     """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
 
-@functools.lru_cache(maxsize=4)
 def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
     """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet.
 
-    The same arguments give the same program: runs of several seeds compile it once.
+    The same arguments, whatever the schedule, give the same program: runs of several seeds and rates compile it once.
     """
-    optimizer = make_optimizer(settings.optimizer, settings.steps)
+    return _make_program(model, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
+
+
+@functools.lru_cache(maxsize=4)
+def _make_program(model: nn.Module, config: OptimizerConfig, accumulate_steps: int, mesh: Mesh) -> Program:
+    optimizer = make_optimizer(config)
 
     def fresh_state(seed):
         return steps.init_state(model, optimizer, seed)
@@ -70,9 +76,9 @@ def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
     shardings = state_shardings(mesh, shapes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     train_step = jax.jit(
-        steps.make_train_step(model, optimizer, settings.accumulate_steps),
+        steps.make_train_step(model, optimizer, accumulate_steps),
         donate_argnums=0,
-        in_shardings=(shardings, rows, everywhere),
+        in_shardings=(shardings, rows, everywhere, everywhere),
         out_shardings=(shardings, everywhere),
     )
     return Program(
@@ -83,6 +89,7 @@ def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
         rows=rows,
         everywhere=everywhere,
         seed=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
+        schedule=jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype, sharding=everywhere), schedule(config, 1)),
         init=jax.jit(fresh_state, out_shardings=shardings),
         train_step=train_step,
         forward=make_forward(model, mesh),

@@ -59,14 +59,14 @@ def loss_sums(model: nn.Module, params, batch, dropout_key=None) -> dict:
     return sums if nsp_logits is None else {**sums, **losses.next_sentence_sums(nsp_logits, batch)}
 
 
-def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, parts: int = 1):
-    """`train_step(state, batch, seed) -> (state, metrics)`; metrics are float32 scalars, the sums among them undivided.
+def make_train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, parts: int = 1):
+    """`train_step(state, batch, seed, schedule) -> (state, metrics)`; metrics are float32 scalars, sums undivided.
 
-    `seed`, of dropout, is an int32 scalar, so that runs that differ in it alone share a program. With `parts` above 1
-    the batch is computed in as many parts, one after the other, and updated once.
+    `seed`, of dropout, is an int32 scalar, `schedule` an `optimizer.Schedule`: runs that differ in them alone share a
+    program. With `parts` above 1 the batch is computed in as many parts, one after the other, and updated once.
     """
 
-    def train_step(state, batch, seed):
+    def train_step(state, batch, seed, schedule):
         params = state["params"]
         dropout_key = jax.random.fold_in(jax.random.key(seed), state["step"])
         # The whole batch's counts divide every part's sums, so that the parts' gradients just add up.
@@ -81,7 +81,7 @@ def make_train_step(model: nn.Module, optimizer: optax.GradientTransformation, p
             grads, sums = gradient(params, batch, dropout_key)
         else:
             grads, sums = _accumulated(gradient, params, batch, dropout_key, parts)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], params, schedule=schedule)
         skipped = {"skipped_in_a_row": opt_state.notfinite_count, "skipped_updates": opt_state.total_notfinite}
         state = {"params": optax.apply_updates(params, updates), "opt_state": opt_state, "step": state["step"] + 1}
         return state, {**sums, "gradient_norm": optax.tree.norm(grads), **skipped}
