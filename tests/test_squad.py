@@ -1,18 +1,16 @@
-"""SQuAD against literals, rewritten definitions, transformers' windows, and 500 real paragraphs."""
+"""SQuAD's windows and predictions against literals, transformers' windows, and 500 real paragraphs."""
 
 import json
 import random
-import runpy
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from test_squad_files import paragraph, task, write
 
-from bert_jax.config import InputError, TaskConfig, TokenizerConfig
+from bert_jax.config import InputError, TokenizerConfig
 from bert_jax.data import tokenizers
-from bert_jax.tasks import squad, squad_files, squad_metrics
-from bert_jax.tasks.squad import Example, Squad
+from bert_jax.tasks import squad, squad_files
+from bert_jax.tasks.squad import Example
 
 WORDS = (
     "the man went to store and bought a gallon of milk who did what john smith was born ( 1895 - 1943 ) . cafe 中 文"
@@ -28,10 +26,6 @@ def wordpiece():
 @pytest.fixture(scope="module")
 def sentencepiece(corpus):
     return tokenizers.train(corpus.read_text().split("\n"), TokenizerConfig(kind="sentencepiece", vocab_size=120))
-
-
-def task(**changes) -> Squad:
-    return Squad(TaskConfig(name="squad", **changes))
 
 
 def example(question: str, context: str, *answers: str) -> Example:
@@ -237,177 +231,6 @@ def test_a_question_of_ones_own(wordpiece):
         squad_files.example(" ", "the man")
 
 
-# Scores.
-
-
-@pytest.mark.parametrize(
-    ("answer", "golds", "exact", "f1"),
-    [
-        ("The Cat!", ("a cat", "dogs"), 100, 100),
-        ("the cat sat", ("cat sat on the mat", "x"), 0, 100 * 2 * (2 / 2) * (2 / 4) / (2 / 2 + 2 / 4)),
-        ("cat cat", ("cat",), 0, 100 * 2 / 3),
-        ("\u201ccat\u201d", ("cat",), 0, 0),  # Only ASCII's punctuation goes.
-        ("St. Paul\u2019s", ("st paul\u2019s",), 100, 100),
-        ("U.S.A.", ("usa",), 100, 100),
-        ("an-them", ("anthem",), 100, 100),
-        ("ÉCOLE", ("école",), 100, 100),
-        ("a\u00a0dog", ("dog",), 100, 100),
-        ("", ("cat",), 0, 0),
-    ],
-)
-def test_scores_of_both_versions(answer, golds, exact, f1):
-    old = squad_metrics.evaluate([answer], [golds])
-    assert old == pytest.approx({"exact_match": exact, "f1": f1})
-    new = squad_metrics.evaluate_unanswerable([answer], [golds], [0.0])
-    assert (new["exact"], new["f1"]) == pytest.approx((exact, f1))
-
-
-def test_where_the_versions_differ():
-    assert squad_metrics.evaluate([""], [("The",)]) == {"exact_match": 100, "f1": 0}
-    new = squad_metrics.evaluate_unanswerable(["", "the", "cat"], [("The",), (), ()], [0.0, 0.0, 0.0])
-    assert (new["exact"], new["HasAns_f1"], new["NoAns_f1"]) == pytest.approx((100 * 2 / 3, 100, 50))
-    assert "NoAns_f1" not in squad_metrics.evaluate_unanswerable(["x"], [("x",)], [0.0])
-    assert "HasAns_f1" not in squad_metrics.evaluate_unanswerable(["x"], [()], [0.0])
-
-
-def rewritten(answers, golds, odds):
-    """Version 2.0's script once more, question by question."""
-
-    def bag(text):
-        kept = "".join(c for c in text.lower() if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
-        return [word for word in kept.split() if word not in ("a", "an", "the")]
-
-    def best(answer, several):
-        several = [bag(gold) for gold in several if bag(gold)] or [[]]
-        exact = max(bag(answer) == gold for gold in several)
-        overlaps = []
-        for gold in several:
-            shared = (Counter(bag(answer)) & Counter(gold)).total()
-            total = len(bag(answer)) + len(gold)
-            overlaps.append(2 * shared / total if bag(answer) and gold else float(bag(answer) == gold))
-        return float(exact), max(overlaps)
-
-    n = len(answers)
-    both = np.array([best(*pair) for pair in zip(answers, golds, strict=True)])
-    has = np.array([bool(several) for several in golds])
-    result = {"exact": both[:, 0].mean(), "f1": both[:, 1].mean()}
-    for name, group in (("HasAns", has), ("NoAns", ~has)):
-        result |= {f"{name}_exact": both[group, 0].mean(), f"{name}_f1": both[group, 1].mean()}
-    for column, name in enumerate(("exact", "f1")):
-        # A threshold at each of the odds in turn: those up to it are answered, the others left without an answer.
-        order = np.argsort(odds, kind="stable")
-        sums = [(~has).sum()]
-        for kept in range(1, n + 1):
-            answered, rest = order[:kept], order[kept:]
-            unasked = sum(1 - bool(answers[i]) for i in answered if not has[i])
-            sums.append(both[answered][has[answered], column].sum() + unasked + (~has[rest]).sum())
-        at = int(np.argmax(np.round(sums, 9)))
-        result |= {f"best_{name}": sums[at] / n, f"best_{name}_thresh": odds[order[at - 1]] / 100 if at else 0.0}
-    return {name: 100 * value for name, value in result.items()}
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_scores_equal_the_definitions_on_random_answers(seed):
-    rng = random.Random(seed)
-    words = ["a", "The", "an", "cat", "Cat's", "dog!", "—", "“dog”", "!", "été", "1,000", "中"]
-
-    def text(least):
-        return " ".join(rng.choices(words, k=rng.randint(least, 4)))
-
-    n = rng.randint(5, 60)
-    golds = [(), (text(1),)] + [tuple(text(1) for _ in range(rng.randint(0, 3))) for _ in range(n - 2)]
-    answers = [rng.choice([*several, text(0), ""]) for several in golds]
-    odds = [rng.gauss(0, 5) for _ in golds]
-    got = squad_metrics.evaluate_unanswerable(answers, golds, odds)
-    expected = rewritten(answers, golds, odds)
-    assert {name: got[name] for name in expected} == pytest.approx(expected)
-    assert (got["total"], got["HasAns_total"] + got["NoAns_total"]) == (n, n)
-
-
-# Files.
-
-
-def write(path: Path, *paragraphs: dict) -> str:
-    path.write_text(json.dumps({"version": "1", "data": [{"title": "t", "paragraphs": list(paragraphs)}]}))
-    return str(path)
-
-
-def paragraph(context="The man went.", question="Who?", id="1", text="man", start=4, **more) -> dict:
-    answers = [{"text": text, "answer_start": start}]
-    return {"context": context, "qas": [{"question": question, "id": id, "answers": answers, **more}]}
-
-
-BAD = [
-    (paragraph(context=""), "data[0].paragraphs[0]: its context is empty"),
-    (paragraph(question=" "), "data[0].paragraphs[0].qas[0]: its question is empty"),
-    (paragraph(question=None), "qas[0]: has no 'question' that is a text"),
-    (paragraph(question="\ud800?"), "qas[0]: its question has half a character at 0"),
-    (paragraph(id="\ud800"), "qas[0]: its id has half a character at 0"),
-    (paragraph(text="a\ud800"), "qas[0].answers[0]: its text has half a character at 1"),
-    (paragraph(id=7), "qas[0]: has no 'id' that is a text"),
-    (paragraph(start="4"), "qas[0].answers[0]: has no 'answer_start' that is a whole number"),
-    (paragraph(answers=None), "qas[0]: has no 'answers' that is a list"),
-    (paragraph(answers=[]), "qas[0]: has no answer, as in version 2.0; set --task.unanswerable"),
-    (paragraph(is_impossible=True), "qas[0]: has no answer, as in version 2.0; set --task.unanswerable"),
-    (paragraph(is_impossible=False, answers=[]), "is_impossible is false, but it has no answers"),
-    (paragraph(is_impossible="no"), "its is_impossible is 'no'; it must be true or false"),
-    ({"context": "x"}, "data[0].paragraphs[0]: has no 'qas' that is a list"),
-]
-
-
-@pytest.mark.parametrize(("bad", "message"), BAD)
-def test_malformed_files_are_named(tmp_path, bad, message):
-    file = write(tmp_path / "d.json", bad)
-    with pytest.raises(InputError) as error:
-        task(dev=file).read("dev")
-    assert file in str(error.value) and message in str(error.value)
-
-
-def test_other_files_are_named(tmp_path):
-    file = write(tmp_path / "d.json", paragraph(), paragraph())
-    with pytest.raises(InputError, match=r"paragraphs\[1\].qas\[0\]: its id '1' is that of data\[0\].paragraphs\[0\]"):
-        task(train=file).read("train")
-    whole = Path(file).read_text().replace("{", "{\n")
-    Path(file).write_text(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"d.json, line \d+, column \d+: not JSON"):
-        task(train=file).read("train")
-    for content, message in [
-        (b'{"data": []}', "no questions"),
-        (b"[]", "no 'data'"),
-        (b'"\xff"', "not UTF-8"),
-        (b"[" * 100_000, "JSON that can't be read"),
-        (b"[" + b"1" * 5_000 + b"]", "JSON that can't be read"),
-    ]:
-        Path(file).write_bytes(content)
-        with pytest.raises(InputError, match=message):
-            task(train=file).read("train")
-    with pytest.raises(InputError, match="train-v2.0.json: no such file"):
-        task(folder=str(tmp_path), unanswerable=True).read("train")
-    with pytest.raises(InputError, match="task.folder: names no folder that holds dev-v1.1.json"):
-        task().read("dev")
-
-
-def test_answers_that_are_not_there_are_left_out_of_training_and_counted(tmp_path, capsys):
-    long = "The  narrow\u202fman,\nhe went to the café."
-    paragraphs = [
-        paragraph(long, id="right", text="he went", start=long.index("he went")),
-        paragraph(long, id="near", text="narrow man", start=long.index("narrow") + 1),  # In the words it touches.
-        paragraph(long, id="elsewhere", text="The", start=30),
-        paragraph(long, id="nowhere", text="woman", start=0),
-        paragraph(long, id="behind", text="café", start=len(long) - 2),
-        paragraph(long, id="before", text="café", start=-5),
-        paragraph(long, id="empty", text="", start=0),
-    ]
-    file = write(tmp_path / "d.json", *paragraphs)
-    kept = task(train=file).read("train")
-    assert [(one.id, long[slice(*one.span)]) for one in kept] == [("right", "he went"), ("near", "narrow\u202fman")]
-    said = "5 of 7 questions are left out: their answer isn't at its answer_start (the first: id 'elsewhere', 'The')"
-    assert said in capsys.readouterr().err
-    assert len(task(dev=file).read("dev")) == 7
-    with pytest.raises(InputError, match="no answer is in its paragraph"):
-        task(train=write(tmp_path / "e.json", paragraphs[3])).read("train")
-
-
 def test_version_2_and_its_submission(tmp_path, wordpiece):
     plausible = {"is_impossible": True, "answers": [], "plausible_answers": [{"text": "The", "answer_start": 0}]}
     paragraphs = [
@@ -433,21 +256,6 @@ def test_version_2_and_its_submission(tmp_path, wordpiece):
     assert read["null_odds.json"] == {"1": -10.0, "2": 10.0}
     first = read["nbest_predictions.json"]["1"][0]
     assert list(first) == ["text", "probability", "start_logit", "end_logit"] and first["text"] == "man"
-
-
-def test_the_test_set_may_lack_answers(tmp_path):
-    bare = {"context": "The man went.", "qas": [{"question": "Who?", "id": "1"}]}
-    family = task(test=write(tmp_path / "t.json", bare))
-    assert family.test_splits == ("test",)
-    assert family.read("test")[0].answers is None
-
-
-def test_config():
-    get_config = runpy.run_path(str(Path(__file__).parent.parent / "configs/finetune_squad.py"))["get_config"]
-    assert (get_config().batch_size, get_config("squad2").optimizer.learning_rate) == (12, 5e-5)
-    assert get_config("squad2").task.unanswerable and not get_config("squad").task.unanswerable
-    with pytest.raises(InputError, match="squad3"):
-        get_config("squad3")
 
 
 # Real paragraphs.

@@ -83,9 +83,10 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     """
     # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
     program = make_program(training.model, training.settings, mesh)
-    seed, train_step = np.int32(training.seed), program.train_step
     total = training.settings.steps
     learning_rate = schedule(training.settings.optimizer, total)
+    # Sent to the devices once, not with each step.
+    seed, rates = jax.device_put((np.int32(training.seed), learning_rate), program.everywhere)
     evaluate = training.evaluation(program)
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
@@ -118,14 +119,14 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
         clock, compiled = _Clock(), set()
         for batch in on_device(training.batches(step), mesh):
             if (shape := batch["input_ids"].shape) in compiled:
-                state, values = train_step(state, batch, seed, learning_rate)
+                state, values = program.train_step(state, batch, seed, rates)
                 clock.count(batch["input_ids"], steps.model_flops(training.model.config, batch))
             else:
                 # The first step of a shape compiles: not the speed of training.
                 compiled.add(shape)
                 jax.block_until_ready(pending)
                 with clock.paused():
-                    state, values = jax.block_until_ready(train_step(state, batch, seed, learning_rate))
+                    state, values = jax.block_until_ready(program.train_step(state, batch, seed, rates))
             pending.append(values)
             _check_finite(await_one(pending), step, run.max_skipped_updates)
             step += 1
