@@ -245,6 +245,6 @@ def _report(result: loop.Result, workdir: Path, speed: float | None) -> None:
         print(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
         return
     scores = [f"{name} {value:.4g}" for name, value in _without_types(result.held_out).items()]
-    speeds = [f"{speed:,.0f} examples/s"] if speed else []
+    speeds = [f"{speed:,.1f} examples/s"] if speed else []
     print(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
     print(f"workdir {workdir}, best checkpoint {result.best}")

@@ -69,8 +69,8 @@ def test_finetune_beside_its_peer(tmp_path, capsys):
     assert main([*arguments, "--batch-size", "8", "--evaluation-batch-size", "8", "--seeds", "1"]) == 0
     assert_printed(
         capsys,
-        r"seed 0, bert_jax: spearman -?[\d.]+, \d+ examples/s, [\d.]+ s",
-        r"seed 0, torch: spearman -?[\d.]+, \d+ examples/s, [\d.]+ s",
+        r"seed 0, bert_jax: spearman -?[\d.]+, [\d.]+ examples/s, [\d.]+ s",
+        r"seed 0, torch: spearman -?[\d.]+, [\d.]+ examples/s, [\d.]+ s",
         r"regression: 24 features, 2 epochs, 1 seeds",
         r"difference of the means [+-]0.00; the larger of 1 and 2.5 times both errors: 1.00",
         r"examples/s of training: [\d.]+ to [\d.]+, ratio [\d.]+ ",

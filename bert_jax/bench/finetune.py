@@ -55,7 +55,7 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
             compiling.append(sum(compiled))
             theirs.append(peer.run(seed))
             for name, run in (("bert_jax", ours[-1]), ("torch", theirs[-1])):
-                score, speed = run.scores[peer.best_by], f"{run.examples_per_second:.0f} examples/s"
+                score, speed = run.scores[peer.best_by], f"{run.examples_per_second:.1f} examples/s"
                 print(f"seed {seed}, {name}: {peer.best_by} {score:.2f}, {speed}, {run.seconds:.1f} s", flush=True)
     _report(config, peer, ours, theirs, compiling)
 

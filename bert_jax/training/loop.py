@@ -216,7 +216,8 @@ def _row(pending: list[dict], clock: "_Clock", step: int, learning_rate) -> dict
 
 def _postfix(row: dict) -> str:
     parts = [f"loss {row['loss']:.3f}"]
-    parts += [f"{name.upper()} {row[f'{name}_accuracy']:.1%}" for name in ("mlm", "label") if f"{name}_accuracy" in row]
+    shown = {"mlm_accuracy": "MLM", "label_accuracy": "accuracy"}
+    parts += [f"{what} {row[name]:.1%}" for name, what in shown.items() if name in row]
     parts.append(f"lr {row['learning_rate']:.1e}")
     if "tokens_per_second" in row:
         parts.append(f"{row['tokens_per_second']:,.0f} tokens/s")
