@@ -84,23 +84,29 @@ def of(folder, mesh):
     return folder / "x".join(map(str, mesh))
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-def test_any_mesh_gives_the_losses_and_parameters_of_one_device(runs, mesh):
-    one, many = of(runs, (1, 1, 1)), of(runs, mesh)
-    losses, expected = ([row["loss"] for row in rows(workdir)] for workdir in (many, one))
-    assert len(losses) == STEPS
-    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
-    assert rows(many)[-1]["held_out_mlm_loss"] == pytest.approx(rows(one)[-1]["held_out_mlm_loss"], abs=1e-5)
-    state, other = saved_state(many, STEPS), saved_state(one, STEPS)
-    for path, array in state.items():
-        if "params" in path:
-            np.testing.assert_allclose(array, other[path], rtol=0, atol=1e-5, err_msg=path)
+# Tests of the runs loop over the meshes: as cases of their own, other workers of pytest would make the runs again.
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-def test_a_checkpoint_is_restored_bit_for_bit_on_any_mesh(runs, mesh):
-    with np.load(f"{of(runs, mesh)}-restored.npz") as restored:
-        assert_same_state(dict(restored), saved_state(of(runs, (8, 1, 1)), STEPS))
+def test_any_mesh_gives_the_losses_and_parameters_of_one_device(runs):
+    one = of(runs, (1, 1, 1))
+    expected, state = rows(one), saved_state(one, STEPS)
+    for mesh in MESHES:
+        found, other = rows(of(runs, mesh)), saved_state(of(runs, mesh), STEPS)
+        losses = [[row["loss"] for row in logged] for logged in (found, expected)]
+        assert len(losses[0]) == STEPS
+        np.testing.assert_allclose(*losses, rtol=0, atol=1e-5, err_msg=str(mesh))
+        held_out = [logged[-1]["held_out_mlm_loss"] for logged in (found, expected)]
+        np.testing.assert_allclose(*held_out, rtol=0, atol=1e-5, err_msg=str(mesh))
+        for path, array in state.items():
+            if "params" in path:
+                np.testing.assert_allclose(other[path], array, rtol=0, atol=1e-5, err_msg=f"{mesh} {path}")
+
+
+def test_a_checkpoint_is_restored_bit_for_bit_on_any_mesh(runs):
+    saved = saved_state(of(runs, (8, 1, 1)), STEPS)
+    for mesh in MESHES:
+        with np.load(f"{of(runs, mesh)}-restored.npz") as restored:
+            assert_same_state(dict(restored), saved)
 
 
 def test_each_device_holds_its_part(runs):
