@@ -104,7 +104,7 @@ def _json(file: Path) -> Any:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{file}, {place}: not JSON ({error.msg}); if the file was cut, copy it again") from None
     except (ValueError, RecursionError) as error:  # A number of thousands of digits; lists in lists in lists.
-        raise InputError(f"{file}: JSON that can't be read ({first_line(error)}); copy the file again") from None
+        raise InputError(f"{file}: JSON that can't be read ({first_line(error)}); mend it or copy it again") from None
 
 
 def _listed(values: Any, name: str, where: str) -> Iterator[tuple[str, Any]]:

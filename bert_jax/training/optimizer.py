@@ -32,6 +32,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
+    """A run's of so many steps, as its config has it."""
     decay_steps = total_steps if config.decay == "from_zero" else total_steps - config.warmup_steps
     return Schedule(np.float32(config.learning_rate), *map(np.int32, (config.warmup_steps, total_steps, decay_steps)))
 
