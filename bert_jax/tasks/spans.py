@@ -26,16 +26,16 @@ def standard(labels: Iterable[str], plain: str = "I") -> dict[str, str]:
     a mark (NOUN, LABEL_1) is a type by itself and gets the mark `plain`: I parts spans where the label changes, as
     transformers' pipeline does; B makes each word a span.
     """
-    labels = list(labels)
+    labels = set(labels)
     return {label: f"{plain}-{label}" for label in labels} | {"O": "O"} | _marked(labels)
 
 
-def _marked(labels: list[str]) -> dict[str, str]:
+def _marked(labels: set[str]) -> dict[str, str]:
     """The tags of the labels that have a mark.
 
     But for B-PER, all labels must be written alike, and some type have a first word and others: E_MAIL may be a type.
     """
-    named = [label for label in labels if label not in ("O", "o")]
+    named = labels - {"O", "o"}
     for form in FORMS:
         found = {label: match.group("mark", "type") for label in named if (match := form.fullmatch(label))}
         scheme = next((scheme for scheme in SCHEMES if {mark for mark, _ in found.values()} <= set(scheme)), None)
@@ -50,7 +50,7 @@ def _marked(labels: list[str]) -> dict[str, str]:
 
 def unmarked(tags: set[str]) -> set[str]:
     """Those that don't say where a span begins or goes on, as NOUN."""
-    return tags - {"O"} - _marked(list(tags)).keys()
+    return tags - {"O"} - _marked(tags).keys()
 
 
 def of_words(tags: set[str]) -> bool:
