@@ -12,11 +12,11 @@ import pytest
 from runs import by_path, rows
 
 import bert_jax
-from bert_jax import evaluate, pretrained
+from bert_jax import pretrained
 from bert_jax.config import FinetuneConfig
-from bert_jax.config_files import load_config
-from bert_jax.finetune import finetune, sweep
-from bert_jax.pretrain import pretrain
+from bert_jax.config_files import config_of, load_config
+from bert_jax.runs.finetuning import finetune, sweep
+from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import sharding
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.program import make_program, of_pretraining
@@ -60,7 +60,7 @@ def test_parameters_are_read_to_the_bit(golden):
 def test_states_are_restored_to_the_bit(golden):
     recorded = json.loads((golden / "arrays.json").read_text())
     saved = pretrained.read("pretrained")
-    config = evaluate.config_of(saved)
+    config = config_of(saved.about)
     program = make_program(*of_pretraining(config), sharding.make_mesh(config.mesh))
     for step in (3, 8):
         state = Checkpoints("pretrained/checkpoints").restore(step, program.state)
@@ -118,9 +118,8 @@ def replace_epochs(config: FinetuneConfig, epochs: float) -> FinetuneConfig:
 
 
 def test_evaluation_gives_the_same_scores(golden):
-    for model, evaluation in (("pretrained", evaluate.evaluate_pretraining), ("finetuned", evaluate.evaluate_task)):
-        saved = pretrained.read(model)
-        evaluation(saved, evaluate.config_of(saved), golden / "now" / model)
+    for model in ("pretrained", "finetuned"):
+        bert_jax.evaluate(model, output=golden / "now" / model)
         expected = json.loads((golden / "evaluated" / model / "scores.json").read_text())
         scores = json.loads((golden / "now" / model / "scores.json").read_text())
         assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=CLOSE, rel=CLOSE)
