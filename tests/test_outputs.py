@@ -24,8 +24,8 @@ from bert_jax.cli import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, OptimizerConfig, TaskConfig
 from bert_jax.config_files import to_dict
 from bert_jax.convert import huggingface
-from bert_jax.evaluate import evaluate_task
-from bert_jax.finetune import finetune
+from bert_jax.runs.evaluation import evaluate_task
+from bert_jax.runs.finetuning import finetune
 
 TEXTS = ["the dog watches a bird", "the king of spain", "a bird in spain watches the king of the dog"]
 SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
@@ -303,6 +303,14 @@ def test_a_task_takes_a_model_with_outputs_of_its_kind_alone(classifiers, tmp_pa
         evaluated("regression", 1, "multi_label_classification")
     assert evaluated("classification", 3, None) == evaluated("classification", 3, "single_label_classification")
     assert evaluated("regression", 1, None) == evaluated("regression", 1, "regression")
+
+
+def test_a_page_of_tags_has_no_matrix_of_classes(tagger, tmp_path):
+    (tmp_path / "dev.tsv").write_text("the\tLABEL_0\ndog\tLABEL_1\n")
+    config = FinetuneConfig(task=TaskConfig("ner", dev=str(tmp_path / "dev.tsv")), sequence_length=32)
+    scores = evaluate_task(pretrained.read(tagger[0]), config, tmp_path / "out")
+    page = (tmp_path / "out/dev/page.html").read_text()
+    assert "dev_accuracy" in scores and "accuracy" in page and "What was taken for what" not in page
 
 
 def test_a_run_takes_the_head_of_a_model_with_the_same_outputs(tmp_path, classifiers):
