@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
-from bert_jax.convert import names
+from bert_jax.convert import names, outputs
 from bert_jax.convert.report import Report
 from bert_jax.convert.tensors import SAFETENSORS, Tensors
 
@@ -61,14 +61,15 @@ def read(folder: Path, allow_missing: bool = False) -> tuple[ModelConfig, HeadCo
     config = _config(file)
     tensors = Tensors(folder)
     there = _by_their_names(tensors, folder)
-    model, head = _model(config, file), _head(config, there, file)
+    model = _model(config, file)
+    head, notes = _head(config, tensors, there, file)
     _check_layers(model, there, file)
     expected = names.shapes_there(model, head, "hf")
     _settle_tied(tensors, there, expected, folder)
-    shapes, notes = _shapes(tensors, there, expected)
+    shapes, filled_up = _shapes(tensors, there, expected)
     report = Report.of(expected, shapes)
     unused = [there[name] for name in report.unused]
-    report = dataclasses.replace(report, unused=unused, notes=[*_notes(config, head), *notes])
+    report = dataclasses.replace(report, unused=unused, notes=[*notes, *filled_up])
     report.check(folder, allow_missing)
 
     def get(name: str) -> np.ndarray | None:
@@ -104,7 +105,8 @@ def _model(config: dict, file: Path) -> ModelConfig:
         raise InputError(f"{file}: {error}") from None
 
 
-def _head(config: dict, there: dict[str, str], file: Path) -> HeadConfig:
+def _head(config: dict, tensors: Tensors, there: dict[str, str], file: Path) -> tuple[HeadConfig, list[str]]:
+    """And what was decided about it, in a few words."""
     architectures = config.get("architectures") or []
     known = [ARCHITECTURES[name] for name in architectures if name in ARCHITECTURES]
     if architectures and not known:
@@ -115,13 +117,12 @@ def _head(config: dict, there: dict[str, str], file: Path) -> HeadConfig:
     dropout = config.get("classifier_dropout")
     if not isinstance(dropout, float | int | None):
         raise InputError(f"{file}: classifier_dropout is {dropout!r}, must be a number or null")
-    labelled = kind in ("sequence_classification", "token_classification")
-    return HeadConfig(
-        kind,
-        labels=_labels(config, file) if labelled else (),
-        pooler=kind != "encoder" or any(name.startswith("bert.pooler.") for name in there),
-        dropout=dropout,
-    )
+    weights = there.get("qa_outputs.weight" if kind == "question_answering" else "classifier.weight")
+    rows = tensors.shapes[weights][0] if weights and tensors.shapes[weights] else None
+    fields, notes = outputs.read(kind, config, rows, file)
+    pooler = kind != "encoder" or any(name.startswith("bert.pooler.") for name in there)
+    notes += ["the encoder has no pooler"] if not pooler else []
+    return HeadConfig(kind, pooler=pooler, dropout=dropout, **fields), notes
 
 
 def _kind_there(there: dict[str, str]) -> str:
@@ -134,25 +135,6 @@ def _kind_there(there: dict[str, str]) -> str:
     if "classifier.weight" in there:
         return "sequence_classification" if "bert.pooler.dense.weight" in there else "token_classification"
     return next((kind for mark, kind in marks.items() if mark in there), "encoder")
-
-
-def _labels(config: dict, file: Path) -> tuple[str, ...]:
-    named = config.get("id2label")
-    if not named:
-        return tuple(f"LABEL_{i}" for i in range(config.get("num_labels", 2)))
-    try:
-        return tuple(str(named[str(i)]) for i in range(len(named)))
-    except (KeyError, TypeError):
-        raise InputError(f"{file}: the keys of id2label must be 0, 1, 2, ...") from None
-
-
-def _notes(config: dict, head: HeadConfig) -> list[str]:
-    notes = []
-    if head.kind == "encoder" and not head.pooler:
-        notes.append("the encoder has no pooler")
-    if config.get("problem_type") == "multi_label_classification":
-        notes.append("problem_type multi_label_classification isn't kept: the logits are what they were")
-    return notes
 
 
 def _by_their_names(tensors: Tensors, folder: Path) -> dict[str, str]:
@@ -215,10 +197,8 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         "classifier_dropout": head.dropout,
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
+        **outputs.write(head),
     }
-    if head.labels:
-        config["id2label"] = {str(i): label for i, label in enumerate(head.labels)}
-        config["label2id"] = {label: i for i, label in enumerate(head.labels)}
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     arrays = {name: np.ascontiguousarray(array) for name, array in names.theirs(params, model, head, "hf")}
     save_file(arrays, folder / SAFETENSORS, metadata={"format": "pt"})
