@@ -26,7 +26,8 @@ CLASSES = {
     "BertForQuestionAnswering": "AutoModelForQuestionAnswering",
     "BertForMultipleChoice": "AutoModelForMultipleChoice",
 }
-WORDS = ["the", "quick", "brown", "fox", "café", "cafe", "Fox", "中", "文", "##s", "##ed", "jump", ".", ",", "!", "[unused1]", "[unused2]", "a", "b", "c"]
+TEXT = "the quick brown fox café cafe Fox 中 文 ##s ##ed jump . , ! [unused1] [unused2] a b c"
+WORDS = TEXT.split()
 TEXTS = [
     "The quick brown fox jumps.",
     "caf\u00e9, \u4e2d\u6587!",
