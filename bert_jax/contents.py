@@ -16,7 +16,7 @@ BEGINNINGS = (
         rb"\s*(?i:<!doctype|<html|<head|<\?xml)",
         "a web page, not the file; download it again, with a token if the page asks for one",
     ),
-    (rb"\x1f\x8b|BZh\d|\xfd7zXZ\x00|7z\xbc\xaf|Rar!|(?s:.{257})ustar", "a packed archive; unpack it"),
+    (rb"\x1f\x8b\x08|BZh\d|\xfd7zXZ\x00|7z\xbc\xaf|Rar!|(?s:.{257})ustar", "a packed archive; unpack it"),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes; bring the model's safetensors or torch file"),
 )
 SAFETENSORS, ZIP, PICKLE, MSGPACK = rb"(?s:.{5})\x00{3}\{", rb"PK\x03\x04", rb"\x80[\x02-\x05]", rb"[\x81-\x8f\xde\xdf]"
@@ -37,6 +37,8 @@ def check(file: Path) -> bytes:
     """Returns how a file begins; raises `NotTheFile` for a link to nothing, an empty file, a pointer, a web page..."""
     if file.is_symlink() and not file.exists():
         raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
+    if file.is_dir():
+        raise NotTheFile(f"{file}: a folder, must be a file")
     with open(file, "rb") as opened:
         beginning = opened.read(HEAD)
     if not beginning:

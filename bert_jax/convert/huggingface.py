@@ -14,7 +14,7 @@ from bert_jax.convert.hf_config import FIELDS
 from bert_jax.convert.hf_names import Names
 from bert_jax.convert.report import Report
 from bert_jax.convert.tensors import Tensors
-from bert_jax.convert.weight_files import SAFETENSORS
+from bert_jax.convert.weight_files import SAFETENSORS, check_adapter
 
 ARCHITECTURES = {
     "BertModel": "encoder",
@@ -27,7 +27,8 @@ ARCHITECTURES = {
 }
 # Where old files have it under another name, or twice.
 WORD_EMBEDDINGS, MLM_BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
-TIED = {"cls.predictions.decoder.weight": WORD_EMBEDDINGS, "cls.predictions.decoder.bias": MLM_BIAS}
+DECODER = "cls.predictions.decoder.weight"
+TIED = {DECODER: WORD_EMBEDDINGS, "cls.predictions.decoder.bias": MLM_BIAS}
 # Vocabularies are filled up to a multiple of 8 to 128 for the sake of speed.
 MOST_FILLED = 128
 LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
@@ -42,6 +43,7 @@ def read(
     weights are there. A masked-LM head that comes with the next-sentence head is both. Where `allow_missing`, missing
     arrays get fresh values. Raises `InputError` for what isn't BERT, isn't whole, or contradicts itself.
     """
+    check_adapter(folder)
     config, file = hf_config.read(folder, kind == "encoder")
     tensors = Tensors(folder)
     there = hf_names.today(tensors.shapes, folder)
@@ -87,6 +89,8 @@ def _head(config: dict, there: dict[str, str], file: Path, kind: str | None) -> 
 def _kind(config: dict, there: dict[str, str], file: Path) -> str:
     """What `architectures` names; else what is there."""
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise InputError(f"{file}: architectures is {architectures!r}, must be a list of names")
     bare = [re.sub("^(TF|Flax)", "", str(name)) for name in architectures]
     known = [ARCHITECTURES[name] for name in bare if name in ARCHITECTURES]
     if architectures and not known:
@@ -141,8 +145,8 @@ def _settle_tied(
 ) -> None:
     """Output weights that are the word embeddings are dropped, or take their place; others can't be had here."""
     remedy = "only output weights that are the embeddings are read; bert-jax import --head encoder does without them"
-    if MLM_BIAS in expected and config.get("tie_word_embeddings") is False and not TIED.keys() & there.keys():
-        raise InputError(f"{folder}: lacks {next(iter(TIED))}, as tie_word_embeddings is false; {remedy}")
+    if MLM_BIAS in expected and config.get("tie_word_embeddings") is False and DECODER not in there:
+        raise InputError(f"{folder}: lacks {DECODER}, though tie_word_embeddings is false; {remedy}")
     for name, same in TIED.items():
         if name not in there or same not in expected:
             continue

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax import contents
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config_files import from_dict, to_dict
-from bert_jax.contents import json_object
 from bert_jax.convert import hf_config, names
 from bert_jax.convert.report import Report
 
@@ -62,6 +62,8 @@ def read(
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
+    for part in sorted(prefix.parent.glob(f"{prefix.name}.[id]*")):  # The index, and the data.
+        contents.check(part)
     with _errors_in_one_line(prefix):
         reader = _tensorflow().train.load_checkpoint(str(prefix))
         there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
@@ -106,7 +108,7 @@ def _to_json(model: ModelConfig, head: HeadConfig) -> dict:
 
 def _config(file: Path) -> dict:
     try:
-        values = json_object(file)
+        values = contents.json_object(file)
     except FileNotFoundError:
         origin = "that of the model it was trained from (--bert_config_file, beside its --init_checkpoint)"
         raise InputError(f"{file}: isn't there; a checkpoint of google-research/bert needs it, copy {origin}") from None

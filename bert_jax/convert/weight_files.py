@@ -32,19 +32,19 @@ OTHERS = (
         ("zero_pp_rank_*", "*_model_states.pt", "global_step*", "zero_to_fp32.py"),
         "parts of a DeepSpeed run; python zero_to_fp32.py FOLDER FOLDER makes pytorch_model.bin of them",
     ),
+    (("checkpoint-*",), "the checkpoints of a training run; give the folder of one"),
+    (("optimizer.*", "scheduler.*", "trainer_state.json"), "the state of a trainer, without its model's weights"),
     (("*.distcp", "pytorch_model_fsdp*"), "parts of an FSDP run; accelerate merge-weights makes one file of them"),
     (
         ("*.ckpt", "*.pt", "*.pth", "pytorch_model*.bin", "model.bin"),
         "a name that isn't looked for; if it holds the model's weights as torch saves them, call it pytorch_model.bin",
     ),
     (("snapshots",), "the cache of a model"),
-    (("checkpoint-*",), "the checkpoints of a training run; give the folder of one"),
     (("*.onnx", "onnx"), f"an ONNX graph, which is for running alone; {ORIGIN}"),
     (("openvino_model.*", "openvino"), f"OpenVINO's form of a model, which is for running alone; {ORIGIN}"),
     (("*.gguf", "ggml*", "*.tflite", "*.mlmodel", "*.mlpackage", "rust_model.ot"), f"another program's form; {ORIGIN}"),
     (("saved_model.pb",), f"a program of TensorFlow's, which is for running alone; {ORIGIN}"),
     (("*.zip", "*.tar", "*.tar.*", "*.tgz"), "a packed archive; unpack it"),
-    (("optimizer.pt", "optimizer.bin", "scheduler.pt", "trainer_state.json"), "the state of a trainer without a model"),
 )
 
 
@@ -53,7 +53,6 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises `InputError` where there are none, which says what is there, and where an index file names others.
     """
-    check_adapter(folder)
     for name in NAMES:
         if present(folder / name):
             return [folder / name]
