@@ -24,6 +24,7 @@ from bert_jax.training.checkpoints import Checkpoints
 # The module of convert/ for each format.
 MODULES = {"hf": "huggingface", "tf1": "tf1", "onnx": "onnx", "stablehlo": "stablehlo"}
 FORMATS = tuple(MODULES)
+Format = Literal["hf", "tf1", "onnx", "stablehlo"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,15 +88,19 @@ def save(pretrained: Pretrained, folder: Path) -> None:
     checkpoints.close()
 
 
-def export(pretrained: Pretrained, folder: Path, form: str) -> None:
-    """Writes the model into an existing, empty folder in one of `FORMATS`, with its tokenizer and a model card.
+@storage.errors_in_one_line()
+def export(model: str | Path | Pretrained, folder: str | Path, form: Format, overwrite: bool = False) -> None:
+    """Makes a folder for others to use: the model in one of `FORMATS`, with its tokenizer and a model card.
 
-    Raises `InputError` where the packages for the format are missing.
+    `model` is a MODEL's name, or what `read` made of it. Raises `InputError` where the folder exists and isn't to be
+    replaced, and where the packages for the format are missing; then nothing is written.
     """
-    module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
-    module.write(folder, pretrained.model, pretrained.head, pretrained.params)
-    tokenizer_folders.to_folder(pretrained.tokenizer, folder, pretrained.model.max_position_embeddings)
-    model_card.write(folder, form, pretrained.model, pretrained.head, pretrained.about)
+    with storage.whole_folder(storage.path(folder), overwrite) as aside:
+        saved = model if isinstance(model, Pretrained) else read(model)
+        module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
+        module.write(aside, saved.model, saved.head, saved.params)
+        tokenizer_folders.to_folder(saved.tokenizer, aside, saved.model.max_position_embeddings)
+        model_card.write(aside, form, saved.model, saved.head, saved.about)
 
 
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:

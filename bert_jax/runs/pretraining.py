@@ -16,7 +16,7 @@ from bert_jax.config_files import differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
-from bert_jax.start import Start, read_start
+from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_pretraining
