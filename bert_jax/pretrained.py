@@ -108,6 +108,8 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
 
     Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
     """
+    if kind != pretrained.head.kind and kind in ("sequence_classification", "token_classification"):
+        raise InputError(f"a model of the kind {pretrained.head.kind} has no labels; bert-jax finetune makes a {kind}")
     if not allow_missing:
         check_has(pretrained.model, pretrained.head, kind)
     head = pretrained.head if kind == pretrained.head.kind else HeadConfig(kind)

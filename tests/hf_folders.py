@@ -3,7 +3,9 @@
 import json
 
 import numpy as np
+from heads import case
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from bert_jax import pretrained
 from bert_jax.config import HeadConfig, ModelConfig
@@ -53,13 +55,26 @@ def make_folder(folder, model: ModelConfig = MODEL, head: HeadConfig = HEADS["pr
 
 
 def edit_config(folder, **changes):
-    edit_json(folder / "config.json", **changes)
-
-
-def edit_json(file, **changes):
-    values = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    """Fields of config.json that are None are left out."""
+    values = json.loads((folder / "config.json").read_text()) | changes
+    values = {name: value for name, value in values.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(values))
 
 
 def edited(change):
     return lambda folder: save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+
+
+def torch_folder(folder, name: str, weights: str | None = "model.safetensors"):
+    """What transformers writes of one of `heads.KINDS`, without a tokenizer; returns the case and its state dict.
+
+    Its weights go into the folder too where `weights` is their file's name.
+    """
+    one = case(name)
+    folder.mkdir(parents=True)
+    one.torch.config.architectures = [type(one.torch).__name__]
+    one.torch.config.save_pretrained(folder)
+    state = {name: tensor.clone() for name, tensor in one.torch.state_dict().items()}
+    if weights:
+        save_torch(state, folder / weights)
+    return one, state

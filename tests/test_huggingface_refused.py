@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from hf_folders import edit_config, edit_json, edited, make_folder
+from hf_folders import edit_config, edited, make_folder
 
 from bert_jax.cli import main
 
@@ -71,10 +71,6 @@ REFUSED = {
     "activation": (lambda f: edit_config(f, hidden_act="relu"), "hidden_act is 'relu'"),
     "architecture": (lambda f: edit_config(f, architectures=["BertLMHeadModel"]), "architectures is"),
     "no_json": (lambda f: (f / "config.json").write_text("{"), "config.json: damaged"),
-    "tokenizer": (
-        lambda f: edit_json(f / "tokenizer_config.json", mask_token="<mask>"),
-        "mask_token is '<mask>'",
-    ),
     "more_tokens": (
         lambda f: ((f / "tokenizer.json").unlink(), (f / "vocab.txt").open("a").write("more\n")),
         "1001 rows of word embeddings, but its tokenizer 1002 tokens",

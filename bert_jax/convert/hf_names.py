@@ -66,7 +66,8 @@ def _prefix(bare: dict[str, str], folder: Path) -> str:
         if name.endswith(":0"):
             remedy = "transformers 4 makes torch's of it: BertModel.from_pretrained(FOLDER).save_pretrained(NEW)"
             raise InputError(f"{folder}: {name} is a name of TensorFlow's Keras models, which aren't read; {remedy}")
-    prefixes = {matching[1]: name for name, new in bare.items() if (matching := ENCODER.match(new))}
+    # Each with the first name that has it.
+    prefixes = {matching[1]: name for name, new in reversed(bare.items()) if (matching := ENCODER.match(new))}
     if len(prefixes) > 1:
         several = " and ".join(sorted(prefixes.values()))
         raise InputError(f"{folder}: holds several encoders, as {several} show; save the one that is meant alone")
