@@ -164,10 +164,10 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    tokenizer = tokenizer_folders.of_folder(folder if folder.is_dir() else folder.parent)
+    tokenizer = tokenizer_folders.of_folder_if_read(folder if folder.is_dir() else folder.parent)
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     model, head, params, report = module.read(folder, allow_missing)
-    if tokenizer.vocab_size > model.vocab_size:
+    if not isinstance(tokenizer, tokenizers.Unread) and tokenizer.vocab_size > model.vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
     about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}

@@ -68,7 +68,12 @@ def test_wordpiece_there_and_back(tmp_path, options):
         assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
         (tmp_path / "folder" / name).write_bytes(content)
     (tmp_path / "folder/tokenizer_config.json").unlink()
-    assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+    unsaid = {"lowercase": True, "strip_accents": None, "split_chinese": True}
+    if tokenizer.options == unsaid:
+        assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+    else:  # AutoTokenizer takes those for unsaid options, tokenizer.json has others.
+        with pytest.raises(InputError, match=r"its normalizer\.\w+ is \w+, but BertTokenizer's \w+.*; say"):
+            of_folder(tmp_path / "folder")
 
 
 def test_files_of_old_versions(tmp_path):
@@ -95,18 +100,34 @@ def test_case_of_folders_that_do_not_say(tmp_path, name, extra, lowercase):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "isn't BERT's WordPiece"),
-        ("tokenizer_config.json", {"pad_token": {"content": "<pad>"}}, "pad_token is '<pad>'"),
-        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
-        ("tokenizer.json", {"normalizer": None}, "normalizer is None"),
-        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}}}, "model is BPE"),
-        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 2}}}, "have gaps"),
-        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 1}}, "added_tokens": []}, r"lacks \[UNK\]"),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "BertJapaneseTokenizer"},
+            "BertJapaneseTokenizer splits texts in P",
+        ),
+        ("config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "BertJapaneseTokenizer splits texts in P"),
+        ("special_tokens_map.json", {"pad_token": {"content": "<pad>"}}, "lacks <pad>"),
+        ("tokenizer_config.json", {"do_lower_case": "true"}, r'do_lower_case is "true"; only true or false'),
+        ("tokenizer_config.json", {"do_basic_tokenize": False}, "do_basic_tokenize is false"),
+        ("tokenizer_config.json", {"never_split": ["a"]}, "never_split"),
+        ("tokenizer_config.json", {"padding_side": "left"}, "padding_side"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}, "auto_map"),
+        ("tokenizer.json", {"padding": {"direction": "Left"}}, "padding.direction"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer.type is .Whitespace"),
+        ("tokenizer.json", {"normalizer": None}, "normalizer.type is null"),
+        ("tokenizer.json", {"post_processor": None}, "post_processor makes 'A'"),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}}}, "model.type is .BPE"),
+        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 2}}, "added_tokens": []}, r"lacks \[UNK\]"),
+        ("tokenizer.json", {"model": 3}, "damaged"),
+        ("added_tokens.json", {"<b>": 30}, "'<b>' is said to have id 30, but has"),
     ],
 )
 def test_other_tokenizers_are_refused(tmp_path, file, change, message):
     to_folder(tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True), tmp_path, 512)
-    values = json.loads((tmp_path / file).read_text())
+    values = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del values["added_tokens_decoder"], values["tokenizer_class"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(values))
+    values = json.loads((tmp_path / file).read_text()) if (tmp_path / file).exists() else {}
     (tmp_path / file).write_text(json.dumps(values | change))
     with pytest.raises(InputError, match=message) as error:
         of_folder(tmp_path)

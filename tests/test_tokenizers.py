@@ -154,7 +154,6 @@ def test_json_round_trip(make):
     ("content", "kind", "message"),
     [
         (b"the\nfox\n", "wordpiece", r"lacks \[PAD\], \[UNK\]"),
-        ("\n".join([*tokenizers.SPECIAL, "a", "b", "a"]).encode(), "wordpiece", "'a' twice"),
         (b"\xff\xfe\x00", "wordpiece", "not UTF-8"),
         (b"not a model", "sentencepiece", "not a SentencePiece model"),
     ],
@@ -165,6 +164,37 @@ def test_bad_vocabulary_files_are_named(tmp_path, content, kind, message):
     with pytest.raises(InputError, match=message) as error:
         tokenizers.load(str(file), TokenizerConfig(kind=kind))
     assert str(file) in str(error.value)
+
+
+SPECIAL = "\n".join(tokenizers.SPECIAL)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{SPECIAL}\nthe\nfox",
+        f"{SPECIAL}\nthe\n\n\nfox\n",
+        f"\n\n{SPECIAL}\nthe\nfox\n\n\n",
+        f"{SPECIAL}\nfox\nthe\n##es\nfox\nthe\nfox\n",
+        f"{SPECIAL}\nthe \nfox\u3000\n",
+        f"{SPECIAL}\nthe\n\u2028\nfox\n",
+        f"{SPECIAL}\nthe\nfox\n".replace("\n", "\r\n"),
+    ],
+)
+def test_odd_vocabulary_files_give_the_ids_of_transformers(tmp_path, content):
+    from transformers import BertTokenizer
+
+    file, texts = tmp_path / "vocab.txt", ["the fox foxes", "The  FOX \u2028 fox"]
+    file.write_bytes(content.encode())
+    tokenizer, theirs = tokenizers.load(str(file), TokenizerConfig()), BertTokenizer(str(file))
+    assert tokenizer.encode(texts) == theirs(texts, add_special_tokens=False)["input_ids"]
+    assert list(tokenizer.special_ids.values()) == theirs.convert_tokens_to_ids(list(tokenizers.SPECIAL))
+    assert tokenizers.from_dict(tokenizer.to_dict()).encode(texts) == tokenizer.encode(texts)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_piece(tmp_path):
+    (tmp_path / "vocab.txt").write_text(f"{SPECIAL}\nfox", encoding="utf-8-sig")
+    assert tokenizers.load(str(tmp_path / "vocab.txt"), TokenizerConfig()).special_ids["[PAD]"] == 0
 
 
 def test_vocabulary_larger_than_the_corpus_gives():
