@@ -17,6 +17,7 @@ def import_model(arguments: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
     from bert_jax import pretrained
+    from bert_jax.data.tokenizers import Unread
 
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing)
@@ -28,6 +29,8 @@ def import_model(arguments: list[str]) -> None:
     )
     for line in found.report.lines():
         print(f"  {line}")
+    if isinstance(found.tokenizer, Unread):
+        print(f"  without a tokenizer: {found.tokenizer.why}")
 
 
 def export_model(arguments: list[str]) -> None:

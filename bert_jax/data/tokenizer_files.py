@@ -8,7 +8,7 @@ from typing import Any
 from bert_jax.config import InputError
 from bert_jax.data.layouts import SPECIAL
 
-CONFIG, WHOLE = "tokenizer_config.json", "tokenizer.json"
+CONFIG, WHOLE, MAP = "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"
 # Classes that build BERT's tokenizer from its vocabulary and tokenizer_config.json; the last is given no token types.
 BERT = ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "ConvBertTokenizer", "DistilBertTokenizer")
 # Classes that split texts in Python, whatever tokenizer.json lies beside.
@@ -31,6 +31,7 @@ DONE = {
     "padding_side": ("right", None),  # On the left, padding would move the positions of a text.
     "truncation_side": ("right", "left", None),
     "auto_map": (None, {}),
+    "fast_tokenizer_files": (None, [], [WHOLE]),
     "do_lower_case": (True, False),
     "tokenize_chinese_chars": (True, False),
     "strip_accents": (True, False, None),
@@ -87,9 +88,9 @@ def read(folder: Path) -> Declared:
     if "added_tokens_decoder" in config:
         added = {int(i): as_token(token) for i, token in config["added_tokens_decoder"].items()}
     else:  # Versions before 4.34 had them in other files, which transformers reads only then.
-        more = read_json(folder / "special_tokens_map.json")
+        more = read_json(folder / MAP)
         added = {}
-    special, others = _special({**config, **more}, kind in BERT), _others(config) + _others(more)
+    special, others = _special({**config, **more}, kind in BERT), _others(folder, config, more)
     if "added_tokens_decoder" not in config:
         names = {token["content"] for token in (*special.values(), *others)}
         for content, i in read_json(folder / "added_tokens.json").items():
@@ -115,6 +116,12 @@ def _check_done(folder: Path, config: dict, whole: dict) -> None:
             raise InputError(f"{folder / CONFIG}: {name} is {json.dumps(config[name])}; only {values} can be done here")
     if (padding := whole.get("padding")) and padding.get("direction") == "Left":
         raise InputError(f"{folder / WHOLE}: padding.direction is Left; only Right can be done here")
+    splitter = whole.get("pre_tokenizer") or {}
+    if splitter.get("add_prefix_space", ...) not in (
+        ...,
+        config.get("add_prefix_space", splitter.get("add_prefix_space")),
+    ):
+        raise InputError(f"{folder / CONFIG}: add_prefix_space isn't that of {WHOLE}; make them alike")
     if (whole.get("model") or {}).get("dropout"):
         raise InputError(f"{folder / WHOLE}: model.dropout makes ids at random; set it to null")
 
@@ -125,11 +132,17 @@ def _special(values: dict, is_bert: bool) -> dict[str, Token]:
     return {name: as_token(given[name], special=True) for name in dict.fromkeys((*ROLES, *given)) if name in given}
 
 
-def _others(values: dict) -> list[Token]:
+def _others(folder: Path, *files: dict) -> list[Token]:
     """additional_special_tokens until transformers 4, extra_special_tokens since: lists, or dicts by names."""
-    given = [values.get(name) or () for name in ("extra_special_tokens", "additional_special_tokens")]
-    tokens = [token for some in given for token in (some.values() if isinstance(some, dict) else some)]
-    return [as_token(token, special=True) for token in tokens]
+    given = [
+        values.get(name) or [] for values in files for name in ("extra_special_tokens", "additional_special_tokens")
+    ]
+    named = [as_token(token, special=True) for some in given if isinstance(some, dict) for token in some.values()]
+    lists = [[as_token(token, special=True) for token in some] for some in given if some and isinstance(some, list)]
+    if any([t["content"] for t in some] != [t["content"] for t in lists[0]] for some in lists):
+        remedy = "versions of transformers read one or the other: give them the same"
+        raise InputError(f"{folder / CONFIG}: lists other special tokens twice, not alike there and in {MAP}; {remedy}")
+    return [*named, *(lists[0] if lists else [])]
 
 
 def as_token(given: str | dict, **changes) -> Token:

@@ -47,7 +47,8 @@ def of_folder(folder: Path) -> Tokenizer:
     try:
         declared = tokenizer_files.read(folder)
         if not declared.whole and not declared.is_bert:
-            raise InputError(f"{folder}: {declared.kind} is read from its {WHOLE}, which isn't there; {SAVE}")
+            remedy = f'{SAVE}, or set "tokenizer_class": "BertTokenizer" in {CONFIG} to read vocab.txt as BERT\'s'
+            raise InputError(f"{folder}: {declared.kind} is read from its {WHOLE}, which isn't there; {remedy}")
         if not declared.whole and not (folder / "vocab.txt").exists():
             return _sentencepiece_alone(folder)
         general = _general(declared)
