@@ -65,6 +65,29 @@ def test_ids_equal_the_legacy_tokenizer_but_for_known_lines(real_data, name, low
     assert set(differing(lines, ours.encode(lines), expected)) == set(sigma if lowercase else decomposed)
 
 
+# What google-research/bert's tokenization.py gives, recorded from it.
+ORIGINAL = {
+    "a\ue000b": ["[UNK]"],
+    "\uf0b7 item": ["[UNK]", "item"],
+    "a\U0002b820b": ["a", "[UNK]", "b"],
+    "a\u061db": ["a", "[UNK]", "b"],
+    "a\u08e2b": ["ab"],
+    "a\u0898b": ["ab"],
+    "e\u03a3.": ["e", "##ς", "."],
+}
+
+
+@pytest.mark.parametrize("text", ORIGINAL)
+def test_where_the_original_differs_transformers_is_followed(tmp_path, text):
+    from transformers import BertTokenizer
+
+    vocab = [*tokenizers.SPECIAL, "a", "b", "ab", "e", "##ς", "##σ", ".", "item"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocab))
+    (ids,) = tokenizers.load(str(tmp_path / "vocab.txt"), TokenizerConfig()).encode([text])
+    assert ids == BertTokenizer(str(tmp_path / "vocab.txt"))(text, add_special_tokens=False)["input_ids"]
+    assert [vocab[i] for i in ids] != ORIGINAL[text]
+
+
 def small_wordpiece(lowercase: bool = True):
     words = [
         "the",

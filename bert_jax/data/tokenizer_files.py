@@ -38,6 +38,7 @@ DONE = {
 }
 ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 OF_BERT = {f"{piece[1:-1].lower()}_token": piece for piece in SPECIAL}
+NEEDED = ("unk_token", "sep_token", "cls_token")
 ADDED_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
 
 Token = dict[str, Any]
@@ -90,6 +91,8 @@ def read(folder: Path) -> Declared:
     else:  # Versions before 4.34 had them in other files, which transformers reads only then.
         more = read_json(folder / MAP)
         added = {}
+    if kind in BERT and (empty := [name for name in NEEDED if name in config and not config[name]]):
+        raise InputError(f"{folder / CONFIG}: {empty[0]} is empty; name the token, or leave the field out")
     special, others = _special({**config, **more}, kind in BERT), _others(folder, config, more)
     if "added_tokens_decoder" not in config:
         names = {token["content"] for token in (*special.values(), *others)}

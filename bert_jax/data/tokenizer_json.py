@@ -40,10 +40,21 @@ class TokenizerJson:
         for piece, i in self.ids.items():
             self._pieces[i] = piece
         self.vocab_size = len(self._pieces)
+        whole = json.loads(content)
+        self._model, self._splitter = whole["model"], whole["pre_tokenizer"]
+        self._check_unknown()
         self.layout = layouts.of_post_processor(self.whole.post_processor, token_types, truncation_side)
         special = {CLS: self.layout.first, SEP: self.layout.last}
         special |= {piece: self.ids[name] for piece in (PAD, UNK, MASK) if (name := self._name(piece)) in self.ids}
         self.special_ids = SpecialIds((piece, special[piece]) for piece in layouts.SPECIAL if piece in special)
+
+    def _check_unknown(self) -> None:
+        """That a text of anything has ids."""
+        kind, unknown = self._model["type"], self._model.get("unk_token")
+        if kind in ("WordPiece", "WordLevel") and unknown not in self.ids:
+            raise InputError(f"its model.unk_token {unknown} isn't in its vocabulary; name one that is")
+        if kind == "Unigram" and self._model["unk_id"] is None and not self._model["byte_fallback"]:
+            raise InputError("its model.unk_id is null; give it the id of the unknown token")
 
     def _name(self, piece: str) -> str:
         """What [PAD], [UNK] or [MASK] is called; where nothing says it, as BERT's."""
@@ -94,13 +105,11 @@ class TokenizerJson:
         return self._pieces
 
     def continues_word(self) -> np.ndarray:
-        whole = json.loads(self.content)
-        model = whole["model"]
-        if prefix := model.get("continuing_subword_prefix"):
+        if prefix := self._model.get("continuing_subword_prefix"):
             return np.array([piece.startswith(prefix) for piece in self._pieces])
-        if model["type"] == "WordLevel":
+        if self._model["type"] == "WordLevel":
             return np.zeros(self.vocab_size, bool)
-        mark = "Ġ" if "ByteLevel" in json.dumps(whole["pre_tokenizer"]) else "▁"
+        mark = "Ġ" if "ByteLevel" in json.dumps(self._splitter) else "▁"
         begins = np.array([piece.startswith(mark) for piece in self._pieces])
         if not begins.any():
             raise InputError("which pieces begin a word can't be seen in the tokenizer's vocabulary; take another one")
