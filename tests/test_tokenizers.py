@@ -173,6 +173,14 @@ def test_json_round_trip(make):
     assert tokenizers.fingerprint(again) == tokenizers.fingerprint(tokenizer)
 
 
+def test_fingerprints_are_those_of_the_first_versions():
+    """Examples and checkpoints of then are told by them."""
+    entity = dict(content="<e>", single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    vocab = [*tokenizers.SPECIAL, "a", "##b"]
+    plain, odd = tokenizers.WordPiece(vocab, True), tokenizers.WordPiece(vocab, False, False, False, [entity])
+    assert [tokenizers.fingerprint(tokenizer) for tokenizer in (plain, odd)] == ["94a8b1d65516e9bd", "54b075567abb9e2f"]
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [

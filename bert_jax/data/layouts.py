@@ -41,9 +41,11 @@ class Layout:
         """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], where B and the [SEP] behind it have type 1."""
         return cls(special_ids[CLS], special_ids[SEP], (special_ids[SEP],), (0, 0, 0, 1, 1))
 
-    @property
-    def is_berts(self) -> bool:
-        return not self.no_pairs and (self.between, self.types) == ((self.last,), (0, 0, 0, 1, 1))
+    def must_be_berts(self) -> None:
+        """Raises `InputError` where a pair isn't [CLS] A [SEP] B [SEP], as sentence pairs to pretrain on are."""
+        if self.no_pairs or (self.between, self.types) != ((self.last,), (0, 0, 0, 1, 1)):
+            remedy = "choose --examples.format full_sentences or packed"
+            raise InputError(f"the tokenizer's pairs aren't BERT's, [CLS] A [SEP] B [SEP] with token types; {remedy}")
 
     def special_tokens(self, texts: int) -> int:
         """How many special tokens an input of one or two texts has."""

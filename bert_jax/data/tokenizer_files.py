@@ -119,11 +119,8 @@ def _check_done(folder: Path, config: dict, whole: dict) -> None:
             raise InputError(f"{folder / CONFIG}: {name} is {json.dumps(config[name])}; only {values} can be done here")
     if (padding := whole.get("padding")) and padding.get("direction") == "Left":
         raise InputError(f"{folder / WHOLE}: padding.direction is Left; only Right can be done here")
-    splitter = whole.get("pre_tokenizer") or {}
-    if splitter.get("add_prefix_space", ...) not in (
-        ...,
-        config.get("add_prefix_space", splitter.get("add_prefix_space")),
-    ):
+    space = (whole.get("pre_tokenizer") or {}).get("add_prefix_space")
+    if space is not None and config.get("add_prefix_space", space) != space:
         raise InputError(f"{folder / CONFIG}: add_prefix_space isn't that of {WHOLE}; make them alike")
     if (whole.get("model") or {}).get("dropout"):
         raise InputError(f"{folder / WHOLE}: model.dropout makes ids at random; set it to null")

@@ -197,7 +197,7 @@ def _as_sentencepiece(general: TokenizerJson, folder: Path) -> SentencePiece | N
     """The same tokenizer, where the folder holds the SentencePiece model that it was made of."""
     if not (folder / SENTENCEPIECE_FILE).exists():
         return None
-    tokenizer = SentencePiece((folder / SENTENCEPIECE_FILE).read_bytes())
+    tokenizer = _loaded_sentencepiece(folder / SENTENCEPIECE_FILE)
     theirs = json.loads(general.content)
     if theirs["model"]["type"] not in ("Unigram", "BPE") or not _alike(tokenizer, general):
         return None
@@ -216,11 +216,18 @@ def _sentencepiece_alone(folder: Path) -> SentencePiece:
     if not files:
         raise InputError(f"{folder}: holds no tokenizer; it takes vocab.txt or {WHOLE}")
     if files[0].name == SENTENCEPIECE_FILE:
-        tokenizer = SentencePiece(files[0].read_bytes())
+        tokenizer = _loaded_sentencepiece(files[0])
         if tokenizer.vocab_size == len(pieces(tokenizer.model)):
             return tokenizer
     remedy = f"bring its {WHOLE}: {SAVE}"
     raise InputError(f"{files[0]}: not each id there is the model's (XLM-R's are one higher); {remedy}")
+
+
+def _loaded_sentencepiece(file: Path) -> SentencePiece:
+    try:
+        return SentencePiece(file.read_bytes())
+    except InputError as error:
+        raise InputError(f"{file}: {error}; copy it again") from None
 
 
 # ---- Writing --------------------------------------------------------------------------------------------------------
