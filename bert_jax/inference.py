@@ -69,7 +69,8 @@ class Bert:
         """`input_ids`, `token_type_ids` and `attention_mask` of texts, or of each with its pair, int32 [texts, length].
 
         [MASK] in a text is the token; other special pieces are read as text. A text of more than `length` tokens is cut
-        at its end, of a pair the longer one, and both alike where they are equally long. Without `length`, rows are as
+        at its end (or its beginning, where the model's folder has truncation_side left), of a pair the longer one, and
+        both alike where they are equally long. Without `length`, rows are as
         long as the longest of them, and what is longer than the model reads is cut with a warning.
         """
         ids, types = self._ids(texts, pairs, length)
@@ -87,12 +88,12 @@ class Bert:
     def _ids(self, texts: Texts, pairs: Texts | None, length: int | None) -> tuple[list[list[int]], list[list[int]]]:
         """Ids and token types of each text, with [CLS] and [SEP]."""
         longest = self.config.max_position_embeddings
-        least = 2 if pairs is None else 3
+        least = self.tokenizer.layout.special_tokens(1 if pairs is None else 2)
         if length is not None and not least <= length <= longest:
             raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
         columns = _columns(texts, pairs)
         parts = list(zip(*(self._bare_ids(column) for column in columns), strict=True))
-        if length is None and any(sum(map(len, part)) + 1 + len(columns) > longest for part in parts):
+        if length is None and any(sum(map(len, part)) + least > longest for part in parts):
             warnings.warn(f"texts of more than {longest} tokens are cut: the model reads no more", stacklevel=3)
         made = [model_input(self.tokenizer, part, length or longest) for part in parts]
         return [ids for ids, _ in made], [types for _, types in made]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
-from bert_jax.data.tokenizers import CLS, SEP, UNK, Tokenizer
+from bert_jax.data.tokenizers import UNK, Layout, Tokenizer
 from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import NO_LABEL, Feature, Ids
 from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
@@ -119,21 +119,25 @@ class Tagging:
             if id(example.text) not in texts:
                 words = [pieces[word] for word in example.text]
                 texts[id(example.text)] = list(chain(*words)), [0, *accumulate(map(len, words))]
-            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.special_ids, length)
+            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.layout, length)
         return found
 
     def _features_of(
-        self, example: Example, number: int, flat: Ids, starts: list[int], special: dict[str, int], length: int
+        self, example: Example, number: int, flat: Ids, starts: list[int], layout: Layout, length: int
     ) -> Iterator[Window]:
         """`flat` are the pieces of the text, and `starts` says where those of each of its words begin, and the end."""
         # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell a
         # layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
         predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
-        second = [*(flat[i] for i in predicate[: length // 4]), special[SEP]] if predicate else []
+        second = [[flat[i] for i in predicate[: length // 4]]] if predicate else []
+        if second and not layout.types[-2]:
+            raise InputError("task srl: marks the predicate by a token type, which this model's tokenizer doesn't give")
         words = range(example.start, example.start + len(example.words))
-        for own, left, right in _windows(starts, words, length - 2 - len(second)):
-            input_ids = [special[CLS], *flat[left:right], special[SEP], *second]
-            types = [0, *(int(i in predicate) for i in range(left, right)), 0, *(1 for _ in second)]
+        special = layout.special_tokens(1 + len(second))
+        for own, left, right in _windows(starts, words, length - special - sum(map(len, second))):
+            input_ids, types = layout.joined([flat[left:right], *second])
+            for i in range(max(left, predicate.start), min(right, predicate.stop)) if predicate else ():
+                types[1 + i - left] = layout.types[-2]
             places = [1 + starts[word] - left for word in own]
             label = None
             if example.tags:
