@@ -9,10 +9,10 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import embedding, model_card, storage
-from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig
+from bert_jax import model_card, storage
+from bert_jax.config import EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
-from bert_jax.convert import names
+from bert_jax.convert import names, sentence_transformers
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.model import init_params, make_model
@@ -38,6 +38,11 @@ class Pretrained:
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
 
+    @property
+    def embedding(self) -> EmbeddingConfig:
+        """How its vectors of texts are made."""
+        return from_dict(EmbeddingConfig, self.about.get("embedding", {}))
+
 
 def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
     """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
@@ -45,7 +50,7 @@ def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
     Others are Hugging Face's and google-research's. Raises `InputError` where there is none,
     or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
     """
-    folder = storage.path(name)
+    folder = sentence_transformers.encoder_folder(storage.path(name))
     if form := format_of(folder):
         return _of_others(folder, form, allow_missing)
     return _of_checkpoint(*find_checkpoint(name))
@@ -63,7 +68,7 @@ def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     """That of a MODEL, without its weights."""
-    folder = storage.path(name)
+    folder = sentence_transformers.encoder_folder(storage.path(name))
     if format_of(folder):
         return tokenizer_folders.of_folder(folder)
     checkpoints, step = find_checkpoint(name)
@@ -86,8 +91,11 @@ def export(pretrained: Pretrained, folder: Path, form: str) -> None:
     """
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     module.write(folder, pretrained.model, pretrained.head, pretrained.params)
-    tokenizer_folders.to_folder(pretrained.tokenizer, folder, pretrained.model.max_position_embeddings)
-    model_card.write(folder, form, pretrained.model, pretrained.head, pretrained.about)
+    embedding, longest = pretrained.embedding, pretrained.model.max_position_embeddings
+    tokenizer_folders.to_folder(pretrained.tokenizer, folder, embedding.max_length or longest)
+    if embedding.sentence_transformers:
+        sentence_transformers.write(folder, embedding, longest, pretrained.model.hidden_size)
+    model_card.write(folder, form, pretrained.model, pretrained.head, pretrained.about, embedding)
 
 
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
@@ -164,11 +172,13 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    tokenizer = tokenizer_folders.of_folder(folder if folder.is_dir() else folder.parent)
+    files = folder if folder.is_dir() else folder.parent  # Of a checkpoint of TensorFlow, its prefix is named.
+    tokenizer = tokenizer_folders.of_folder(files)
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     model, head, params, report = module.read(folder, allow_missing)
     if tokenizer.vocab_size > model.vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
-    about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
+    embedding = sentence_transformers.read(files, model.max_position_embeddings)
+    about = {"source": str(folder), "embedding": to_dict(embedding)}
     return Pretrained(model, head, tokenizer, params, about, report)
