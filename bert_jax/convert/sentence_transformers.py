@@ -100,8 +100,7 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
             raise InputError(f"{file}: a module is {module!r}, without type or path; copy it again") from None
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{file}: the path {module['path']!r} leads out of the folder; remove that module")
-        kind = kind.rsplit(".", 1)[-1] if kind.startswith(OURS) else kind.removeprefix(MISSING)
-        modules.append((kind, folder / path))
+        modules.append((kind.rsplit(".", 1)[-1] if kind.startswith(OURS) else kind, folder / path))
     return modules
 
 
@@ -116,7 +115,7 @@ def _of_modules(modules: list[tuple[str, Path]]) -> tuple[dict, list[str]]:
         elif kind == "Normalize" and values:
             values["normalize"], not_done = True, _not_done(config or {}, OF_NORMALIZE)
         else:
-            not_done = [kind] if kind != "Dropout" else []  # It is for training.
+            not_done = [kind.removeprefix(MISSING)] if kind != "Dropout" else []  # It is for training.
         unknown += not_done
     return values, unknown if values else [*unknown, f"a {MODULES} without Pooling"]
 
