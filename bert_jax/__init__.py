@@ -1,20 +1,30 @@
 """BERT for JAX: pretrain, fine-tune, evaluate, predict, and move weights in and out."""
 
-from bert_jax.config import InputError, ModelConfig, PretrainConfig, model_preset
+import importlib
+
+from bert_jax.config import FinetuneConfig, InputError, ModelConfig, PretrainConfig, model_preset
 from bert_jax.config_files import load_config
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "ModelConfig", "PretrainConfig", "load", "load_config", "model_preset", "pretrain"]
+
+# Imported when first asked for: they bring JAX, and TensorFlow or Orbax, with them. No module of the package has the
+# name of one of these, which would take its place.
+LATER = {
+    "Bert": "bert_jax.inference",
+    "load": "bert_jax.inference",
+    "pretrain": "bert_jax.runs.pretraining",
+    "finetune": "bert_jax.runs.finetuning",
+    "evaluate": "bert_jax.runs.evaluation",
+    "export": "bert_jax.pretrained",
+}
+__all__ = ["FinetuneConfig", "InputError", "ModelConfig", "PretrainConfig", "load_config", "model_preset", *LATER]
 
 
 def __getattr__(name: str):
-    """`load` and `pretrain` are imported when first asked for: they bring JAX, and TensorFlow or Orbax, with them."""
-    if name == "load":
-        from bert_jax.inference import load
+    if name not in LATER:
+        raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")
+    return getattr(importlib.import_module(LATER[name]), name)
 
-        return load
-    if name == "pretrain":
-        from bert_jax.pretrain import pretrain
 
-        return pretrain
-    raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LATER})

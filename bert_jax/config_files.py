@@ -11,7 +11,7 @@ from typing import Any
 
 from bert_jax import config as configs
 from bert_jax.checks import did_you_mean
-from bert_jax.config import InputError, PretrainConfig
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 
 
 def to_dict(config) -> dict:
@@ -26,6 +26,14 @@ def from_dict(cls: type, values: dict, where: str = "") -> Any:
         if name not in hints:
             raise InputError(f"{where + name}: no such field of {cls.__name__}; {did_you_mean(name, hints)}")
     return cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
+
+
+def config_of(about: dict) -> FinetuneConfig | PretrainConfig | None:
+    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere."""
+    values = about.get("config")
+    if values is None:
+        return None
+    return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values)
 
 
 def _from_json(hint, value, where: str):

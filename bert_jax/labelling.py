@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Regex, pre_tokenizers
 
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
-from bert_jax.config_files import from_dict
+from bert_jax.config_files import config_of
 from bert_jax.tasks import squad, squad_files, tagging
 from bert_jax.tasks.spans import spans
 
@@ -62,8 +62,8 @@ class Answered:
 
 def run_of(about: dict) -> FinetuneConfig:
     """The run that trained a model; for models from elsewhere, the defaults."""
-    values = about.get("config", {})
-    return from_dict(FinetuneConfig, values) if "task" in values else FinetuneConfig()
+    config = config_of(about)
+    return config if isinstance(config, FinetuneConfig) else FinetuneConfig()
 
 
 def classified(head: HeadConfig, logits: list[np.ndarray]) -> list[Classified]:

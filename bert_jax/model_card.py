@@ -6,11 +6,10 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import EmbeddingConfig, HeadConfig, ModelConfig, PretrainConfig
-from bert_jax.config_files import from_dict
+from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
+from bert_jax.config_files import config_of
 from bert_jax.model import init_params, make_model
 
-CONFIG_FILE = "pretrain_config.py"
 MODELS = {
     "encoder": "AutoModel",
     "masked_lm": "AutoModelForMaskedLM",
@@ -112,18 +111,21 @@ def write(
     folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict, embedding: EmbeddingConfig
 ) -> None:
     """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
-    embeds = form == "hf" and embedding.sentence_transformers and not embedding.unknown
+    embeds = form == "hf" and head.kind == "encoder" and embedding.sentence_transformers and not embedding.unknown
     use = _in_sentence_transformers if embeds else USE[form]
     parts = [_title(form, model, head, embedding, embeds), *use(head)]
-    if "config" in about:
-        config = from_dict(PretrainConfig, about["config"])
-        parts += [_training(config, about["step"]), *_scores(about["metrics"]), _again(about["init"])]
-        value = pprint.pformat(config).replace("\n", "\n    ")
-        source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
-        (folder / CONFIG_FILE).write_text(source, encoding="utf-8")
-    else:
+    config = config_of(about)
+    if config is None:
         source = f"Converted by bert_jax from `{about['source']}`; its terms and limits hold here too."
         parts.append(f"## Source\n\n{source}")
+    else:
+        fine_tuned = isinstance(config, FinetuneConfig)
+        command = "finetune" if fine_tuned else "pretrain"
+        training, scores = (_fine_tuning, _task_scores) if fine_tuned else (_pretraining, _held_out_scores)
+        parts += [training(config, about), *scores(about["metrics"]), _again(command, about["init"])]
+        value = pprint.pformat(config).replace("\n", "\n    ")
+        source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
+        (folder / f"{command}_config.py").write_text(source, encoding="utf-8")
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -163,7 +165,22 @@ def _vector(embedding: EmbeddingConfig) -> str:
     return ", ".join(parts)
 
 
-def _training(config: PretrainConfig, step: int) -> str:
+def _fine_tuning(config: FinetuneConfig, about: dict) -> str:
+    task = config.task
+    data = [name for name in (task.train, task.folder) if name] or ["TensorFlow Datasets"]
+    rows = [
+        ("task", task.name),
+        ("data", data[0]),
+        ("started from", about["init"]),
+        ("steps", f"{about['step']:,}, of {config.epochs:g} epochs"),
+        ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
+        ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
+        ("seed", str(config.seed)),
+    ]
+    return f"## Training\n\n{_table(rows)}"
+
+
+def _pretraining(config: PretrainConfig, about: dict) -> str:
     corpus, masking = config.corpus, config.masking
     text = {"text": f"files {', '.join(corpus.files)}", "tfds": f"TensorFlow Datasets {corpus.dataset}, {corpus.split}"}
     objective = f"masked words ({masking.rate:.0%}{', whole words' if masking.whole_word else ''})"
@@ -171,7 +188,7 @@ def _training(config: PretrainConfig, step: int) -> str:
     rows = [
         ("text", text.get(corpus.source, "the documentation of Python")),
         ("objective", f"{objective}, {config.examples.format.replace('_', ' ')}"),
-        ("steps", f"{step:,} of {config.total_steps:,}"),
+        ("steps", f"{about['step']:,} of {config.total_steps:,}"),
         *(
             (f"phase {i}", f"{p.steps:,} steps of {p.batch_size:,} examples at length {p.sequence_length}")
             for i, p in enumerate(config.phases, 1)
@@ -182,8 +199,14 @@ def _training(config: PretrainConfig, step: int) -> str:
     return f"## Training\n\n{_table(rows)}"
 
 
-def _scores(metrics: dict[str, float | None]) -> list[str]:
-    """Of the held-out text, at the step of the weights, where it was measured."""
+def _task_scores(metrics: dict[str, float | None]) -> list[str]:
+    """Those of the dev splits, at the step of the weights."""
+    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in metrics.items() if value is not None]
+    return [f"## Scores\n\n{_table(rows)}"] if rows else []
+
+
+def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
+    """Losses and accuracies of the held-out text, at the step of the weights, where they were measured."""
     loss = metrics.get("held_out_mlm_loss")
     if loss is None:
         return []
@@ -197,13 +220,13 @@ def _scores(metrics: dict[str, float | None]) -> list[str]:
     return [f"## On held-out text\n\n{_table(rows)}"]
 
 
-def _again(init: str | None) -> str:
+def _again(command: str, init: str | None) -> str:
     start = f" --init {init}" if init else ""
     return f"""## Again
 
-With [{CONFIG_FILE}]({CONFIG_FILE}), the run's own config:
+With [{command}_config.py]({command}_config.py), the run's own config:
 
-    bert-jax pretrain --config {CONFIG_FILE} --workdir runs/again{start}"""
+    bert-jax {command} --config {command}_config.py --workdir runs/again{start}"""
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -22,6 +22,7 @@ from bert_jax.training.checkpoints import Checkpoints
 # The module of convert/ for each format.
 MODULES = {"hf": "huggingface", "tf1": "tf1", "onnx": "onnx", "stablehlo": "stablehlo"}
 FORMATS = tuple(MODULES)
+Format = Literal["hf", "tf1", "onnx", "stablehlo"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source` and
-    `embedding`, how its vectors of texts are made."""
+    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`; and
+    `embedding`, how the vectors of texts are made of others and of a run that went on with their pretraining."""
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
 
@@ -50,10 +51,15 @@ def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
     Others are Hugging Face's and google-research's. Raises `InputError` where there is none,
     or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
     """
-    folder = sentence_transformers.encoder_folder(storage.path(name))
+    folder = folder_of(name)
     if form := format_of(folder):
         return _of_others(folder, form, allow_missing)
     return _of_checkpoint(*find_checkpoint(name))
+
+
+def folder_of(name: str | Path) -> Path:
+    """Where the files of a MODEL lie: in old folders of sentence-transformers not in the folder that is named."""
+    return sentence_transformers.encoder_folder(storage.path(name))
 
 
 def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
@@ -68,7 +74,7 @@ def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     """That of a MODEL, without its weights."""
-    folder = sentence_transformers.encoder_folder(storage.path(name))
+    folder = folder_of(name)
     if format_of(folder):
         return tokenizer_folders.of_folder(folder)
     checkpoints, step = find_checkpoint(name)
@@ -84,18 +90,22 @@ def save(pretrained: Pretrained, folder: Path) -> None:
     checkpoints.close()
 
 
-def export(pretrained: Pretrained, folder: Path, form: str) -> None:
-    """Writes the model into an existing, empty folder in one of `FORMATS`, with its tokenizer and a model card.
+@storage.errors_in_one_line()
+def export(model: str | Path | Pretrained, folder: str | Path, form: Format, overwrite: bool = False) -> None:
+    """Makes a folder for others to use: the model in one of `FORMATS`, with its tokenizer and a model card.
 
-    Raises `InputError` where the packages for the format are missing.
+    `model` is a MODEL's name, or what `read` made of it. Raises `InputError` where the folder exists and isn't to be
+    replaced, and where the packages for the format are missing; then nothing is written.
     """
-    module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
-    module.write(folder, pretrained.model, pretrained.head, pretrained.params)
-    embedding, longest = pretrained.embedding, pretrained.model.max_position_embeddings
-    tokenizer_folders.to_folder(pretrained.tokenizer, folder, embedding.max_length or longest)
-    if embedding.sentence_transformers:
-        sentence_transformers.write(folder, embedding, longest, pretrained.model.hidden_size)
-    model_card.write(folder, form, pretrained.model, pretrained.head, pretrained.about, embedding)
+    with storage.whole_folder(storage.path(folder), overwrite) as aside:
+        saved = model if isinstance(model, Pretrained) else read(model)
+        module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
+        module.write(aside, saved.model, saved.head, saved.params)
+        embedding, longest = saved.embedding, saved.model.max_position_embeddings
+        tokenizer_folders.to_folder(saved.tokenizer, aside, embedding.max_length or longest)
+        if embedding.sentence_transformers:
+            sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
+        model_card.write(aside, form, saved.model, saved.head, saved.about, embedding)
 
 
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
@@ -149,6 +159,8 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
+    if "embedding" in about:
+        origin["embedding"] = about["embedding"]
     if "head" in about:  # Fine-tuned.
         return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), origin
     config = from_dict(PretrainConfig, about["config"])

@@ -24,7 +24,7 @@ from bert_jax.data import corpora
 from bert_jax.data import prepare as preparing
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
-from bert_jax.pretrain import pretrain
+from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics
 from bert_jax.training.checkpoints import Checkpoints
 

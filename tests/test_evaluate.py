@@ -14,8 +14,8 @@ from bert_jax.cli import main
 from bert_jax.config import HeadConfig, InputError
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
-from bert_jax.evaluate import evaluate_pretraining
 from bert_jax.pretrained import Pretrained, save
+from bert_jax.runs.evaluation import evaluate_pretraining
 
 
 @pytest.fixture(scope="module")

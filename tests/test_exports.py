@@ -10,7 +10,7 @@ from heads import assert_equal
 
 from bert_jax import cli, pretrained
 from bert_jax.convert import names
-from bert_jax.pretrain import pretrain
+from bert_jax.runs.pretraining import pretrain
 
 TEXTS = ["One text.", "And another one."]  # Of the card.
 

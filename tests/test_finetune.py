@@ -18,13 +18,13 @@ from runs import rows as logged
 from test_bench import MINILM
 
 from bert_jax import cli, pretrained, tasks
-from bert_jax import finetune as finetuning
 from bert_jax.bench import torch_finetune
 from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerConfig, RunConfig, TaskConfig
 from bert_jax.config_files import load_config
-from bert_jax.evaluate import evaluate_task
-from bert_jax.finetune import finetune, sweep
-from bert_jax.pretrain import pretrain
+from bert_jax.runs import finetuning
+from bert_jax.runs.evaluation import evaluate_task
+from bert_jax.runs.finetuning import finetune, sweep
+from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import sharding
 
 
@@ -151,7 +151,7 @@ def test_four_devices_and_two_parts_have_the_losses_of_one(model, task_config, t
     many = dataclasses.replace(config, run=run, mesh=MeshConfig(data=2, fsdp=2))
     code = f"""
 from bert_jax.config import *
-from bert_jax.finetune import finetune
+from bert_jax.runs.finetuning import finetune
 finetune({many!r}, {str(model)!r}, {str(tmp_path / "many")!r})
 """
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
@@ -185,7 +185,7 @@ def test_a_warm_cache_compiles_no_step_again(model, task_config, tmp_path):
     code = f"""
 import sys, jax
 from bert_jax.config import *
-from bert_jax.finetune import finetune
+from bert_jax.runs.finetuning import finetune
 events = []
 jax.monitoring.register_event_listener(lambda event, **_: events.append(event))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -27,7 +27,7 @@ from bert_jax.convert import huggingface, names
 from bert_jax.data import tokenizers
 from bert_jax.data.tokenizer_folders import to_folder
 from bert_jax.model import make_model
-from bert_jax.pretrain import pretrain
+from bert_jax.runs.pretraining import pretrain
 
 MODEL = ModelConfig(
     vocab_size=1001,

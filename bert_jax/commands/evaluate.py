@@ -5,10 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from bert_jax import storage
 from bert_jax.commands.options import ConfigFields, OptionalConfigName, find
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config_files import load_config
+from bert_jax.config_files import config_of, load_config
 
 
 @dataclass(frozen=True)
@@ -47,18 +46,15 @@ def run(arguments: list[str]) -> None:
     config = load_config(named.config, object, **task) if named.config else None
     if not named.model:  # Help, and the end: on a task's options, where no --config says otherwise.
         _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
-    from bert_jax import evaluate, pretrained
+    from bert_jax import pretrained
+    from bert_jax.runs.evaluation import evaluate
 
-    found = pretrained.read(named.model)
-    config = config or evaluate.config_of(found)
+    saved = pretrained.read(named.model)
+    config = config or config_of(saved.about)
     if config is None:
         raise InputError(f"{named.model}: doesn't say what it was trained on; give a --config")
     command = _parse(config, named.model, arguments)
-    output = storage.path(command.output) if command.output else None
-    if isinstance(command, EvaluateTask):
-        scores = evaluate.evaluate_task(found, command.config, output)
-    else:
-        scores = evaluate.evaluate_pretraining(found, command.config, output)
+    scores = evaluate(saved, command.config, command.output)
     for name, value in scores.items():
         print(f"{name}  {value:.4f}")
 

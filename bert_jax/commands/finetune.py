@@ -35,7 +35,7 @@ def run(arguments: list[str]) -> int:
     command = parse(Finetune, arguments)
 
     def train() -> int:
-        from bert_jax.finetune import finetune, sweep
+        from bert_jax.runs.finetuning import finetune, sweep
 
         if command.seeds > 1 or command.learning_rates:
             summary = sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)

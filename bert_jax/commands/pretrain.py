@@ -39,7 +39,7 @@ def run(arguments: list[str]) -> int:
             prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
 
     def train() -> int:
-        from bert_jax.pretrain import pretrain
+        from bert_jax.runs.pretraining import pretrain
 
         result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
         return 128 + result.signal if result.signal else 0

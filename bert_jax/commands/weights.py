@@ -39,6 +39,5 @@ def export_model(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     from bert_jax import pretrained
 
-    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
-        pretrained.export(pretrained.read(options.model), aside, options.format)
+    pretrained.export(options.model, options.folder, options.format, options.overwrite)
     print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")

@@ -17,7 +17,7 @@ from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.config_files import differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
-from bert_jax.start import placed
+from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
@@ -29,6 +29,7 @@ from bert_jax.training.sharding import path_name
 UNROLL = 6
 
 
+@storage.errors_in_one_line()
 def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, profile: bool = False) -> loop.Result:
     """Trains a task's head and the encoder of the model `init` in `workdir`, or goes on where it was.
 
@@ -176,6 +177,7 @@ def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
     return jax.tree_util.tree_map_with_path(take, fresh)
 
 
+@storage.errors_in_one_line()
 def sweep(
     config: FinetuneConfig, init: str | Path, workdir: str | Path, seeds: int, learning_rates: tuple[float, ...]
 ) -> dict:

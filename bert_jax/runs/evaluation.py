@@ -13,22 +13,37 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config_files import from_dict
+from bert_jax.config_files import config_of
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
-from bert_jax.finetune import make_batches, outputs_of
 from bert_jax.model import make_model
 from bert_jax.page import write_page
+from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.program import make_forward
 
 
-def config_of(found: pretrained.Pretrained) -> FinetuneConfig | PretrainConfig | None:
-    """The run's that made a model; None of a model from elsewhere."""
-    values = found.about.get("config")
-    if values is None:
-        return None
-    return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values)
+@storage.errors_in_one_line()
+def evaluate(
+    model: str | Path | pretrained.Pretrained,
+    config: FinetuneConfig | PretrainConfig | None = None,
+    output: str | Path | None = None,
+) -> dict[str, float]:
+    """How good a model is, by name: a task's scores on its files, or the loss of a pretrained model on a corpus.
+
+    Args:
+      model: a MODEL's name, or what `pretrained.read` made of it.
+      config: the task and its files, or the corpus (None: those that the model was trained with).
+      output: a folder for `scores.json` and, of a task, the predictions.
+
+    Raises `InputError` where the model doesn't say what it was trained on, or can't do what the config asks for.
+    """
+    saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
+    config = config or config_of(saved.about)
+    if config is None:
+        raise InputError("the model doesn't say what it was trained on; give a config")
+    folder = None if output is None else storage.path(output)
+    return (evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining)(saved, config, folder)
 
 
 def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None) -> dict[str, float]:

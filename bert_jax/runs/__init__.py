@@ -1,0 +1,1 @@
+"""What a person asks for: pretraining, fine-tuning, evaluation."""
