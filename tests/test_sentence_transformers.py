@@ -350,9 +350,9 @@ def test_pretraining_that_goes_on_keeps_it(config, examples, tmp_path):
     about = {"source": "", "embedding": to_dict(settings)}
     start = pretrained.Pretrained(model, head, examples.tokenizer, jax.tree.map(np.asarray, params), about)
     pretrained.export(start, tmp_path / "start", "hf")
-    phase = dataclasses.replace(config.phases[0], steps=2)
-    short = dataclasses.replace(config, phases=(phase,), run=dataclasses.replace(config.run, evaluate_every=0))
-    bert_jax.pretrain(short, tmp_path / "run", examples.folder, init=tmp_path / "start")
-    longer = dataclasses.replace(short, phases=(dataclasses.replace(phase, steps=3),))
-    bert_jax.pretrain(longer, tmp_path / "run", examples.folder)
-    assert bert_jax.load(tmp_path / "run").embedding == settings
+    phases, run = (dataclasses.replace(config.phases[0], steps=6),), dataclasses.replace(config.run, checkpoint_every=3)
+    short, workdir = dataclasses.replace(config, phases=phases, run=run), tmp_path / "run"
+    bert_jax.pretrain(short, workdir, examples.folder, init=tmp_path / "start")
+    shutil.rmtree(workdir / "checkpoints/6")  # As if it had been stopped.
+    bert_jax.pretrain(short, workdir, examples.folder)
+    assert bert_jax.load(workdir).embedding == settings
