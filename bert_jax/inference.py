@@ -255,8 +255,11 @@ class Bert:
         return filled[0] if isinstance(texts, str) else filled
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
-        """The class, or the value of a regression, of a text or of each of a list; of pairs, where it was trained on
-        them. What is longer than the model reads is cut with a warning."""
+        """The class, the labels that are right, or the value of a regression, of a text or of each of a list; of pairs,
+        where it was trained on them. What is longer than the model reads is cut with a warning.
+
+        Raises `InputError` where two classes have one name.
+        """
         self._must_be("sequence_classification")
         ids, types = self._ids(texts, pairs, None)
         features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
@@ -286,7 +289,7 @@ class Bert:
         found: list = [None] * len(features)
         for chosen in _batches([len(feature.input_ids) for feature in features]):
             ids, types = zip(*((features[n].input_ids, features[n].token_type_ids) for n in chosen), strict=True)
-            logits = np.asarray(self._apply(*self._padded(self._rows(ids, types, max(map(len, ids))))))
+            logits = np.asarray(self._apply(*self._padded(self._checked(*self._rows(ids, types, max(map(len, ids)))))))
             for row, n in enumerate(chosen):
                 found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
         return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,13 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import model_card, storage
-from bert_jax.config import EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
+from bert_jax import contents, model_card, storage
+from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
-from bert_jax.convert import names, sentence_transformers
+from bert_jax.convert import names, sentence_transformers, weight_files
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers
+from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.model import init_params, make_model
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
@@ -32,6 +34,7 @@ class Pretrained:
     model: ModelConfig
     head: HeadConfig
     tokenizer: tokenizers.Tokenizer
+    """Of a folder without one that is read, a `NoTokenizer`."""
     params: dict
     about: dict
     """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`; and
@@ -45,31 +48,37 @@ class Pretrained:
         return from_dict(EmbeddingConfig, self.about.get("embedding", {}))
 
 
-def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
+def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
     """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
 
-    Others are Hugging Face's and google-research's. Raises `InputError` where there is none,
-    or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
+    Others are Hugging Face's and google-research's. Its head is the one that is there, or of the `kind` that is asked
+    for: an encoder can be had out of any. Raises `InputError` where there is none, or what is there isn't whole;
+    missing arrays get fresh values where `allow_missing`.
     """
     folder = folder_of(name)
     if form := format_of(folder):
-        return _of_others(folder, form, allow_missing)
-    return _of_checkpoint(*find_checkpoint(name))
+        return _of_others(folder, form, allow_missing, kind)
+    found = _of_checkpoint(*find_checkpoint(name))
+    return with_head(found, kind, allow_missing) if kind else found
 
 
 def folder_of(name: str | Path) -> Path:
     """Where the files of a MODEL lie: in old folders of sentence-transformers not in the folder that is named."""
-    return sentence_transformers.encoder_folder(storage.path(name))
+    folder = storage.path(name)
+    return folder if storage.is_remote(folder) else sentence_transformers.encoder_folder(folder)
 
 
 def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
     """Whose folder it is; None for one of ours, and for any other."""
-    if (folder / "config.json").exists():
+    if weight_files.has_weights(folder):
         return "hf"
     # google-research's, or one checkpoint of a training run there.
-    if (folder / "bert_config.json").exists() or folder.with_name(f"{folder.name}.index").exists():
+    if any(folder.glob("*.index")) or (folder.parent / f"{folder.name}.index").exists():
         return "tf1"
-    return None
+    # What they lack will be said.
+    if any(weight_files.present(folder / name) for name in ("config.json", "adapter_config.json")):
+        return "hf"
+    return "tf1" if (folder / "bert_config.json").exists() else None
 
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
@@ -113,6 +122,8 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
 
     Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
     """
+    if kind != pretrained.head.kind and kind in ("sequence_classification", "token_classification"):
+        raise InputError(f"a model of the kind {pretrained.head.kind} has no labels; bert-jax finetune makes a {kind}")
     if not allow_missing:
         check_has(pretrained.model, pretrained.head, kind)
     head = pretrained.head if kind == pretrained.head.kind else HeadConfig(kind)
@@ -124,6 +135,14 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
     before = pretrained.report
     report = dataclasses.replace(before, missing=before.missing + missing, unused=before.unused + unused)
     return dataclasses.replace(pretrained, head=head, params=params, report=report)
+
+
+def with_labels(pretrained: Pretrained, labels: Sequence[str]) -> Pretrained:
+    """The same with its labels named, in the order of the logits. Raises `InputError` where it has others, or none."""
+    head = pretrained.head
+    if len(labels) != len(head.labels):
+        raise InputError(f"a model of the kind {head.kind} with {len(head.labels)} labels; {len(labels)} are named")
+    return dataclasses.replace(pretrained, head=dataclasses.replace(head, labels=tuple(labels)))
 
 
 def check_has(model: ModelConfig, head: HeadConfig, kind: str) -> None:
@@ -146,25 +165,32 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
             return checkpoints, int(path.name)
-    raise InputError(
-        f"{model}: holds no checkpoint; give a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
-    )
+    there = "" if storage.is_remote(path) else f" ({weight_files.what_is_there(path)})"
+    kinds = "a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
+    raise InputError(f"{model}: holds no checkpoint{there}; give {kinds}")
 
 
 def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:
     """Config and head of a checkpoint's model, and where it comes from."""
     about = checkpoints.about(step)
     if "config" not in about:
-        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), about["about"]
+        return from_dict(ModelConfig, about["model"]), _head(about["head"], about["about"]), about["about"]
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
     if "embedding" in about:
         origin["embedding"] = about["embedding"]
     if "head" in about:  # Fine-tuned.
-        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), origin
+        return from_dict(ModelConfig, about["model"]), _head(about["head"], origin), origin
     config = from_dict(PretrainConfig, about["config"])
     return config.model, steps.pretraining_head(config), origin
+
+
+def _head(values: dict, origin: dict) -> HeadConfig:
+    """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
+    head = from_dict(HeadConfig, values)
+    ours = "task" in origin.get("config", {})
+    return dataclasses.replace(head, **VALUE) if ours and head.unsaid else head
 
 
 def rows_at(rows: list[dict], step: int) -> dict:
@@ -181,16 +207,31 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
     return Pretrained(model, head, tokenizer, checkpoints.restore(step, {"params": like})["params"], about)
 
 
-def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
+def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    files = folder if folder.is_dir() else folder.parent  # Of a checkpoint of TensorFlow, its prefix is named.
-    tokenizer = tokenizer_folders.of_folder(files)
+    # Of a checkpoint of TensorFlow, the beginning of its files' names is given.
+    files = folder if folder.is_dir() else folder.parent
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
-    model, head, params, report = module.read(folder, allow_missing)
-    if tokenizer.vocab_size > model.vocab_size:
-        sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
-        raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
+    model, head, params, report = module.read(folder, allow_missing, kind)
+    tokenizer = _tokenizer(files, model)
+    if isinstance(tokenizer, NoTokenizer):
+        report = dataclasses.replace(report, notes=[*report.notes, f"ids only, no texts: {tokenizer.reason}"])
     embedding = sentence_transformers.read(files, model.max_position_embeddings)
     about = {"source": str(folder), "embedding": to_dict(embedding)}
     return Pretrained(model, head, tokenizer, params, about, report)
+
+
+def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
+    """One that can't be read bars nobody who makes ids elsewhere; a file that is broken is an error all the same."""
+    contents.check_links(folder)
+    try:
+        tokenizer = tokenizer_folders.of_folder(folder)
+    except contents.NotTheFile:
+        raise
+    except InputError as error:
+        return NoTokenizer(str(error))
+    if tokenizer.vocab_size > model.vocab_size:
+        sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
+        raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
+    return tokenizer

@@ -253,8 +253,10 @@ def test_what_is_not_done_is_named_and_the_encoder_loads(what, plain, tmp_path):
 
 
 DAMAGED = {
-    "modules.json: must hold a JSON array": lambda f: (f / "modules.json").write_text("{}"),
-    "modules.json: not JSON": lambda f: (f / "modules.json").write_text("version https://git-lfs.github.com/spec/v1"),
+    "modules.json: damaged (no JSON list)": lambda f: (f / "modules.json").write_text("{}"),
+    "modules.json: a Git LFS pointer": lambda f: (f / "modules.json").write_text(
+        "version https://git-lfs.github.com/spec/v1"
+    ),
     "without type or path": lambda f: (f / "modules.json").write_text('[{"path": ""}]'),
     "leads out of the folder": lambda f: modules(f, ["", "../1_Pooling"]),
     "begins with StaticEmbedding": lambda f: modules(f, [""], ["models.StaticEmbedding"]),

@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "checks.py": set(),
     "config.py": {"bert_jax.checks"},
     "config_files.py": {"bert_jax.checks", "bert_jax.config"},
+    "contents.py": {"bert_jax.config"},
     "storage.py": {"bert_jax.config", "etils", "fsspec"},
     "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
     "data/tfds_task.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
     "data/": {
-        *("bert_jax.config", "bert_jax.config_files", "bert_jax.data", "bert_jax.storage"),
+        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.data", "bert_jax.storage"),
         *("sentencepiece", "tokenizers", "tqdm"),
     },
     "training/checkpoints.py": {
@@ -36,10 +37,19 @@ MAY_IMPORT = {
     "planning/hlo.py": set(),
     "planning/": {"bert_jax.config", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
     "tasks/": {"bert_jax.config", "bert_jax.data", "bert_jax.packing", "bert_jax.tasks"},
-    "convert/tensors.py": {"bert_jax.config", "ml_dtypes", "safetensors", "torch"},
+    "convert/tensors.py": {
+        *("bert_jax.config", "bert_jax.contents", "bert_jax.convert"),
+        *("flax", "ml_dtypes", "safetensors", "torch"),
+    },
     "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
-    "convert/tf1.py": {"bert_jax.config", "bert_jax.config_files", "bert_jax.convert", "tensorflow"},
-    "convert/": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "flax", "jax", "safetensors"},
+    "convert/tf1.py": {
+        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.convert"),
+        "tensorflow",
+    },
+    "convert/": {
+        *("bert_jax.config", "bert_jax.contents", "bert_jax.convert", "bert_jax.model"),
+        *("flax", "jax", "safetensors"),
+    },
     "packing.py": set(),
     "compiling.py": {"bert_jax.config", "jax"},
     "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from bert_jax.config import EmbeddingConfig, InputError
+from bert_jax.contents import json_object
+from bert_jax.convert import weight_files
 
 MODULES, ENCODER, ABOUT = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
 TOKENIZER = "tokenizer_config.json"
@@ -53,8 +55,8 @@ def encoder_folder(folder: Path) -> Path:
     if not modules:
         return folder
     kind, path = modules[0]
-    if kind not in ENCODERS and "." not in kind or not (path / "config.json").exists():
-        remedy = "only a Transformer with its config.json is read; name the folder of the encoder that you want"
+    if (kind not in ENCODERS and "." not in kind) or not path.is_dir():
+        remedy = "only a Transformer whose folder is there is read; name the folder of the encoder that you want"
         raise InputError(f"{folder / MODULES}: begins with {kind} in {path}; {remedy}")
     return path
 
@@ -183,15 +185,7 @@ def _not_done(config: dict, done: dict[str, tuple | None]) -> list[str]:
 
 def _json(file: Path, kind: type = dict):
     """What is in a file; None where there is none."""
-    if not file.exists():
-        return None
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}); copy it again") from None
-    if not isinstance(value, kind):
-        raise InputError(f"{file}: must hold a JSON {'object' if kind is dict else 'array'}; copy it again")
-    return value
+    return json_object(file, kind) if weight_files.present(file) else None
 
 
 # ---- Writing --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data.sentencepiece_model import BYTE, CONTROL, USER_DEFINED, pieces, settings
 from bert_jax.data.tokenizers import CLS, SEP, SPECIAL, UNK, SentencePiece, Tokenizer, WordPiece
@@ -25,6 +26,7 @@ def of_folder(folder: Path) -> Tokenizer:
     `InputError` where it isn't BERT's WordPiece or a SentencePiece model of ours.
     """
     if (folder / SENTENCEPIECE_FILE).exists():
+        contents.check(folder / SENTENCEPIECE_FILE)
         return SentencePiece((folder / SENTENCEPIECE_FILE).read_bytes())
     config, whole = _json(folder / "tokenizer_config.json"), _json(folder / "tokenizer.json")
     kind = config.get("tokenizer_class") or CLASSES[0]
@@ -114,6 +116,7 @@ def _in_order(ids: dict[str, int], first: int, file: Path) -> list[str]:
 
 
 def _lines(file: Path) -> list[str]:
+    contents.check(file)
     try:
         vocab = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError:
@@ -122,13 +125,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _json(file: Path) -> dict:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); copy it again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: damaged (no JSON object); copy it again")
-    return values
+    return contents.json_object(file) if file.exists() else {}
 
 
 # ---- Writing --------------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
+from bert_jax import contents
 from bert_jax.config import InputError, TokenizerConfig
+from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import with_rounded_scores, without_dummy_prefix
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -216,6 +218,8 @@ def from_dict(values: dict) -> Tokenizer:
     """The inverse of a tokenizer's `to_dict`."""
     if values["kind"] == "wordpiece":
         return WordPiece(**{name: value for name, value in values.items() if name != "kind"})
+    if values["kind"] == NoTokenizer.kind:
+        return NoTokenizer(values["reason"])
     return SentencePiece(base64.b64decode(values["model"]))
 
 
@@ -236,6 +240,7 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
         return tokenizer_folders.of_folder(file)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
+    contents.check(file)
     try:
         if config.kind == "sentencepiece":
             return SentencePiece(file.read_bytes())

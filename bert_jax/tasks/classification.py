@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.config import HeadConfig, InputError, TaskConfig
+from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import CLS, SEP, Tokenizer
 from bert_jax.tasks import glue, metrics
 from bert_jax.tasks.base import Feature, Ids
@@ -70,13 +70,14 @@ class Classification:
 
     @cached_property
     def head(self) -> HeadConfig:
-        return HeadConfig(kind="sequence_classification", labels=self._labels())
+        return HeadConfig("sequence_classification", self._labels(), **(VALUE if self._regression else {}))
 
     def _labels(self) -> tuple[str, ...]:
         given, name = self._model_labels, self._config.name
         if self._regression:
             if len(given) > 1:
-                raise InputError(f"{name}: is a regression, but the model has classes: {_listed(given)}")
+                remedy = f"the model has {len(given)} outputs: {_listed(given)}; give a model with one"
+                raise InputError(f"{name}: is a regression, of one value, but {remedy}")
             return given or (self._glue.label if self._glue else self._config.label_column,)
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
             labels = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
