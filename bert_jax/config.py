@@ -235,6 +235,18 @@ class EmbeddingConfig:
     """Before tokenizing."""
     unknown: str = ""
     """What the folder asks for and isn't done here."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """What can be put before a text, by name."""
+    default_prompt: str | None = None
+    """The name of the prompt that is put before a text where none is chosen."""
+    include_prompt: bool = True
+    """The mean is over the prompt's tokens too."""
+    dimensions: int | None = None
+    """The first numbers of a vector alone are kept, as many (None: all)."""
+    similarity: str | None = None
+    """How sentence-transformers compares the vectors: not done here, but written again by an export."""
+    sentence_transformers: bool = False
+    """The files of sentence-transformers say so, and an export writes them again."""
 
 
 @dataclass(frozen=True)

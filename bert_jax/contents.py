@@ -72,13 +72,14 @@ def _refuse(file: Path, beginning: bytes, kinds: tuple[tuple[bytes, str], ...]) 
             raise NotTheFile(f"{file}: {what}")
 
 
-def json_object(file: Path) -> dict:
-    """The object in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError where there is no file."""
+def json_object(file: Path, kind: type = dict):
+    """The object, or the list, in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError where there
+    is no file."""
     check(file)
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise NotTheFile(f"{file}: damaged ({error}); copy it again") from None
-    if not isinstance(values, dict):
-        raise NotTheFile(f"{file}: damaged (no JSON object); copy it again")
+    if not isinstance(values, kind):
+        raise NotTheFile(f"{file}: damaged (no JSON {'object' if kind is dict else 'list'}); copy it again")
     return values

@@ -10,10 +10,10 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import contents, embedding, model_card, storage
-from bert_jax.config import VALUE, HeadConfig, InputError, ModelConfig, PretrainConfig
+from bert_jax import contents, model_card, storage
+from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
-from bert_jax.convert import names, weight_files
+from bert_jax.convert import names, sentence_transformers, weight_files
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.data.no_tokenizer import NoTokenizer
@@ -37,10 +37,15 @@ class Pretrained:
     """Of a folder without one that is read, a `NoTokenizer`."""
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source` and
-    `embedding`, how its vectors of texts are made."""
+    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`; and
+    `embedding`, how the vectors of texts are made of others and of a run that went on with their pretraining."""
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
+
+    @property
+    def embedding(self) -> EmbeddingConfig:
+        """How its vectors of texts are made."""
+        return from_dict(EmbeddingConfig, self.about.get("embedding", {}))
 
 
 def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
@@ -50,11 +55,17 @@ def read(name: str | Path, allow_missing: bool = False, kind: str | None = None)
     for: an encoder can be had out of any. Raises `InputError` where there is none, or what is there isn't whole;
     missing arrays get fresh values where `allow_missing`.
     """
-    folder = storage.path(name)
+    folder = folder_of(name)
     if form := format_of(folder):
         return _of_others(folder, form, allow_missing, kind)
     found = _of_checkpoint(*find_checkpoint(name))
     return with_head(found, kind, allow_missing) if kind else found
+
+
+def folder_of(name: str | Path) -> Path:
+    """Where the files of a MODEL lie: in old folders of sentence-transformers not in the folder that is named."""
+    folder = storage.path(name)
+    return folder if storage.is_remote(folder) else sentence_transformers.encoder_folder(folder)
 
 
 def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
@@ -72,7 +83,7 @@ def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     """That of a MODEL, without its weights."""
-    folder = storage.path(name)
+    folder = folder_of(name)
     if format_of(folder):
         return tokenizer_folders.of_folder(folder)
     checkpoints, step = find_checkpoint(name)
@@ -99,8 +110,11 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
         saved = model if isinstance(model, Pretrained) else read(model)
         module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
         module.write(aside, saved.model, saved.head, saved.params)
-        tokenizer_folders.to_folder(saved.tokenizer, aside, saved.model.max_position_embeddings)
-        model_card.write(aside, form, saved.model, saved.head, saved.about)
+        embedding, longest = saved.embedding, saved.model.max_position_embeddings
+        tokenizer_folders.to_folder(saved.tokenizer, aside, embedding.max_length or longest)
+        if embedding.sentence_transformers:
+            sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
+        model_card.write(aside, form, saved.model, saved.head, saved.about, embedding)
 
 
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
@@ -164,6 +178,8 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
+    if "embedding" in about:
+        origin["embedding"] = about["embedding"]
     if "head" in about:  # Fine-tuned.
         return from_dict(ModelConfig, about["model"]), _head(about["head"], origin), origin
     config = from_dict(PretrainConfig, about["config"])
@@ -194,12 +210,15 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
+    # Of a checkpoint of TensorFlow, the beginning of its files' names is given.
+    files = folder if folder.is_dir() else folder.parent
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     model, head, params, report = module.read(folder, allow_missing, kind)
-    tokenizer = _tokenizer(folder if folder.is_dir() else folder.parent, model)
+    tokenizer = _tokenizer(files, model)
     if isinstance(tokenizer, NoTokenizer):
         report = dataclasses.replace(report, notes=[*report.notes, f"ids only, no texts: {tokenizer.reason}"])
-    about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
+    embedding = sentence_transformers.read(files, model.max_position_embeddings)
+    about = {"source": str(folder), "embedding": to_dict(embedding)}
     return Pretrained(model, head, tokenizer, params, about, report)
 
 

@@ -160,6 +160,13 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     """Writes config.json and model.safetensors, for `AutoModel...from_pretrained`."""
     from safetensors.numpy import save_file
 
+    write_config(folder, model, head)
+    arrays = {name: np.ascontiguousarray(array) for name, array in names.theirs(params, model, head, "hf")}
+    save_file(arrays, folder / SAFETENSORS, metadata={"format": "pt"})
+
+
+def write_config(folder: Path, model: ModelConfig, head: HeadConfig) -> None:
+    """Writes config.json: with it, what reads a folder knows the model and its labels, whatever holds its weights."""
     activation = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[model.hidden_act]
     config = {
         "architectures": [next(name for name, kind in ARCHITECTURES.items() if kind == head.kind)],
@@ -173,5 +180,3 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         **outputs.write(head),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    arrays = {name: np.ascontiguousarray(array) for name, array in names.theirs(params, model, head, "hf")}
-    save_file(arrays, folder / SAFETENSORS, metadata={"format": "pt"})

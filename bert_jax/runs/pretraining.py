@@ -66,7 +66,8 @@ def pretrain(
     config = _with_vocabulary(config, data)
     storage.make_folder(workdir)
     _check_shared(workdir)
-    training = _training(config, data, mesh, str(init) if init else None)
+    origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
+    training = _training(config, data, mesh, origin)
     result = loop.train(training, workdir, mesh, start and start.params, profile)
     if jax.process_index() == 0:
         plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
@@ -157,7 +158,7 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | None) -> loop.Training:
+def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) -> loop.Training:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
@@ -192,7 +193,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | No
         batches=functools.partial(pipeline.batches, data, config, rows=rows),
         evaluation=evaluation,
         score=lambda held_out: -held_out["held_out_mlm_loss"] if held_out else None,
-        about={"config": to_dict(config), "examples": data.fingerprint, "init": init},
+        about={"config": to_dict(config), "examples": data.fingerprint, **origin},
         tokenizer=data.tokenizer.to_dict(),
     )
 

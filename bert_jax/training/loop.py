@@ -95,7 +95,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     if checkpoints.latest is not None:
         saved = checkpoints.about(checkpoints.latest)
         check_same_run(saved, about, workdir)
-        about = {**about, "init": saved["init"]}
+        about = about | {name: saved[name] for name in ("init", "embedding") if name in saved}
         state = checkpoints.restore(checkpoints.latest, program.state)
     else:
         state = program.init(seed)
