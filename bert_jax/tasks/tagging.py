@@ -17,6 +17,7 @@ from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import CLS, SEP, UNK, Tokenizer
 from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import NO_LABEL, Feature, Ids
+from bert_jax.tasks.classes import counted
 from bert_jax.tasks.spans import accuracy, marked, scores, spans
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
@@ -101,6 +102,9 @@ class Tagging:
                     f"{', '.join(self.files.get(split, ()))}; give one or the other"
                 )
             self._examples[split] = self._read(paths, training=split == "train")
+            bare = next((one for one in self._examples[split] if one.tags is None), None)
+            if bare and not split.startswith("test"):
+                raise InputError(f"{bare.where}: has no tags to learn from or to score; give it some, or leave it out")
         return self._examples[split]
 
     def _paths(self, split: str) -> list[Path]:
@@ -154,6 +158,13 @@ class Tagging:
             found[feature.example].tags[own] = [labels[i] for i in best]
             found[feature.example].probabilities[own] = probabilities.max(-1).tolist()
         return found
+
+    def summary(self, examples: list[Example]) -> str:
+        """Of the tags, each of a word."""
+        return counted(tag for e in examples for tag in (e.tags or [None] * len(e.words)))
+
+    def inputs(self, example: Example) -> tuple:
+        return *example.words, example.predicate
 
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
         """precision, recall and f1 of spans, all together and of each type (f1/TYPE), and the accuracy of tags, all in
