@@ -34,11 +34,11 @@ class Sentence:
 
 
 def read_sentences(file: Path, comment: str | None = None) -> list[Sentence]:
-    """The sentences of a file, plain or compressed, without lines that begin with `comment`; -DOCSTART- is one by itself.
+    """The sentences of a file, plain or compressed, lines that begin with `comment` left out.
 
-    Columns are parted by tabs where the first line of a token has one, else by spaces. In a file with tabs, a line
-    without any that begins with "# " is a comment (as in CoNLL-U). Raises `InputError` naming the file (and line) where
-    it can't be read or holds no sentence.
+    -DOCSTART- is a sentence by itself. Columns are parted by tabs where the first line of a token has one, else by
+    spaces. In a file with tabs, a line without any that begins with "# " is a comment (as in CoNLL-U). Raises
+    `InputError` naming the file (and line) where it can't be read or holds no sentence.
     """
     lines = [line.rstrip("\r") for line in read_text(file).split("\n")]
     if re.match(r'\[?\s*\{\s*"', lines[0]):

@@ -17,7 +17,7 @@ from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import CLS, SEP, UNK, Tokenizer
 from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import NO_LABEL, Feature, Ids
-from bert_jax.tasks.classes import counted
+from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, scores, spans
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
@@ -207,7 +207,7 @@ class NamedEntities(Tagging):
                 f"{sentences[0].where()}: no {columns.START_OF_DOCUMENT} line, so where documents begin isn't known; "
                 "add them, or leave out --task.document-context"
             )
-        examples, document = [], []
+        examples, document, types = [], [], {}
         for number, sentence in enumerate(sentences):
             if sentence.starts_document or not self.config.document_context:
                 document = []
@@ -217,8 +217,11 @@ class NamedEntities(Tagging):
             tags = sentence.column(-1) if len(sentence.rows[0]) > 1 else None
             if tags and not training:
                 self._check_types(sentence, tags)
+            for i, tag in enumerate(tags if training else ()):
+                types.setdefault(tag.partition("-")[2], sentence.where(i))
             examples.append(Example(words, tags, sentence.where(), number, document, len(document)))
             document += words
+        check_alike(types.items(), "write them alike")
         return examples
 
     def _check_types(self, sentence: columns.Sentence, tags: list[str]) -> None:
