@@ -52,8 +52,8 @@ ENCODINGS = {
     "GB18030": ("的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过很", 0.15),
     "BIG5": ("的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過很", 0.15),
 }
-# Latin letters with marks stand in words with others; here, at least so many of them.
-LATIN, IN_LATIN_WORDS = ("CP1252", "CP1250"), 0.3
+# Latin letters with marks stand in words with others, at least so many of them; of other letters it takes a few.
+LATIN, IN_LATIN_WORDS, FEW = ("CP1252", "CP1250"), 0.3, 5
 SAMPLE = 1 << 18  # bytes, to tell an encoding by
 
 
@@ -192,7 +192,8 @@ def _encodings(lines: bytes) -> list[str]:
         others = re.findall(r"([A-Za-z]?)([^\x00-\x7f])(?=([A-Za-z]?))", text)
         in_words = sum(bool(before or after) for before, _, after in others) / len(others)
         common = sum(character in frequent for _, character, _ in others) / len(others)
-        if common >= least and (in_words >= IN_LATIN_WORDS) == (name in LATIN):
+        latin = in_words >= IN_LATIN_WORDS
+        if common >= least and latin == (name in LATIN) and (latin or len(others) >= FEW):
             likely.setdefault(text, name)
     return list(likely.values())
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
-from bert_jax.config_files import differences, to_dict
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.runs.start import placed
@@ -225,7 +225,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = json.loads(file.read_text())
-        scores = saved.pop("scores")
+        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved))
         for name, there, here in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
                 what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"

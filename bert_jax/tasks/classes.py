@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from bert_jax.config import InputError
 
-# What pandas takes for a missing value, and so what missing values become in files.
+# What pandas takes for a missing value, and so what missing values become in files; and what JavaScript writes.
 MISSING = {
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
-    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+    *("NULL", "NaN", "None", "n/a", "nan", "null", "undefined"),
 }
 # More classes than this share of the rows aren't any, nor more numbers than so many with fractions among them.
 MOST_CLASSES, FEW_ROWS, MOST_FRACTIONS = 0.5, 20, 10

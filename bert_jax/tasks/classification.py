@@ -95,14 +95,21 @@ class Classification:
         return labels
 
     def _labels_of_training_file(self) -> tuple[str, ...]:
-        rows, columns = self._own("train")
+        rows, columns = self._training
         labels = [(_label(row, columns.label), row.place) for row in rows]
         if self._config.text_column.isdecimal():
             classes.check_header([_text(rows[0], name) for name in columns.texts], labels, rows[0].place)
         return classes.classes_of(labels)
 
+    @cached_property
+    def _training(self) -> tuple[list[Row], glue.Columns]:
+        return self._own("train")
+
     def read(self, split: str) -> list[Example]:
-        rows, columns = glue.read_glue(self._config, split) if self._glue else self._own(split)
+        if self._glue:
+            rows, columns = glue.read_glue(self._config, split)
+        else:
+            rows, columns = self._training if split == "train" else self._own(split)
         test = split.startswith("test")
         examples = [self._example(row, columns, str(i), test) for i, row in enumerate(rows)]
         if not examples:
@@ -123,7 +130,7 @@ class Classification:
         c = self._config
         file = {"train": c.train, "dev": c.dev, "test": c.test}[split]
         if not file:
-            raise InputError(f"task.{split}: names no file; give a CSV, TSV or JSONL file with --task.{split}")
+            raise InputError(f"task.{split}: names no file; give a table, as CSV or JSON lines, with --task.{split}")
         numbers = [int(name) for name in (c.text_column, c.pair_column or "", c.label_column) if name.isdecimal()]
         rows = read_table(file, header=not c.text_column.isdecimal(), width=max(numbers, default=1))
         for setting in ("text_column", "pair_column", "id_column", *(() if split == "test" else ("label_column",))):

@@ -68,10 +68,12 @@ def _is_json(file: Path, text: str) -> bool:
     if plain_name(file).suffix in JSON_NAMES:
         return True
     start = text.lstrip()
+    if re.match(r'\[\s*\{\s*"', start):
+        return True
     try:
         return isinstance(json.loads(start.partition("\n")[0]), dict)
     except (ValueError, RecursionError):
-        return re.match(r'\[\s*\{\s*"', start) is not None
+        return False
 
 
 def _records(file: Path, text: str, header: bool, ragged: bool, width: int) -> Iterator[Record]:
