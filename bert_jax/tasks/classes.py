@@ -45,12 +45,12 @@ def classes_of(labels: Sequence[Place]) -> tuple[str, ...]:
     first: dict[str, str] = {}
     for label, place in labels:
         first.setdefault(label, place)
+    check_alike(first.items(), REMEDY)
     for label, place in first.items():
         if label in MISSING:
             raise InputError(f"{place}: the label {label!r} looks like a missing value; {REMEDY}")
         if not label.translate(dict.fromkeys(map(ord, JOINERS))).isprintable():
             raise InputError(f"{place}: the label {ascii(label)} has an invisible character; {REMEDY}")
-    check_alike(first.items(), REMEDY)
     _check_number(first, len(labels))
     return tuple(sorted(first))
 
