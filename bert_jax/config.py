@@ -335,11 +335,15 @@ class TaskConfig:
     dev: str | None = None
     test: str | None = None
     text_column: str = "text"
-    """Of a CSV, TSV or JSONL file of one's own: a name or, of files without a header, a number from 1."""
+    """Of a table of one's own, as CSV or JSON lines: a name or, of files without a header, a number from 1."""
     pair_column: str | None = None
     """The second text, of pairs."""
     label_column: str = "label"
+    labels: tuple[str, ...] = ()
+    """classification: the classes, each as the file writes it. Without them they are those of the training file, and
+    what looks like a mistake there is refused."""
     id_column: str | None = None
+    """Tells rows apart in what is handed in (None: their number)."""
     train_examples: int | None = None
     """Train on so many examples, drawn at random (None: all)."""
     document_context: bool = False

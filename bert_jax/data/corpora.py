@@ -24,6 +24,7 @@ from itertools import chain
 from pathlib import Path
 
 from bert_jax.config import CorpusConfig, InputError
+from bert_jax.data.text_files import not_utf8
 
 Document = list[str]
 
@@ -240,21 +241,6 @@ def _lines_of_compressed(file: Path) -> Iterator[str]:
         raise InputError(f"{file}, after line {number}: damaged {file.suffix} file ({error})") from None
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
-
-
-def not_utf8(file: Path) -> InputError:
-    """Says where a file's first byte is that isn't UTF-8."""
-    number = 0
-    with OPENERS.get(file.suffix, open)(file, "rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte {error.start}: {error.object[error.start]:#04x}"
-                break
-        else:
-            byte = "in the middle of a character"
-    return InputError(f"{file}, line {number}: not UTF-8 ({byte}); convert it, for example with iconv -t UTF-8")
 
 
 def _documents_of(lines: Iterable[str]) -> Iterator[Document]:

@@ -69,11 +69,12 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     scores: dict[str, float] = {}
     for split in splits:
         examples = task.read(split)
+        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
         features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
         pad = found.tokenizer.special_ids[PAD]
         batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
         predictions = task.predict(examples, features, outputs(batches))
-        found_here = task.metrics(examples, predictions) if split in task.dev_splits else {}
+        found_here = task.metrics(examples, predictions)
         scores |= {f"{split}_{name}": value for name, value in found_here.items()}
         if output is not None:
             folder = output / split

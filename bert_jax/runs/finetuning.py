@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
-from bert_jax.config_files import differences, to_dict
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.runs.start import placed
@@ -43,10 +43,12 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     task = tasks.make(config.task)
     model = _model(config, found.model)
     examples = drawn(task.read("train"), config)
+    dev = {split: task.read(split) for split in task.dev_splits}
+    _describe(task, examples, dev)
     features = task.features(examples, found.tokenizer, config.sequence_length, training=True)
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
-    training = _training(config, task, model, found.tokenizer, features, mesh, str(init))
+    training = _training(config, task, model, found.tokenizer, features, dev, mesh, str(init))
     print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, found, task.head), profile)
@@ -55,6 +57,16 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
         plot_finetuning(workdir / "metrics.jsonl", workdir / "loss.png", scores)
         _report(result, workdir, examples_per_second(result, len(features), config.batch_size))
     return result
+
+
+def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
+    """Says what labels are learned from and scored, and how much is scored that was learned from."""
+    print(f"train: {len(train):,} examples: {task.summary(train)}")
+    learned = set(map(task.inputs, train))
+    for split, examples in dev.items():
+        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
+        if both := sum(task.inputs(example) in learned for example in examples):
+            print(f"{split}: {both:,} of its examples are in the training set too, and flatter its scores")
 
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
@@ -83,6 +95,7 @@ def _training(
     model: ModelConfig,
     tokenizer: Tokenizer,
     features: list[Feature],
+    dev: dict[str, list],
     mesh: Mesh,
     init: str,
 ) -> loop.Training:
@@ -92,18 +105,17 @@ def _training(
     total = math.ceil(len(batches) * config.epochs)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=round(total * config.warmup))
     module = make_model(model, head)
-    dev = {}  # Of each split the examples, their features and batches: the same after each epoch.
-    for split in task.dev_splits:
-        examples = task.read(split)
+    scored = {}  # Of each split the examples, their features and batches: the same after each epoch.
+    for split, examples in dev.items():
         parts = task.features(examples, tokenizer, config.sequence_length, training=False)
-        dev[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad, mesh)
+        scored[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad, mesh)
 
     def evaluation(program: Program) -> loop.Evaluate:
         outputs = outputs_of(program.forward, mesh)
 
         def evaluate(params, step: int) -> dict[str, float]:
             found = {}
-            for split, (examples, parts, batched) in dev.items():
+            for split, (examples, parts, batched) in scored.items():
                 scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched)))
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
             return found
@@ -214,7 +226,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = json.loads(file.read_text())
-        scores = saved.pop("scores")
+        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved))
         for name, there, here in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
                 what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"

@@ -19,6 +19,7 @@ from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature
+from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
 
 # Null odds where nothing can be an answer: the original's null score before it has seen a window.
@@ -185,6 +186,13 @@ class Squad:
         tokens = window.first - window.offset
         characters = [window.document.starts[first + tokens], window.document.ends[last + tokens]]
         return logits[first, 0], logits[last, 1], np.stack(characters, axis=-1)
+
+    def summary(self, examples: list[Example]) -> str:
+        kinds = {None: None, (): "no answer"}
+        return counted(kinds.get(one.answers, "with an answer") for one in examples)
+
+    def inputs(self, example: Example) -> tuple[str, str]:
+        return example.question, example.context
 
     def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
         """Those of the version's evaluation script, under its names; none where no gold answers are known."""

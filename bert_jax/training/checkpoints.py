@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax import storage
 from bert_jax.config import InputError, RunConfig, first_line
-from bert_jax.config_files import differences
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
@@ -144,7 +144,8 @@ def _arrays(tree) -> dict[str, str]:
 
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
-    for name, there, here in differences(saved["config"], current["config"]):
+    # By way of the config, so that settings which a later version added have their defaults.
+    for name, there, here in differences(to_dict(config_of(saved)), current["config"]):
         if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
             raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")
