@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, InputError
-from bert_jax.data import corpora
-from bert_jax.data.examples import split_sentences
+from bert_jax.data import corpora, formats
+from bert_jax.data.sentences import split_sentences
 
 TEXT = "One paragraph.\nAnother.\n\n\n  \nSecond document, с русским.\r\n\n"
 DOCUMENTS = [["One paragraph.", "Another."], ["Second document, с русским."]]
@@ -28,8 +28,8 @@ def test_text_files_plain_and_packed(tmp_path):
     ("name", "content", "message"),
     [
         ("latin.txt", "fine\nna\xefve\n".encode("latin-1"), "line 2: not UTF-8"),
-        ("cut.gz", gzip.compress(TEXT.encode() * 1000, mtime=0)[:100], "damaged .gz"),
-        ("rubbish.xz", b"rubbish", "damaged .xz"),
+        ("cut.gz", gzip.compress(TEXT.encode() * 1000, mtime=0)[:100], "damaged compressed file"),
+        ("rubbish.xz", lzma.compress(TEXT.encode() * 1000)[:40] + b"rubbish" * 99, "damaged compressed file"),
     ],
 )
 def test_unreadable_files_are_named_with_the_line(tmp_path, name, content, message):
@@ -55,7 +55,7 @@ def test_python_docs_are_megabytes_of_prose_and_always_the_same():
 
 
 def test_a_corpus_without_blank_lines_is_parted(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "LONGEST_DOCUMENT", 100)
+    monkeypatch.setattr(formats, "LONGEST_DOCUMENT", 100)
     (tmp_path / "a.txt").write_text("twenty characters ok\n" * 100)
     documents = list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))
     assert sum(map(len, documents)) == 100
@@ -79,7 +79,7 @@ def test_wherever_a_file_is_cut_its_documents_are_the_same(tmp_path, monkeypatch
 @pytest.mark.parametrize("separator", ["\n", " ", ""])
 def test_a_file_without_blank_lines_is_cut_at_lines_or_spaces_or_characters(tmp_path, monkeypatch, separator):
     monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(corpora, "CUT_WITHIN", 100)
+    monkeypatch.setattr(formats, "CUT_WITHIN", 100)
     text = separator.join(f"wörter{i}中" for i in range(2000))
     (tmp_path / "a.txt").write_text(text)
     chunks = list(corpora.chunks(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))

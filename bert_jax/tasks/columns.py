@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.data.corpora import not_utf8
+from bert_jax.data.encodings import not_utf8
 
 START_OF_DOCUMENT = "-DOCSTART-"
 TAG = re.compile(r"O|[BIES]-.+")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
-from bert_jax.data.corpora import not_utf8
+from bert_jax.data.encodings import not_utf8
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,110 @@
+"""What a file of text is, by its first bytes and not by its name; and what it is if it isn't text, with the remedy."""
+
+import csv
+import itertools
+import json
+import re
+import shlex
+from pathlib import Path
+
+from bert_jax.config import InputError
+from bert_jax.data.encodings import beside, iconv, utf_16_or_32
+from bert_jax.data.formats import Articles, Format, JsonLines, PlainText
+
+_BOM = rb"(?:\xef\xbb\xbf)?\s*"
+_JSON = re.compile(_BOM + rb'\{\s*"')
+_PANDAS = 'import pandas, sys; pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient="records", lines=True)'
+# What the first bytes match, what that is, and what to do with the file.
+_OTHERS = [
+    (re.compile(pattern, re.DOTALL), what, remedy)
+    for pattern, what, remedy in [
+        (rb"PK\x03\x04|PK\x05\x06", "a zip archive", "unpack it: unzip {file}"),
+        (rb".{257}ustar", "a tar archive", "unpack it: tar -xf {file}"),
+        (rb"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d {file}"),
+        (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x {file}"),
+        (rb"Rar!\x1a\x07", "a rar archive", "unpack it: unrar x {file}"),
+        (
+            rb"PAR1",
+            "a Parquet table",
+            f"make it JSON lines, with pandas: python -c '{_PANDAS}' {{file}} {{file}}.jsonl",
+        ),
+        (rb"ARROW1|\xff\xff\xff\xff.{4}\x10\0\0\0", "an Arrow table", "make it JSON lines, with Dataset.to_json"),
+        (rb"%PDF-", "a PDF", "take its text out: pdftotext {file}"),
+        (rb"\{\\rtf", "RTF", "save it as plain text"),
+        (rb"version https://git-lfs", "Git LFS's pointer to a file, not the file", "get that: git lfs pull"),
+        (
+            _BOM + rb"<mediawiki\b",
+            "a dump of MediaWiki (XML)",
+            "take its articles out, whose files are read as they are: python -m wikiextractor.WikiExtractor {file}",
+        ),
+        (_BOM + rb"(?i:<!doctype\s+html|<html)\b", "a web page (HTML)", "take its text out, as with lynx -dump {file}"),
+        (rb"WARC/\d", "a web archive (WARC)", "take the text of its pages out first"),
+        (_BOM + rb"(?i:<\?xml|<!doctype)\b|" + _BOM + rb"<[A-Za-z][^<>\n]*>\s*\n", "XML", "take its text out first"),
+        (
+            _BOM + rb'\[\s*[\[{]\s*["\]}]',
+            "a JSON array",
+            "make it a line for each text: jq -c '.[]' {file} > {file}.jsonl",
+        ),
+    ]
+]
+_TABLE = 'import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin, delimiter="{0}")]'
+_CONTROL = bytes(sorted({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\b\x1b"}))
+
+
+def may_be_json(head: bytes) -> bool:
+    """Whether a file begins as JSON lines do; the first of them then tells."""
+    return bool(_JSON.match(head))
+
+
+def format_of(file: Path, head: bytes, text_field: str) -> Format:
+    """The format of a file by its first bytes, whole lines where they are JSON.
+
+    Raises `InputError` that says what it is, and what to do, if that is none of ours.
+    """
+    if re.match(rb"\s*" + Articles.BEGIN.encode(), head):
+        return Articles()
+    for pattern, what, remedy in _OTHERS:
+        if pattern.match(head):
+            raise InputError(f"{file}: is {what}, not text; {remedy.format(file=shlex.quote(str(file)))}")
+    if encoding := utf_16_or_32(head):
+        raise InputError(f"{file}: is {encoding}, not UTF-8; {iconv(file, encoding)}")
+    if len(head.translate(None, _CONTROL)) < 0.98 * len(head):
+        raise InputError(f"{file}: is binary data, not text; leave it out of corpus.files")
+    if b"\n" not in head and head.count(b"\r") > 1:
+        remedy = f"tr '\\r' '\\n' < {shlex.quote(str(file))} > {shlex.quote(str(beside(file, 'lines')))}"
+        raise InputError(
+            f"{file}: its lines end in carriage returns alone, as of old Macs; make them line feeds: {remedy}"
+        )
+    if may_be_json(head):
+        return _json_lines(file, head, text_field)
+    if delimiter := _delimiter(file, head, text_field):
+        name = shlex.quote(str(file))
+        remedy = f"python -c '{_TABLE.format(delimiter)}' < {name} > {name}.jsonl"
+        raise InputError(f"{file}: is a table, not text; make it JSON lines: {remedy}")
+    return PlainText()
+
+
+def _json_lines(file: Path, head: bytes, text_field: str) -> JsonLines:
+    line = next(filter(bytes.strip, head.split(b"\n")))
+    try:
+        json.loads(line.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        name = shlex.quote(str(file))
+        remedy = f"jq -c . {name} > {name}.jsonl"
+        raise InputError(f"{file}: is JSON, but not an object a line; make it that: {remedy}") from None
+    return JsonLines(text_field)
+
+
+def _delimiter(file: Path, head: bytes, text_field: str) -> str | None:
+    """What parts the columns of a table: its header names the text's, or else its name ends in .csv or .tsv."""
+    lines = head.decode("utf-8-sig", "replace").splitlines()
+    named = bool({".csv", ".tsv"} & set(file.suffixes))
+    for delimiter in (",", r"\t", ";"):
+        try:
+            rows = list(itertools.islice(csv.reader(lines, delimiter=delimiter.replace(r"\t", "\t")), 10))
+        except csv.Error:
+            continue
+        columns = {len(row) for row in rows[: 1 if len(rows) < 2 else -1] if row}
+        if columns and max(columns) > 1 and len(columns) == 1 and (named or text_field in rows[0]):
+            return delimiter
+    return "," if named and lines and lines[0].strip('" ') == text_field else None
