@@ -25,7 +25,7 @@ def in_workers(
     start: Callable[..., None] | None = None,
     start_arguments: tuple = (),
 ) -> Iterator[tuple[Arguments, Result]]:
-    """`function(*arguments)` for each of the calls, in `workers` processes (None: `granted_cores`), each begun by `start`.
+    """`function(*arguments)` for each of the calls, in `workers` processes (None: `granted_cores`) begun by `start`.
 
     Results come in the order of the calls; at most two calls a worker are under way.
     """
