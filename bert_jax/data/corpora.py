@@ -12,7 +12,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
+from typing import TypeVar
 
 from bert_jax.config import CorpusConfig
 from bert_jax.data.formats import Document
@@ -20,6 +21,8 @@ from bert_jax.data.python_docs import python_docs
 from bert_jax.data.text_files import Part, TextFile, text_files
 
 CHUNK_BYTES = 1 << 20
+
+Sized = TypeVar("Sized", Part, TextFile)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Chunk:
     @property
     def size(self) -> int:
         """Bytes in the files, or characters of the documents."""
-        return sum(part.end - part.start for part in self.parts) + sum(len(line) for d in self.read for line in d)
+        return sum(part.size for part in self.parts) + sum(len(line) for d in self.read for line in d)
 
     def documents(self, clean: bool) -> Iterator[Document]:
         """Its documents, cleaned or as they stand. Raises `InputError` naming the file and line."""
@@ -128,22 +131,36 @@ def clean_line(line: str) -> str:
 
 
 def _text_pieces(pattern: str, files: list[TextFile]) -> Iterator[Chunk | Piece]:
-    """Large plain files are cut, small ones share a chunk; a compressed one is a piece."""
-    parts: list[Part] = []
+    """Large plain files are cut, small ones share a chunk; compressed ones share a piece as far as they are small."""
+    for compressed, neighbours in groupby(files, key=lambda file: file.compressed):
+        if compressed:
+            yield from (Piece(pattern, partial(_documents, together)) for together in _filled(neighbours))
+        else:
+            parts = (part for file in neighbours for part in _parts(file))
+            yield from (Chunk(pattern, together) for together in _filled(parts))
+
+
+def _parts(file: TextFile) -> Iterator[Part]:
+    for start in range(0, file.size, CHUNK_BYTES):
+        yield Part(str(file.path), start, min(start + CHUNK_BYTES, file.size), file.format)
+
+
+def _filled(items: Iterable[Sized]) -> Iterator[tuple[Sized, ...]]:
+    """Neighbours together, up to `CHUNK_BYTES`: a next sentence from another document needs one in the chunk."""
+    together: list[Sized] = []
     room = CHUNK_BYTES
-    for file in files:
-        if file.compressed:
-            yield Piece(pattern, file.documents)
-            continue
-        for start in range(0, file.size, CHUNK_BYTES):
-            part = Part(str(file.path), start, min(start + CHUNK_BYTES, file.size), file.format)
-            if part.end - part.start > room and parts:
-                yield Chunk(pattern, tuple(parts))
-                parts, room = [], CHUNK_BYTES
-            parts.append(part)
-            room -= part.end - part.start
-    if parts:
-        yield Chunk(pattern, tuple(parts))
+    for item in items:
+        if item.size > room and together:
+            yield tuple(together)
+            together, room = [], CHUNK_BYTES
+        together.append(item)
+        room -= item.size
+    if together:
+        yield tuple(together)
+
+
+def _documents(files: tuple[TextFile, ...]) -> Iterator[Document]:
+    return chain.from_iterable(file.documents() for file in files)
 
 
 def read_chunks(source: str, documents: Iterable[Document]) -> Iterator[Chunk]:

@@ -261,6 +261,7 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
     if isinstance(job["tokenizer"], dict):  # It is trained on the text.
         before, now = _tokenizer(config, folder), tokenizers.train(TokenizerSample(config), config.tokenizer)
         if tokenizers.fingerprint(before) != tokenizers.fingerprint(now):
+            print("the text has changed, and its vocabulary is another: all shards are made again")
             train.forget(train.finished())
             storage.write_whole(folder / "tokenizer.json", json.dumps(now.to_dict()).encode())
     resuming.write_job(folder, job)

@@ -64,6 +64,10 @@ class Part:
     end: int
     format: Format
 
+    @property
+    def size(self) -> int:
+        return self.end - self.start
+
     def documents(self) -> Iterator[Document]:
         """Its documents, in order. Raises `InputError` naming file and line."""
         start, content = self._read()
