@@ -9,7 +9,6 @@ import pytest
 
 from bert_jax.config import CorpusConfig, InputError
 from bert_jax.data import corpora, formats
-from bert_jax.data.sentences import split_sentences
 
 TEXT = "One paragraph.\nAnother.\n\n\n  \nSecond document, с русским.\r\n\n"
 DOCUMENTS = [["One paragraph.", "Another."], ["Second document, с русским."]]
@@ -106,23 +105,6 @@ def test_held_out_is_a_share_by_content():
     held_out = [corpora.is_held_out(d, 0.1) for d in documents]
     assert held_out == [corpora.is_held_out(d, 0.1) for d in documents]
     assert 420 < sum(held_out) < 580
-
-
-@pytest.mark.parametrize(
-    ("line", "sentences"),
-    [
-        (
-            'Mr. Smith met J. Doe (e.g. at home). He left! "Why?" It cost 3.5 dollars.',
-            ["Mr. Smith met J. Doe (e.g. at home).", "He left!", '"Why?"', "It cost 3.5 dollars."],
-        ),
-        ("你好。他说：“走吧！”然后走了。", ["你好。", "他说：“走吧！”", "然后走了。"]),
-        ("No end", ["No end"]),
-        ("Wait... What? — Éric came.", ["Wait...", "What? — Éric came."]),
-        ("", []),
-    ],
-)
-def test_sentences(line, sentences):
-    assert split_sentences(line) == sentences
 
 
 @pytest.mark.parametrize("name", ["wikipedia/20230601.en", "c4/en", "lm1b"])
