@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -158,6 +159,71 @@ def test_many_tfds_files_are_pieces_of_some_each(tmp_path):
     documents = list(corpora.documents(config))
     assert sorted(documents) == sorted([f"Text {i}."] for i in range(60))
     assert list(corpora.documents(config)) == documents
+
+
+@pytest.fixture(scope="module")
+def tfds_files(tmp_path_factory):
+    """A folder of two data sets, a record a file; the third record of `latin` isn't UTF-8."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    for name, third in (("fine", b"Fine 2."), ("latin", b"Caf\xe9.")):
+        texts = [b"Fine 0.", b"Fine 1.", third, b"Fine 3."]
+        tfds.dataset_builders.AdhocBuilder(
+            name=name,
+            version="1.0.0",
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "idx": tfds.features.Scalar(np.int64)}),
+            split_datasets={"train": tf.data.Dataset.from_tensor_slices({"text": texts, "idx": np.arange(4)})},
+            data_dir=str(folder),
+        ).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))
+    return folder
+
+
+def foreign(file):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(b"rubbish")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("fine", lambda file: file.write_bytes(file.read_bytes()[:-3]), "truncated record.*; remove .*fine/1.0.0"),
+        ("fine", lambda file: file.write_bytes(file.read_bytes()[:-3] + b"abc"), "corrupted record.*; remove "),
+        ("fine", lambda file: file.write_bytes(b""), "0 elements.*; remove "),
+        ("fine", foreign, "Feature: .*; remove "),
+        ("fine", lambda file: file.unlink(), "No such file.*; remove "),
+        ("latin", lambda file: None, r"record 1: not UTF-8 \(byte 3: 0xe9\); make the data set anew"),
+    ],
+)
+def test_bad_tfds_records_name_data_set_and_file(tfds_files, tmp_path, name, damage, message):
+    from bert_jax.data.tfds_task import tfds_records
+
+    shutil.copytree(tfds_files, tmp_path / "sets")
+    bad = b"Caf\xe9" if name == "latin" else b"Fine 2"
+    (file,) = (file for file in (tmp_path / "sets" / name).rglob("*.tfrecord*") if bad in file.read_bytes())
+    damage(file)
+    readers = [
+        lambda: list(corpora.documents(CorpusConfig("tfds", dataset=name, data_dir=str(tmp_path / "sets")))),
+        lambda: tfds_records(name, "train", str(tmp_path / "sets")),
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match=f"TFDS data set '{name}', split 'train', {file}.*{message}") as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: "\xff\xfe", lambda text: ""])
+def test_a_tfds_folder_that_is_damaged_is_named(tfds_files, tmp_path, file, damage):
+    shutil.copytree(tfds_files, tmp_path / "sets")
+    path = tmp_path / "sets/fine/1.0.0" / file
+    path.write_text(damage(path.read_text()), encoding="latin-1")
+    with pytest.raises(InputError, match="TFDS data set 'fine'") as error:
+        list(corpora.documents(CorpusConfig("tfds", dataset="fine", data_dir=str(tmp_path / "sets"))))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

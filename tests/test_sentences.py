@@ -99,7 +99,7 @@ def test_nothing_of_a_line_is_lost(alphabet):
 
 
 # What the splitter found in them when it knew English, Chinese and Japanese alone. 65 lines of English differ now: by
-# hand, about fifty are better (an ellipsis and closing » ] } end sentences), ten worse (code and symbols in small letters).
+# hand, about fifty are better (an ellipsis and closing » ] } end sentences), ten worse (code, symbols).
 @pytest.mark.parametrize(("name", "number"), [("wiki_en", 298_452), ("mixed_en", 108_313), ("wiki_zh", 30_709)])
 def test_no_fewer_and_no_more_in_real_text(real_data, name, number):
     lines = (real_data / f"corpus/{name}.txt").read_text(encoding="utf-8").split("\n")

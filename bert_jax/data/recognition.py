@@ -20,7 +20,7 @@ _OTHERS = [
     for pattern, what, remedy in [
         (rb"PK\x03\x04|PK\x05\x06", "a zip archive", "unpack it: unzip {file}"),
         (rb".{257}ustar", "a tar archive", "unpack it: tar -xf {file}"),
-        (rb"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -d {file}"),
+        (rb"\x28\xb5\x2f\xfd", "compressed by zstd", "unpack it: zstd -dc {file} > {file}.txt"),
         (rb"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it: 7z x {file}"),
         (rb"Rar!\x1a\x07", "a rar archive", "unpack it: unrar x {file}"),
         (
@@ -31,7 +31,7 @@ _OTHERS = [
         (rb"ARROW1|\xff\xff\xff\xff.{4}\x10\0\0\0", "an Arrow table", "make it JSON lines, with Dataset.to_json"),
         (rb"%PDF-", "a PDF", "take its text out: pdftotext {file}"),
         (rb"\{\\rtf", "RTF", "save it as plain text"),
-        (rb"version https://git-lfs", "Git LFS's pointer to a file, not the file", "get that: git lfs pull"),
+        (rb"version https://git-lfs", "a pointer of Git LFS", "get the file: git lfs pull"),
         (
             _BOM + rb"<mediawiki\b",
             "a dump of MediaWiki (XML)",
@@ -61,7 +61,7 @@ def format_of(file: Path, head: bytes, text_field: str) -> Format:
 
     Raises `InputError` that says what it is, and what to do, if that is none of ours.
     """
-    if re.match(rb"\s*" + Articles.BEGIN.encode(), head):
+    if re.match(_BOM + Articles.BEGIN.encode(), head):
         return Articles()
     for pattern, what, remedy in _OTHERS:
         if pattern.match(head):
@@ -98,13 +98,14 @@ def _json_lines(file: Path, head: bytes, text_field: str) -> JsonLines:
 def _delimiter(file: Path, head: bytes, text_field: str) -> str | None:
     """What parts the columns of a table: its header names the text's, or else its name ends in .csv or .tsv."""
     lines = head.decode("utf-8-sig", "replace").splitlines()
+    whole = lines if len(lines) < 2 or head.endswith(b"\n") else lines[:-1]
     named = bool({".csv", ".tsv"} & set(file.suffixes))
     for delimiter in (",", r"\t", ";"):
         try:
-            rows = list(itertools.islice(csv.reader(lines, delimiter=delimiter.replace(r"\t", "\t")), 10))
+            rows = list(itertools.islice(csv.reader(whole, delimiter=delimiter.replace(r"\t", "\t")), 10))
         except csv.Error:
             continue
-        columns = {len(row) for row in rows[: 1 if len(rows) < 2 else -1] if row}
-        if columns and max(columns) > 1 and len(columns) == 1 and (named or text_field in rows[0]):
+        columns = {len(row) for row in rows if row}
+        if len(columns) == 1 and max(columns) > 1 and (named or text_field in rows[0]):
             return delimiter
     return "," if named and lines and lines[0].strip('" ') == text_field else None
