@@ -16,6 +16,9 @@ def pretraining_problems(c):
     yield from share("corpus", "held_out")
     if c.corpus.source == "text" and not c.corpus.files:
         yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
+    for name, source in (("files", "text"), ("dataset", "tfds")):
+        if c.corpus.source == "python-docs" and getattr(c.corpus, name):
+            yield f"corpus.{name}", f"isn't read where corpus.source is python-docs; add --corpus.source {source}"
     if c.corpus.source == "tfds" and not c.corpus.dataset:
         yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
     yield from _here("corpus.files", *c.corpus.files)

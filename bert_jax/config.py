@@ -26,13 +26,14 @@ class CorpusConfig:
     source: Literal["python-docs", "text", "tfds"] = "python-docs"
     """python-docs: the documentation of the running Python. text: files. tfds: a TensorFlow Datasets text data set."""
     files: tuple[str, ...] = ()
-    """text: UTF-8 files or globs, plain, .gz or .xz; a paragraph or sentence a line, a blank line between documents."""
+    """text: UTF-8 files or globs. Plain text with a paragraph or sentence a line, a blank line between documents; JSON
+    lines (C4, OSCAR); WikiExtractor's articles. Each as it is or compressed by gzip, xz or bzip2, whatever its name."""
     dataset: str = ""
     """tfds: the data set's name, for example wikipedia/20230601.en, c4/en or lm1b."""
     split: str = "train"
     """tfds: the split to read."""
     text_field: str = "text"
-    """tfds: the feature that holds the text."""
+    """JSON lines: the field that holds a document's text. tfds: the feature that does."""
     data_dir: str | None = None
     """tfds: where the data sets lie (None: the library's own place)."""
     clean: bool = True
@@ -311,7 +312,7 @@ class RunConfig:
     max_skipped_updates: int = 10
     """Stop after so many updates in a row with a gradient that isn't finite; each is skipped and counted."""
     workers: int | None = None
-    """Processes that prepare examples (None: one for each core)."""
+    """Processes that prepare examples (None: one for each core that affinity and cgroup grant)."""
     compilation_cache: str | None = None
     """A folder that keeps compiled programs for the next run (None: what JAX_COMPILATION_CACHE_DIR names, or none)."""
 

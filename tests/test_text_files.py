@@ -1,172 +1,240 @@
-"""Text files by what is in them: other encodings with a command that mends them, other formats by their names."""
+"""Files of text, read as what they hold or refused with a remedy that works when it is typed."""
 
 import bz2
+import csv
 import gzip
 import io
+import json
 import lzma
 import pickle
-import sqlite3
+import random
+import re
+import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from bert_jax.config import InputError
-from bert_jax.data.text_files import read_text
+from bert_jax.config import CorpusConfig, InputError
+from bert_jax.data import corpora, formats
 
-GERMAN = "Das ist schön, aber für die Größe überraschend; Müller äußert sich."
-FRENCH = "C’est à l’école que l’élève a été déçu. Français, garçon, hôtel, cœur, Noël."
-POLISH = "Być może się uda, książka jest świetna, dziękuję bardzo. Łódź, źdźbło."
-CZECH = "Příliš žluťoučký kůň úpěl ďábelské ódy. Děkuji, že jste přišli."
-RUSSIAN = "Это очень хороший фильм, мне понравился. Плохая книга, не советую."
-GREEK = "Η ταινία ήταν πολύ καλή, μου άρεσε."
-JAPANESE = "この映画はとても面白かったです。本はあまり良くなかった。"
-KOREAN = "이 영화는 정말 재미있었습니다. 책은 별로였어요. 한국어로 쓴 글입니다."
-SIMPLIFIED = "这部电影很好看，我非常喜欢。这本书不好，不推荐。"
-TRADITIONAL = "這部電影很好看，我非常喜歡。這本書不好，不推薦，他們說可以。"
+TEXT = "The river runs. It is old.\nPeople walk – home.\n\nA second one, naïve café.\n"
+DOCUMENTS = [["The river runs. It is old.", "People walk – home."], ["A second one, naïve café."]]
+# As allenai/c4's files have it; an empty text, and one that is null, are no documents.
+JSON_LINES = (
+    r'{"text":"The river runs. It is old.\nPeople walk \u2013 home.","timestamp":"2019-04-25T12:57:54Z","url":"https://a.b"}'
+    "\n\n"
+    '{"text": "A second one,\\u00a0na\\u00efve café.", "timestamp": "2019", "url": ""}\n'
+    '{"text": "", "url": ""}\n{"text": null}\n'
+)
+# As WikiExtractor's README shows its output.
+ARTICLES = """\
+<doc id="2" url="https://it.wikipedia.org/wiki?curid=2" title="Armonium">
+Armonium
 
-TOLD = [
-    *((GERMAN, "cp1252"), (FRENCH, "cp1252"), ("A nice café", "cp1252"), (POLISH, "cp1250"), (CZECH, "cp1250")),
-    *((RUSSIAN, "cp1251"), (RUSSIAN, "koi8-r"), (GREEK, "cp1253"), (JAPANESE, "cp932"), (JAPANESE, "euc_jp")),
-    *((KOREAN, "cp949"), (SIMPLIFIED, "gb18030"), (TRADITIONAL, "big5"), (GERMAN, "utf-16"), (KOREAN, "utf-16")),
-    *((GERMAN, "utf-16-le"), (GERMAN, "utf-16-be"), (RUSSIAN, "utf-16-le"), (SIMPLIFIED, "utf-32")),
-]
+The river runs. It is old.
+
+People walk – home.
+
+</doc>
+<doc id="3" url="" title="Empty">
+
+</doc>
+<doc id="4" url="https://it.wikipedia.org/wiki?curid=4" title="A &lt; B">
+A second one, naïve café.
+</doc>
+"""
 
 
-def told(file) -> str:
+def documents_of(*files, field="text") -> list[list[str]]:
+    return list(corpora.documents(CorpusConfig("text", tuple(map(str, files)), text_field=field)))
+
+
+def refusal(*files, **how) -> str:
     with pytest.raises(InputError) as error:
-        read_text(file)
-    assert str(error.value).startswith(str(file)) and "\n" not in str(error.value)
+        documents_of(*files, **how)
+    assert str(files[-1]) in str(error.value) and "\n" not in str(error.value)
     return str(error.value)
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress], ids=lambda pack: pack.__module__)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "BOM"])
 @pytest.mark.parametrize(
-    ("text", "encoding", "suffix"),
-    [*((*one, ".csv") for one in TOLD), (GERMAN, "cp1252", ".csv.gz"), (GERMAN, "utf-16", ".csv.xz")],
-)
-def test_the_command_that_is_printed_makes_the_file_utf8(tmp_path, text, encoding, suffix):
-    text = f"text,label\n{text},1\nplain,0\n"
-    file, new = tmp_path / f"my file{suffix}", tmp_path / "my file.utf8.csv"
-    pack = {".csv": bytes, ".csv.gz": gzip.compress, ".csv.xz": lzma.compress}[suffix]
-    file.write_bytes(pack(text.encode(encoding)))
-    subprocess.run(told(file).partition("convert it: ")[2], shell=True, check=True, cwd=tmp_path)
-    assert read_text(new) == text and new.read_bytes() == text.encode()
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding"),
+    ("text", "documents"),
     [
-        ("El niño comió. ¿Qué?", "cp1252"),
-        ("Árvíztűrő tükörfúrógép", "cp1250"),
-        ("Işık şöyle", "cp1254"),
-        ("ÿ", "cp1252"),
+        (TEXT, DOCUMENTS),
+        (TEXT.replace("\n", "\r\n"), DOCUMENTS),
+        (TEXT.replace("\n", "\r\r\n"), DOCUMENTS),
+        (TEXT.replace("river", "ri\0ver"), DOCUMENTS),
+        (JSON_LINES, DOCUMENTS),
+        (ARTICLES, [["Armonium", *DOCUMENTS[0]], DOCUMENTS[1]]),
+        ("{{Short description}}\nText.", [["{{Short description}}", "Text."]]),
+        ("[Verse 1]\n<b>Bold</b>, text.", [["[Verse 1]", "<b>Bold</b>, text."]]),
+        ("text, of rivers\nand, of, people\n", [["text, of rivers", "and, of, people"]]),
+        ("", []),
     ],
+    ids=["lines", "CRLF", "CRCRLF", "NUL", "JSON", "articles", "braces", "brackets", "commas", "empty"],
 )
-def test_an_encoding_that_can_t_be_told_is_asked_for(tmp_path, text, encoding):
-    file, new = tmp_path / "a.csv", tmp_path / "a.utf8.csv"
-    file.write_bytes(f"text,label\n{text},1\n".encode(encoding))
-    said = told(file)
-    assert "naming its encoding" in said
-    subprocess.run(
-        said.partition(": iconv")[2].join(["iconv", ""]).replace("ENCODING", encoding), shell=True, check=True
-    )
-    assert read_text(new) == f"text,label\n{text},1\n"
+def test_the_content_decides_and_not_the_name(tmp_path, text, documents, pack, mark):
+    for name in ("a.txt", "a.gz", "a.json"):
+        (tmp_path / name).write_bytes(pack(mark + text.encode()))
+        assert [[re.sub(r"\s", " ", line) for line in d] for d in documents_of(tmp_path / name)] == documents
 
 
-def test_a_damaged_byte_in_utf8_is_no_other_encoding(tmp_path):
-    file, new = tmp_path / "a.txt", tmp_path / "a.utf8.txt"
-    file.write_bytes("größer\nschön\n".encode() + b"kaputt\xff hier\n" + "später\n".encode())
-    said = told(file)
-    assert f"{file}, line 3: not UTF-8 (byte 6: 0xff), as other lines are" in said
-    subprocess.run(said.partition("such bytes: ")[2], shell=True)  # iconv says that it left something out.
-    assert read_text(new) == "größer\nschön\nkaputt hier\nspäter\n"
-    file.write_bytes(b"fine\nnot \0 fine\n")
-    assert "line 2: has a NUL byte" in told(file)
+@pytest.mark.parametrize("size", [7, 100, 1000])
+@pytest.mark.parametrize("form", ["json", "articles"])
+def test_wherever_a_file_is_cut_its_records_are_the_same(tmp_path, monkeypatch, size, form):
+    rng = random.Random(size)
+    texts = [[f"Größe {i} {j} " + "x" * rng.randint(0, 90) for j in range(rng.randint(1, 5))] for i in range(60)]
+    if form == "json":
+        lines = [
+            json.dumps({"id": i, "text": "\n\n".join(text)}, ensure_ascii=i % 2 == 0) for i, text in enumerate(texts)
+        ]
+    else:
+        lines = ['<doc id="1" url="" title="">\n' + "\n\n".join(text) + "\n</doc>" for text in texts]
+    (tmp_path / "a").write_text("\n".join(lines))
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", size)
+    assert documents_of(tmp_path / "a") == [[line.strip() for line in text] for text in texts]
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, bz2.compress])
-def test_packed_files_are_known_whatever_they_are_called(tmp_path, pack):
-    (tmp_path / "a.txt").write_bytes(pack(b"\xef\xbb\xbfone\r\ntwo\n"))
-    assert read_text(tmp_path / "a.txt") == "one\r\ntwo\n"
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "cut', "line 41: not JSON (.*); mend the line"),
+        ('["text"]', "line 41: not a JSON object"),
+        ('{"body": "x", "url": "y"}', "line 41: has no field 'text'; --corpus.text-field is one of body, url"),
+        ('{"text": ["x"], "url": "y"}', r"line 41: has \['x'\] for field 'text'; --corpus.text-field is one of url"),
+        ('{"text": 3}', "line 41: has 3 for field 'text'; it has no text at all"),
+        ("[" * 100_000, "line 41: not JSON"),
+    ],
+    ids=["cut", "list", "field", "texts", "number", "deep"],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gz"])
+def test_a_bad_record_is_named_with_its_line(tmp_path, monkeypatch, line, message, pack):
+    monkeypatch.setattr(corpora, "CHUNK_BYTES", 200)
+    (tmp_path / "a").write_bytes(pack(b'{"text": "The river runs."}\n' * 40 + line.encode() + b"\n"))
+    assert re.search(message, refusal(tmp_path / "a"))
 
 
-def test_cr_alone_ends_lines_where_there_is_nothing_else(tmp_path):
-    for data, text in (
-        (b"a\tb\rc\td\r", "a\tb\nc\td\n"),
-        (b"a\rb\rc\n", "a\nb\nc\n"),
-        (b"a\r\nb\rc\r\n", "a\r\nb\rc\r\n"),
-    ):
-        (tmp_path / "a").write_bytes(data)
-        assert read_text(tmp_path / "a") == text
+def test_the_field_is_the_configs_and_half_a_surrogate_pair_no_character(tmp_path):
+    (tmp_path / "a").write_bytes(rb'{"content": "a \ud83d\ude00 b \ud83d c", "text": "no"}')
+    assert documents_of(tmp_path / "a", field="content") == [["a 😀 b  c"]]
 
 
-def zipped(*names: str) -> bytes:
-    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
-        for name in names:
-            archive.writestr(name, "x")
-    return stream.getvalue()
+def zipped() -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("inner.txt", TEXT)
+    return archive.getvalue()
 
 
 def tarred() -> bytes:
-    with tarfile.open(fileobj=(stream := io.BytesIO()), mode="w") as archive:
-        archive.addfile(tarfile.TarInfo("train.csv"))
-    return stream.getvalue()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as file:
+        entry = tarfile.TarInfo("inner.txt")
+        entry.size = len(TEXT.encode())
+        file.addfile(entry, io.BytesIO(TEXT.encode()))
+    return archive.getvalue()
 
 
-def parquet() -> bytes:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    parquet.write_table(pyarrow.table({"text": ["a"], "label": [1]}), stream := io.BytesIO())
-    return stream.getvalue()
+def zstd() -> bytes:
+    return subprocess.run(["zstd", "-c"], input=TEXT.encode(), stdout=subprocess.PIPE, check=True).stdout
 
 
-def arrow(new: str) -> bytes:
-    pyarrow = pytest.importorskip("pyarrow")
-    table = pyarrow.table({"text": ["a"]})
-    with getattr(pyarrow.ipc, new)(stream := io.BytesIO(), table.schema) as writer:
-        writer.write_table(table)
-    return stream.getvalue()
+def table(delimiter: str) -> bytes:
+    text = io.StringIO()
+    rows = [["id", "text"], *([str(i), "\n".join(document)] for i, document in enumerate(DOCUMENTS))]
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    return text.getvalue().encode()
 
 
-def sqlite(folder) -> bytes:
-    with sqlite3.connect(folder / "db") as database:
-        database.execute("create table a (b)")
-    return (folder / "db").read_bytes()
+RECORDS = [json.loads(line) for line in JSON_LINES.split("\n") if line]
 
 
-def numpy() -> bytes:
-    np.save(stream := io.BytesIO(), np.zeros(2))
-    return stream.getvalue()
+@pytest.mark.parametrize(
+    ("content", "what", "command", "result"),
+    [
+        (zipped(), "a zip archive", "unzip", "inner.txt"),
+        (tarred(), "a tar archive", "tar", "inner.txt"),
+        (gzip.compress(tarred()), "a tar archive", "tar", "inner.txt"),
+        (zstd, "compressed by zstd", "zstd", "it's.txt.txt"),
+        (json.dumps(RECORDS).encode(), "a JSON array", "jq", "it's.txt.jsonl"),
+        (json.dumps(RECORDS, indent=2).encode(), "a JSON array", "jq", "it's.txt.jsonl"),
+        (b"\n".join(json.dumps(r, indent=2).encode() for r in RECORDS), "JSON, but not an obj", "jq", "it's.txt.jsonl"),
+        *((table(delimiter), "a table", "python", "it's.txt.jsonl") for delimiter in ",;\t"),
+        (TEXT.replace("\n", "\r").encode(), "carriage returns alone", "tr", "it's.lines.txt"),
+        (TEXT.encode("utf-16"), "not UTF-8; it seems UTF-16;", "iconv", "it's.utf8.txt"),
+        (TEXT.encode("utf-16-le"), "not UTF-8; it seems UTF-16LE;", "iconv", "it's.utf8.txt"),
+        (TEXT.encode("utf-16-be"), "not UTF-8; it seems UTF-16BE;", "iconv", "it's.utf8.txt"),
+        (TEXT.encode("utf-32"), "not UTF-8; it seems UTF-32;", "iconv", "it's.utf8.txt"),
+        (TEXT.encode("cp1252"), r"line 2: not UTF-8 \(byte 12: 0x96\)", "iconv", "it's.utf8.txt"),
+        (gzip.compress(TEXT.encode("cp1252")), r"line 2: not UTF-8 \(byte 12: 0x96\)", "iconv", "it's.utf8.txt"),
+        (TEXT.encode() + b"\xe9", r"line 5: not UTF-8 \(byte 0: 0xe9\); it is but", "iconv", "it's.utf8.txt"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_remedy_works_as_it_is_typed(tmp_path, monkeypatch, content, what, command, result):
+    if not shutil.which(command):
+        pytest.skip(f"needs {command}")
+    content = content() if callable(content) else content
+    monkeypatch.chdir(tmp_path)
+    name = "it's.txt.gz" if content.startswith(b"\x1f\x8b") else "it's.txt"
+    (tmp_path / name).write_bytes(content)
+    message = refusal(name)
+    assert re.search(what, message)
+    typed = message.rsplit(": ", 1)[-1].replace("ENCODING", "CP1252")
+    subprocess.run(typed, shell=True, check=True, capture_output=True)
+    documents = documents_of(result)
+    assert [[re.sub(r"\s", " ", line) for line in document] for document in documents] == DOCUMENTS
 
 
-OTHERS = {
-    "Excel": lambda _: zipped("[Content_Types].xml", "xl/workbook.xml"),
-    "other Office file": lambda _: zipped("mimetype", "content.xml"),
-    "zip file": lambda _: zipped("train.csv"),
-    "7z, rar, zstd or tar": lambda _: gzip.compress(tarred()),
-    "Parquet": lambda _: parquet(),
-    "Arrow": lambda _: arrow("new_file"),
-    "is an Arrow": lambda _: arrow("new_stream"),
-    "SQLite": sqlite,
-    "pickle": lambda _: pickle.dumps({"text": ["a"]}),
-    "NumPy": lambda _: numpy(),
-    "PDF": lambda _: b"%PDF-1.4\n%\xe2\xe3",
-    "LFS pointer": lambda _: b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
-    "web page": lambda _: b"\n<!DOCTYPE html>\n<html><body>404</body></html>\n",
-}
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\x89PNG\r\n\x1a\n" + random.Random(0).randbytes(9999), "binary data"),
+        (Path(sys.executable).read_bytes()[:99_999], "binary data"),
+        (pickle.dumps(list(range(9999))), "a pickle"),
+        (b"PAR1\x15\x04\x15", "a Parquet table.*to_json"),
+        (b"\xff\xff\xff\xff\xa8\0\0\0\x10\0\0\0\0\0\n\0", "an Arrow table"),
+        (b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" xml:lang="en">\n', "a dump of MediaWiki"),
+        (bz2.compress(b'<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">\n'), "a dump of MediaWiki"),
+        (b"<!DOCTYPE html>\n<html><body>", r"a web page \(HTML\)"),
+        (b'<?xml version="1.0"?>\n<TEI>', "XML"),
+        (b"<DOC>\n<DOCNO> AP880212-0001 </DOCNO>\n", "XML"),
+        (b"WARC/1.0\r\nWARC-Type: warcinfo\r\n", "a web archive"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"{\\rtf1\\ansi hello}", "RTF"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a pointer of Git LFS"),
+        (gzip.compress(TEXT.encode() * 99)[:90], "damaged compressed file"),
+        (bz2.compress(TEXT.encode() * 99)[:90], "damaged compressed file"),
+        (bz2.compress(TEXT.encode() * 99)[:60] + b"rubbish" * 9, "damaged compressed file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_text_is_called_what_it_is(tmp_path, content, what):
+    (tmp_path / "a.txt").write_bytes(content)
+    message = refusal(tmp_path / "a.txt")
+    assert re.search(f"a.txt.*{what}", message) and "; " in message
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_what_isn_t_text_is_named(tmp_path, what):
-    (tmp_path / "train.csv").write_bytes(OTHERS[what](tmp_path))
-    assert what in told(tmp_path / "train.csv")
+def test_a_file_given_twice_is_named(tmp_path):
+    (tmp_path / "a.txt").write_text(TEXT)
+    (tmp_path / "b.txt").symlink_to(tmp_path / "a.txt")
+    assert "is in corpus.files twice, by" in refusal(tmp_path / "a*", tmp_path / "b.txt")
 
 
-def test_folders_and_missing_files_are_named(tmp_path):
-    assert "is a folder" in told(tmp_path)
-    assert "no such file" in told(tmp_path / "none")
-    (tmp_path / "cut.xz").write_bytes(lzma.compress(b"text" * 100)[:40])
-    assert "not a whole .xz file" in told(tmp_path / "cut.xz")
+def test_small_compressed_files_share_a_chunk(tmp_path):
+    """Or a random next sentence had no other document to come from."""
+    for i in range(9):
+        (tmp_path / f"{i}.gz").write_bytes(gzip.compress(f"Document {i}.".encode()))
+    (chunk,) = corpora.chunks(CorpusConfig("text", (str(tmp_path / "*.gz"),)))
+    assert len(chunk.read) == 9
+
+
+def test_texts_that_are_too_long_are_parted(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "LONGEST_DOCUMENT", 100)
+    (tmp_path / "a").write_text(json.dumps({"text": "twenty characters ok\n" * 100}))
+    assert max(map(len, documents_of(tmp_path / "a"))) <= 6

@@ -20,8 +20,7 @@ MAY_IMPORT = {
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
-    "data/tfds_corpus.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
-    "data/tfds_task.py": {"bert_jax.config", "tensorflow", "tensorflow_datasets"},
+    "data/tfds_": {"bert_jax.config", "bert_jax.data", "tensorflow", "tensorflow_datasets"},
     "data/": {
         *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.data", "bert_jax.storage"),
         *("sentencepiece", "tokenizers", "tqdm"),

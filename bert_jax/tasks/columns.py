@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.data.text_files import read_text
+from bert_jax.tasks.files import read_text
 from bert_jax.tasks.spans import of_words, unmarked
 
 START_OF_DOCUMENT = "-DOCSTART-"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
-from bert_jax.data.text_files import plain_name, read_text
+from bert_jax.tasks.files import plain_name, read_text
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")
 # Separators of columns beside tabs.
