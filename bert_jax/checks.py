@@ -72,6 +72,14 @@ def finetuning_problems(c):
         yield "epochs", f"is {c.epochs}, must be above 0"
 
 
+def head_problems(c):
+    """Of a `HeadConfig`."""
+    yield from _type_problems(type(c), c)
+    if c.problem_type == "single_label_classification" and len(c.labels) == 1:
+        other = "make it regression (the value itself) or multi_label_classification (its sigmoid)"
+        yield "problem_type", f"is {c.problem_type}, but there is one label alone; {other}"
+
+
 def _common_problems(c):
     """What both kinds of runs have."""
     yield from _type_problems(type(c), c)
@@ -124,10 +132,9 @@ def _type_problems(hint, value, where: str = ""):
             return
         for i, item in enumerate(value):
             yield from _type_problems(typing.get_args(hint)[0], item, f"{where}.{i}")
-    elif typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
+    elif choices := _choices(hint):
         if value not in choices:
-            yield where, f"is {value!r}; {did_you_mean(str(value), choices)}"
+            yield where, f"is {value!r}; {did_you_mean(str(value), [c for c in choices if c])}"
     else:
         allowed = typing.get_args(hint) or (hint,)
         whole_for_real = float in allowed and type(value) is int
@@ -136,6 +143,14 @@ def _type_problems(hint, value, where: str = ""):
             yield where, f"is {value!r}, must be {names}"
         elif type(value) is float and not math.isfinite(value):
             yield where, f"is {value}, must be a finite number"
+
+
+def _choices(hint) -> tuple:
+    """The values that a Literal allows, and None where that is allowed too; of other hints nothing."""
+    for option in (hint, *typing.get_args(hint)):
+        if typing.get_origin(option) is Literal:
+            return typing.get_args(option) if option is hint else (*typing.get_args(option), None)
+    return ()
 
 
 def _by_path(config, path: str):

@@ -165,6 +165,12 @@ def model_preset(name: str, **changes) -> ModelConfig:
     return ModelConfig(**{**sizes, **changes})
 
 
+# What a head's outputs are, by the names in transformers; and how a head of ours says that they are values, to
+# transformers and to sentence-transformers.
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+VALUE = dict(problem_type="regression", activation="identity")
+
+
 @dataclass(frozen=True)
 class HeadConfig:
     """What stands on the encoder, and what its outputs are called."""
@@ -180,11 +186,39 @@ class HeadConfig:
     ] = "pretraining"
     """encoder: nothing. masked_lm: scores of the vocabulary. pretraining: those, and next sentence."""
     labels: tuple[str, ...] = ()
-    """Of sequence and token classification, in the order of the logits; one label alone is a regression."""
+    """Of sequence and token classification, in the order of the logits."""
     pooler: bool = True
     """encoder: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
     dropout: float | None = None
     """Before the logits of a label (None: model.hidden_dropout_prob)."""
+    problem_type: Literal[PROBLEM_TYPES] | None = None
+    """sequence_classification, by the name in transformers: whether one label is right, or any number of them, or the
+    logits are values. None: it isn't said; then one logit is a value, and of several labels one is right."""
+    activation: Literal["identity", "sigmoid", "softmax"] | None = None
+    """What a cross-encoder of sentence-transformers applies to its logits (None: it doesn't say); problem_type, where
+    it is said, goes first."""
+
+    @property
+    def outputs(self) -> Literal["classes", "labels", "values"]:
+        """What the logits of a sequence_classification say: which class it is (softmax), of each label whether it is
+        right (sigmoid), or values as they are."""
+        if self.problem_type is not None:
+            return dict(zip(PROBLEM_TYPES, ("classes", "labels", "values"), strict=True))[self.problem_type]
+        if self.activation == "sigmoid":
+            return "labels"
+        return "values" if len(self.labels) == 1 else "classes"
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether nothing says what one output alone is: transformers trains it as a value, and shows its sigmoid."""
+        one = self.kind == "sequence_classification" and len(self.labels) == 1
+        return one and self.problem_type is None and self.activation is None
+
+    def validate(self) -> "HeadConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in checks.head_problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ class Bert:
         """`input_ids`, `token_type_ids` and `attention_mask` of texts, or of each with its pair, int32 [texts, length].
 
         [MASK] in a text is the token; other special pieces are read as text. A text of more than `length` tokens is cut
-        at its end, of a pair the longer one, and both alike where they are equally long. Without `length`, rows are as
+        at its end (or its beginning, where the model's folder has truncation_side left), of a pair the longer one, and
+        both alike where they are equally long. Without `length`, rows are as
         long as the longest of them, and what is longer than the model reads is cut with a warning.
         """
         ids, types = self._ids(texts, pairs, length)
@@ -87,12 +88,12 @@ class Bert:
     def _ids(self, texts: Texts, pairs: Texts | None, length: int | None) -> tuple[list[list[int]], list[list[int]]]:
         """Ids and token types of each text, with [CLS] and [SEP]."""
         longest = self.config.max_position_embeddings
-        least = 2 if pairs is None else 3
+        least = self.tokenizer.layout.special_tokens(1 if pairs is None else 2)
         if length is not None and not least <= length <= longest:
             raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
         columns = _columns(texts, pairs)
         parts = list(zip(*(self._bare_ids(column) for column in columns), strict=True))
-        if length is None and any(sum(map(len, part)) + 1 + len(columns) > longest for part in parts):
+        if length is None and any(sum(map(len, part)) + least > longest for part in parts):
             warnings.warn(f"texts of more than {longest} tokens are cut: the model reads no more", stacklevel=3)
         made = [model_input(self.tokenizer, part, length or longest) for part in parts]
         return [ids for ids, _ in made], [types for _, types in made]
@@ -237,8 +238,11 @@ class Bert:
         return filled[0] if isinstance(texts, str) else filled
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
-        """The class, or the value of a regression, of a text or of each of a list; of pairs, where it was trained on
-        them. What is longer than the model reads is cut with a warning."""
+        """The class, the labels that are right, or the value of a regression, of a text or of each of a list; of pairs,
+        where it was trained on them. What is longer than the model reads is cut with a warning.
+
+        Raises `InputError` where two classes have one name.
+        """
         self._must_be("sequence_classification")
         ids, types = self._ids(texts, pairs, None)
         features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
@@ -268,7 +272,7 @@ class Bert:
         found: list = [None] * len(features)
         for chosen in _batches([len(feature.input_ids) for feature in features]):
             ids, types = zip(*((features[n].input_ids, features[n].token_type_ids) for n in chosen), strict=True)
-            logits = np.asarray(self._apply(*self._padded(self._rows(ids, types, max(map(len, ids))))))
+            logits = np.asarray(self._apply(*self._padded(self._checked(*self._rows(ids, types, max(map(len, ids)))))))
             for row, n in enumerate(chosen):
                 found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
         return found

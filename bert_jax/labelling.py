@@ -1,6 +1,8 @@
 """Fine-tuned heads on texts as a person has them: classes, tagged spans, answers."""
 
 import dataclasses
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +12,16 @@ from tokenizers import Regex, pre_tokenizers
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
 from bert_jax.config_files import config_of
 from bert_jax.tasks import squad, squad_files, tagging
-from bert_jax.tasks.spans import spans
+from bert_jax.tasks.spans import spans, standard
 
 if TYPE_CHECKING:
     from bert_jax.inference import Bert
+
+# Of a model with one output, as a folder of transformers can leave it.
+UNSAID = (
+    "the model has one output, and no problem_type that says what it is: it is given as it is, as of a regression; for "
+    'the probability of yes, write "problem_type": "multi_label_classification" into its config.json'
+)
 
 # Tokens of a window, of a model that doesn't say with how many it was trained: SQuAD's.
 WINDOW = 384
@@ -26,11 +34,14 @@ WORDS = pre_tokenizers.Sequence(
 
 @dataclass(frozen=True)
 class Classified:
-    """The most probable class, or the value of a regression (then there are no probabilities)."""
+    """What a model says of a text, by what its outputs are (`HeadConfig.outputs`)."""
 
-    label: str | float
+    label: str | float | list[str] | list[float]
+    """The most probable class; of a model with any number of labels, those with a probability of at least a half; the
+    value of a regression, or its values."""
     probabilities: dict[str, float]
-    """Of every class, in the order of the model's logits."""
+    """Of every label, in the order of the model's logits: those of classes sum up to 1, those of labels are each their
+    own. Of a regression with several values, these; with one alone, nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Tagged:
     """A span of a text, as a named entity or the argument of a predicate."""
 
     type: str
+    """Of labels without B- and I-, as NOUN, the label."""
     text: str
     start: int
     """Its first character in the text, and the one behind its last."""
@@ -67,15 +79,28 @@ def run_of(about: dict) -> FinetuneConfig:
 
 
 def classified(head: HeadConfig, logits: list[np.ndarray]) -> list[Classified]:
-    """Logits are [labels] each."""
-    if len(head.labels) == 1:
-        return [Classified(float(value), {}) for (value,) in logits]
-    found = []
-    for one in logits:
-        odds = np.exp(one.astype(np.float64) - one.max())
-        probabilities = dict(zip(head.labels, (odds / odds.sum()).tolist(), strict=True))
-        found.append(Classified(max(probabilities, key=probabilities.get), probabilities))
-    return found
+    """Logits are [labels] each. Raises `InputError` where two labels have one name."""
+    if repeated := [label for label, count in Counter(head.labels).items() if count > 1]:
+        remedy = "name each for itself in id2label of the model's config.json"
+        raise InputError(f"the model has more than one class {repeated[0]!r}, so they can't be told apart; {remedy}")
+    if head.unsaid:
+        warnings.warn(UNSAID, stacklevel=3)
+    return [_classified(head, one.astype(np.float64)) for one in logits]
+
+
+def _classified(head: HeadConfig, logits: np.ndarray) -> Classified:
+    def named(values: np.ndarray) -> dict[str, float]:
+        return dict(zip(head.labels, values.tolist(), strict=True))
+
+    match head.outputs:
+        case "values":
+            return Classified(logits.item(), {}) if len(logits) == 1 else Classified(logits.tolist(), named(logits))
+        case "labels":
+            probabilities = named((1 + np.tanh(logits / 2)) / 2)  # The sigmoid, without overflow.
+            return Classified([label for label, value in probabilities.items() if value >= 0.5], probabilities)
+    odds = np.exp(logits - logits.max())
+    probabilities = named(odds / odds.sum())
+    return Classified(max(probabilities, key=probabilities.get), probabilities)
 
 
 def tag(bert: "Bert", texts: list[str], predicates: list[str] | None = None) -> list[list[Tagged]]:
@@ -90,7 +115,8 @@ def tag(bert: "Bert", texts: list[str], predicates: list[str] | None = None) -> 
     length = min(bert.run.sequence_length, bert.config.max_position_embeddings)
     features = [f for f in task.features(examples, bert.tokenizer, length, training=False) if f.places]
     predictions = task.predict(examples, features, bert.logits_of(features))
-    return [_tagged(*one) for one in zip(texts, found, predictions, strict=True)]
+    meaning = standard(bert.head.labels)
+    return [_tagged(*one, meaning) for one in zip(texts, found, predictions, strict=True)]
 
 
 def predicate_of(bert: "Bert", text: str, predicate: str | None) -> int | None:
@@ -113,9 +139,11 @@ def _words(text: str) -> tuple[list[str], list[tuple[int, int]]]:
     return [text[slice(*place)] for place in places], places
 
 
-def _tagged(text: str, places: list[tuple[int, int]], prediction: tagging.Tagged) -> list[Tagged]:
+def _tagged(
+    text: str, places: list[tuple[int, int]], prediction: tagging.Tagged, meaning: dict[str, str]
+) -> list[Tagged]:
     result = []
-    for kind, first, behind in spans(prediction.tags):
+    for kind, first, behind in spans([meaning[tag] for tag in prediction.tags]):
         start, end = places[first][0], places[behind - 1][1]
         result.append(Tagged(kind, text[start:end], start, end, min(prediction.probabilities[first:behind])))
     return result

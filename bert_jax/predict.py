@@ -96,6 +96,8 @@ def _rounded(values: dict) -> dict:
 def _round(value):
     if isinstance(value, dict):
         return {name: _round(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_round(inner) for inner in value]
     return round(value, 6) if isinstance(value, float) else value
 
 

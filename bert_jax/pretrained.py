@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from bert_jax import contents, embedding, model_card, storage
-from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig
+from bert_jax.config import VALUE, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
 from bert_jax.convert import names, weight_files
 from bert_jax.convert.report import Report
@@ -160,14 +160,21 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
     """Config and head of a checkpoint's model, and where it comes from."""
     about = checkpoints.about(step)
     if "config" not in about:
-        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), about["about"]
+        return from_dict(ModelConfig, about["model"]), _head(about["head"], about["about"]), about["about"]
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
     if "head" in about:  # Fine-tuned.
-        return from_dict(ModelConfig, about["model"]), from_dict(HeadConfig, about["head"]), origin
+        return from_dict(ModelConfig, about["model"]), _head(about["head"], origin), origin
     config = from_dict(PretrainConfig, about["config"])
     return config.model, steps.pretraining_head(config), origin
+
+
+def _head(values: dict, origin: dict) -> HeadConfig:
+    """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
+    head = from_dict(HeadConfig, values)
+    ours = "task" in origin.get("config", {})
+    return dataclasses.replace(head, **VALUE) if ours and head.unsaid else head
 
 
 def rows_at(rows: list[dict], step: int) -> dict:

@@ -1,6 +1,6 @@
 """Every way to get a model leads to everything that is done with one, or to one line that says why it can't.
 
-The way of a model is a path as "finetune ner" or "finetune ner > export hf > import": what was done, one after the other.
+The way of a model is what was done for it, one after the other, as "finetune ner > export hf > import".
 """
 
 import dataclasses
@@ -32,7 +32,8 @@ from bert_jax.config import (
 from bert_jax.data.prepare import prepare
 from bert_jax.data.tokenizers import SPECIAL
 
-WORDS = "the a dog bird king hill clock garden watches follows paints every teacher who ? . document of".split()
+TEXT = "the a dog bird king hill clock garden watches follows paints every teacher who ? . document of"
+WORDS = TEXT.split()
 MODEL = ModelConfig(
     hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, max_position_embeddings=32
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
-from bert_jax.convert import hf_config, hf_names, names
+from bert_jax.convert import hf_config, hf_names, names, outputs
 from bert_jax.convert.hf_config import FIELDS
 from bert_jax.convert.hf_names import Names
 from bert_jax.convert.report import Report
@@ -47,14 +47,16 @@ def read(
     config, file = hf_config.read(folder, kind == "encoder")
     tensors = Tensors(folder)
     there = hf_names.today(tensors.shapes, folder)
-    model, head = hf_config.model(config, file), _head(config, there.files, file, kind)
+    model = hf_config.model(config, file)
+    head, decided = _head(config, tensors, there, file, kind)
     _check_layers(model, there.files, file)
     expected = names.shapes_there(model, head, "hf")
     array = _reader(tensors, there)
     _settle_tied(array, there.files, expected, config, folder)
-    shapes, notes = _shapes(tensors, there, expected)
+    shapes, filled_up = _shapes(tensors, there, expected)
     report = Report.of(folder, expected, shapes, allow_missing, there.files)
-    report = dataclasses.replace(report, notes=[*_notes(config, head), *there.notes, *notes])
+    notes = [*decided, *hf_config.unknown(config), *there.notes, *filled_up]
+    report = dataclasses.replace(report, notes=notes)
 
     def get(name: str) -> np.ndarray | None:
         return array(name)[: expected[name][0]] if name in there.files else None
@@ -72,18 +74,18 @@ def _reader(tensors: Tensors, there: Names) -> Callable[[str], np.ndarray]:
     return array
 
 
-def _head(config: dict, there: dict[str, str], file: Path, kind: str | None) -> HeadConfig:
-    kind = kind or _kind(config, there, file)
+def _head(config: dict, tensors: Tensors, there: Names, file: Path, kind: str | None) -> tuple[HeadConfig, list[str]]:
+    """And what was decided about it, in a few words."""
+    kind = kind or _kind(config, there.files, file)
     dropout = config.get("classifier_dropout")
     if not isinstance(dropout, float | int | None):
         raise InputError(f"{file}: classifier_dropout is {dropout!r}, must be a number or null")
-    labelled = kind in ("sequence_classification", "token_classification")
-    return HeadConfig(
-        kind,
-        labels=_labels(config, file) if labelled else (),
-        pooler=kind != "encoder" or any(name.startswith("bert.pooler.") for name in there),
-        dropout=dropout,
-    )
+    bias = there.files.get("qa_outputs.bias" if kind == "question_answering" else "classifier.bias")
+    rows = tensors.shapes[bias][0] if bias and tensors.shapes[bias] else None
+    fields, notes = outputs.read(kind, config, rows, file)
+    pooler = kind != "encoder" or any(name.startswith("bert.pooler.") for name in there.files)
+    notes += ["the encoder has no pooler"] if not pooler else []
+    return HeadConfig(kind, pooler=pooler, dropout=dropout, **fields), notes
 
 
 def _kind(config: dict, there: dict[str, str], file: Path) -> str:
@@ -113,25 +115,6 @@ def _kind_there(there: dict[str, str]) -> str:
     if "classifier.weight" in there:
         return "sequence_classification" if "bert.pooler.dense.weight" in there else "token_classification"
     return next((kind for mark, kind in marks.items() if mark in there), "encoder")
-
-
-def _labels(config: dict, file: Path) -> tuple[str, ...]:
-    named = config.get("id2label")
-    if not named:
-        return tuple(f"LABEL_{i}" for i in range(config.get("num_labels", 2)))
-    try:
-        return tuple(str(named[str(i)]) for i in range(len(named)))
-    except (KeyError, TypeError):
-        raise InputError(f"{file}: the keys of id2label must be 0, 1, 2, ...") from None
-
-
-def _notes(config: dict, head: HeadConfig) -> list[str]:
-    notes = []
-    if head.kind == "encoder" and not head.pooler:
-        notes.append("the encoder has no pooler")
-    if config.get("problem_type") == "multi_label_classification":
-        notes.append("problem_type multi_label_classification isn't kept: the logits are what they were")
-    return [*notes, *hf_config.unknown(config)]
 
 
 def _check_layers(model: ModelConfig, there: dict[str, str], file: Path) -> None:
@@ -187,10 +170,8 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         "classifier_dropout": head.dropout,
         "tie_word_embeddings": True,
         "torch_dtype": "float32",
+        **outputs.write(head),
     }
-    if head.labels:
-        config["id2label"] = {str(i): label for i, label in enumerate(head.labels)}
-        config["label2id"] = {label: i for i, label in enumerate(head.labels)}
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     arrays = {name: np.ascontiguousarray(array) for name, array in names.theirs(params, model, head, "hf")}
     save_file(arrays, folder / SAFETENSORS, metadata={"format": "pt"})

@@ -163,7 +163,10 @@ def _kind(there: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
 def _own_head(values: dict, file: Path) -> HeadConfig:
     if not isinstance(values, dict) or values.get("kind") not in UNNAMED:
         raise InputError(f"{file}: head is {values!r}, must have a kind, one of {', '.join(UNNAMED)}")
-    return from_dict(HeadConfig, values, f"{file}: head.")
+    try:
+        return from_dict(HeadConfig, values, "head.").validate()
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from bert_jax.config import ExamplesConfig
-from bert_jax.data.tokenizers import CLS, PAD, SEP
+from bert_jax.data.layouts import CLS, PAD, SEP
 
 Ids = list[int]
 Text = tuple[Ids, ...]

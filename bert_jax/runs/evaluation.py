@@ -57,6 +57,10 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     task = tasks.make(config.task, found.head.labels)
     if task.head.kind != found.head.kind:
         raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")
+    if task.head.outputs != found.head.outputs:
+        theirs = f"this one's are {found.head.outputs} ({found.head.problem_type or found.head.activation})"
+        needs = f"needs a model whose outputs are {task.head.outputs}, {theirs}"
+        raise InputError(f"{config.task.name}: {needs}; give a model that was trained on this task")
     splits = (*task.dev_splits, *task.test_splits)
     if not splits:
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")

@@ -144,7 +144,7 @@ def _score(task: Task, scores: dict[str, float]) -> float | None:
 def make_batches(
     features: list[Feature], size: int, head: HeadConfig, pad: int, mesh: Mesh, accumulate_steps: int = 1
 ) -> Batches:
-    regression = head.kind == "sequence_classification" and len(head.labels) == 1
+    regression = head.kind == "sequence_classification" and head.outputs == "values"
     parts = sharding.batch_shards(mesh) * accumulate_steps
     return Batches(features, size, head.kind, pad, floating=regression, parts=parts)
 
@@ -168,10 +168,11 @@ def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
 def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
     """The fresh parameters with the pretrained ones in their place; of another task's head nothing is taken."""
     there = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(found.params)}
+    same = all(getattr(found.head, name) == getattr(head, name) for name in ("kind", "labels", "outputs"))
 
     def take(path, new: jax.Array) -> jax.Array:
         name = path_name(path)
-        old = there.get(name) if name.startswith("bert/") or found.head == head else None
+        old = there.get(name) if name.startswith("bert/") or same else None
         return new if old is None else placed(np.asarray(old), new)
 
     return jax.tree_util.tree_map_with_path(take, fresh)

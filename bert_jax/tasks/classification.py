@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bert_jax.config import HeadConfig, InputError, TaskConfig
-from bert_jax.data.tokenizers import CLS, SEP, Tokenizer
+from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
+from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.tasks import glue, metrics
 from bert_jax.tasks.base import Feature, Ids
 from bert_jax.tasks.tables import Row, read_table
@@ -70,13 +70,14 @@ class Classification:
 
     @cached_property
     def head(self) -> HeadConfig:
-        return HeadConfig(kind="sequence_classification", labels=self._labels())
+        return HeadConfig("sequence_classification", self._labels(), **(VALUE if self._regression else {}))
 
     def _labels(self) -> tuple[str, ...]:
         given, name = self._model_labels, self._config.name
         if self._regression:
             if len(given) > 1:
-                raise InputError(f"{name}: is a regression, but the model has classes: {_listed(given)}")
+                remedy = f"the model has {len(given)} outputs: {_listed(given)}; give a model with one"
+                raise InputError(f"{name}: is a regression, of one value, but {remedy}")
             return given or (self._glue.label if self._glue else self._config.label_column,)
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
             labels = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
@@ -142,7 +143,7 @@ class Classification:
         return label
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
-        """[CLS] text [SEP], or [CLS] first [SEP] second [SEP]; what is too long is cut at its end."""
+        """[CLS] text [SEP], or [CLS] first [SEP] second [SEP], or as else the tokenizer has it (`model_input`)."""
         ids = [tokenizer.encode(list(texts)) for texts in zip(*(e.texts for e in examples), strict=True)]
         inputs = (model_input(tokenizer, parts, length) for parts in zip(*ids, strict=True))
         labels = (e.label if self._regression or e.label is None else self._ids[e.label] for e in examples)
@@ -209,23 +210,20 @@ class Classification:
 
 
 def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tuple[Ids, Ids]:
-    """Ids and token types of [CLS] a [SEP] or [CLS] a [SEP] b [SEP], at most `length` of them.
+    """Ids and token types of one text or two, at most `length`, as the tokenizer's layout puts them together.
 
     Of a pair, the longer one is cut; then both alike, as `tokenizers` does by "longest_first". (The original leaves an
     odd token to the first text always, not to the one that was longer.)
     """
-    room = length - 1 - len(parts)
+    layout = tokenizer.layout
+    room = length - layout.special_tokens(len(parts))
     if len(parts) == 2 and len(parts[0]) + len(parts[1]) > room:
         shorter = min(len(parts[0]), len(parts[1]), room // 2)
         first_longer = len(parts[0]) > len(parts[1])
         keep = (room - shorter, shorter) if first_longer else (shorter, room - shorter)
     else:
         keep = (room,) * len(parts)
-    ids, types = [tokenizer.special_ids[CLS]], [0]
-    for i, (part, kept) in enumerate(zip(parts, keep, strict=True)):
-        ids += [*part[:kept], tokenizer.special_ids[SEP]]
-        types += [i] * (len(ids) - len(types))
-    return ids, types
+    return layout.joined([layout.shortened(part, kept) for part, kept in zip(parts, keep, strict=True)])
 
 
 def _value(row: Row, column: str) -> Any:

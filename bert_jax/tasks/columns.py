@@ -8,9 +8,9 @@ from pathlib import Path
 
 from bert_jax.config import InputError
 from bert_jax.data.corpora import not_utf8
+from bert_jax.tasks.spans import of_words, unmarked
 
 START_OF_DOCUMENT = "-DOCSTART-"
-TAG = re.compile(r"O|[BIES]-.+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +28,10 @@ class Sentence:
 
     def where(self, row: int = 0) -> str:
         return f"{self.file}, line {self.lines[row]}"
+
+    def tags(self) -> list[str]:
+        """The last column, behind that of the tokens; of a file without tags, and where a document starts, nothing."""
+        return [] if self.starts_document or len(self.rows[0]) < 2 else self.column(-1)
 
     @property
     def starts_document(self) -> bool:
@@ -73,7 +77,8 @@ def read_sentences(file: Path, comment: str | None = None) -> list[Sentence]:
 def read_tagged(file: Path, labelled: bool) -> list[Sentence]:
     """Sentences whose first column is the token, and the last its tag; without tags where not `labelled`.
 
-    Raises `InputError` naming the file and line where columns are missing, or a tag isn't one of IOB1, IOB2 or IOBES.
+    Tags mark spans (`spans.standard`), or, where a file has two columns, say something of every word, as parts of
+    speech. Raises `InputError` naming the file and line where columns are missing, or a tag is neither.
     """
     sentences = read_sentences(file)
     first = next(sentence for sentence in sentences if not sentence.starts_document)
@@ -86,9 +91,14 @@ def read_tagged(file: Path, labelled: bool) -> list[Sentence]:
                 by = "tabs" if sentence.separator == "\t" else "spaces"
                 columns = f"columns parted by {by}: {len(row)}, but {count} in the file's first line"
                 raise InputError(f"{sentence.where(i)}: {columns}; give each line the same")
-            if count > 1 and not TAG.fullmatch(row[-1]):
+    tags = {tag for sentence in sentences for tag in sentence.tags()}
+    wrong = set() if count == 2 and of_words(tags) else unmarked(tags)
+    for sentence in sentences if wrong else []:
+        for i, tag in enumerate(sentence.tags()):
+            if tag in wrong:
                 kinds = "neither O nor B-, I-, E- or S- with a type behind it, as B-PER"
-                raise InputError(f"{sentence.where(i)}: the last column's tag {row[-1]!r} is {kinds}; mend it")
+                remedy = "write B- before it where a span begins, and I- where one goes on"
+                raise InputError(f"{sentence.where(i)}: the last column's tag {tag!r} is {kinds}; {remedy}")
     return sentences
 
 

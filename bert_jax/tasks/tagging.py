@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
-from bert_jax.data.tokenizers import CLS, SEP, UNK, Tokenizer
+from bert_jax.data.tokenizers import UNK, Layout, Tokenizer
 from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import NO_LABEL, Feature, Ids
-from bert_jax.tasks.spans import accuracy, marked, scores, spans
+from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
 NER_FILES = {
@@ -89,8 +89,11 @@ class Tagging:
     @cached_property
     def head(self) -> HeadConfig:
         """Its labels are the tags of the training file, O first, the others sorted."""
-        found = self._labels or {tag for example in self.read("train") for tag in example.tags} - {"O"}
-        return HeadConfig("token_classification", labels=self._labels or ("O", *sorted(found)))
+        if self._labels:
+            return HeadConfig("token_classification", self._labels)
+        found = {tag for example in self.read("train") for tag in example.tags}
+        outside = [] if of_words(found) else ["O"]
+        return HeadConfig("token_classification", (*outside, *sorted(found - {"O"})))
 
     def read(self, split: str) -> list[Example]:
         if split not in self._examples:
@@ -116,21 +119,25 @@ class Tagging:
             if id(example.text) not in texts:
                 words = [pieces[word] for word in example.text]
                 texts[id(example.text)] = list(chain(*words)), [0, *accumulate(map(len, words))]
-            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.special_ids, length)
+            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.layout, length)
         return found
 
     def _features_of(
-        self, example: Example, number: int, flat: Ids, starts: list[int], special: dict[str, int], length: int
+        self, example: Example, number: int, flat: Ids, starts: list[int], layout: Layout, length: int
     ) -> Iterator[Window]:
         """`flat` are the pieces of the text, and `starts` says where those of each of its words begin, and the end."""
         # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell a
         # layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
         predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
-        second = [*(flat[i] for i in predicate[: length // 4]), special[SEP]] if predicate else []
+        second = [[flat[i] for i in predicate[: length // 4]]] if predicate else []
+        if second and not layout.types[-2]:
+            raise InputError("task srl: marks the predicate by a token type, which this model's tokenizer doesn't give")
         words = range(example.start, example.start + len(example.words))
-        for own, left, right in _windows(starts, words, length - 2 - len(second)):
-            input_ids = [special[CLS], *flat[left:right], special[SEP], *second]
-            types = [0, *(int(i in predicate) for i in range(left, right)), 0, *(1 for _ in second)]
+        special = layout.special_tokens(1 + len(second))
+        for own, left, right in _windows(starts, words, length - special - sum(map(len, second))):
+            input_ids, types = layout.joined([flat[left:right], *second])
+            for i in range(max(left, predicate.start), min(right, predicate.stop)) if predicate else ():
+                types[1 + i - left] = layout.types[-2]
             places = [1 + starts[word] - left for word in own]
             label = None
             if example.tags:
@@ -158,34 +165,52 @@ class Tagging:
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
         """precision, recall and f1 of spans, all together and of each type (f1/TYPE), and the accuracy of tags, all in
         percent, of the examples with tags; without any, none."""
-        pairs = [(e.tags, p.tags) for e, p in zip(examples, predictions, strict=True) if e.tags]
+        pairs = [pair for pair in self._standard(examples, predictions) if pair[0]]
         if not pairs:
             return {}
         gold, predicted = zip(*pairs, strict=True)
         return {**scores(map(self.units, gold), map(self.units, predicted)), "accuracy": accuracy(gold, predicted)}
 
+    def _standard(self, examples: list[Example], predictions: list[Tagged]) -> list[tuple[list[str], list[str]]]:
+        """Gold (none where it isn't known) and predicted tags of each example, as tags of IOBES."""
+        gold = {tag for example in examples for tag in example.tags or ()}
+        plain = "B" if of_words(gold) or of_words({*self.head.labels}) else "I"
+        of_gold, of_labels = self._meaning(gold, plain), standard(self.head.labels, plain)
+        return [
+            ([of_gold[tag] for tag in e.tags or ()], [of_labels[tag] for tag in p.tags])
+            for e, p in zip(examples, predictions, strict=True)
+        ]
+
+    def _meaning(self, gold: set[str], plain: str = "I") -> dict[str, str]:
+        """What the tags of a file say: the same as the model's labels, or, where these haven't all, by themselves."""
+        labels = self.head.labels
+        return standard(labels if gold <= {*labels} else gold, plain)
+
     def rows(self, examples: list[Example], predictions: list[Tagged]) -> list[dict]:
         """The spans marked in the text; right where all are; as sure as the tag that is the least."""
+        pairs = self._standard(examples, predictions)
         return [
             {
                 "id": str(number),
                 "text": " ".join(example.words),
-                "gold": example.tags and marked(example.words, spans(example.tags)),
-                "predicted": marked(example.words, spans(prediction.tags)),
-                "right": example.tags and self.units(example.tags) == self.units(prediction.tags),
+                "gold": marked(example.words, spans(gold)) if gold else None,
+                "predicted": marked(example.words, spans(predicted)),
+                "right": self.units(gold) == self.units(predicted) if gold else None,
                 "confidence": min(prediction.probabilities),
             }
-            for number, (example, prediction) in enumerate(zip(examples, predictions, strict=True))
+            for number, (example, prediction, (gold, predicted)) in enumerate(
+                zip(examples, predictions, pairs, strict=True)
+            )
         ]
 
     @staticmethod
     def units(tags: list[str]) -> set[tuple]:
-        """What is right or wrong as a whole: each begins with its type."""
+        """What is right or wrong as a whole, in tags of IOBES: each begins with its type."""
         return set(spans(tags))
 
 
 class NamedEntities(Tagging):
-    """Entities, or other spans: the token first, the tag last, in IOB1, IOB2 or IOBES (`columns.read_tagged`)."""
+    """Entities, or other spans, or parts of speech: the token first, the tag last (`columns.read_tagged`)."""
 
     files = NER_FILES
 
@@ -196,27 +221,29 @@ class NamedEntities(Tagging):
                 f"{sentences[0].where()}: no {columns.START_OF_DOCUMENT} line, so where documents begin isn't known; "
                 "add them, or leave out --task.document-context"
             )
+        if not training:
+            self._check_types(sentences)
         examples, document = [], []
         for number, sentence in enumerate(sentences):
             if sentence.starts_document or not self.config.document_context:
                 document = []
             if sentence.starts_document:
                 continue
-            words = sentence.column(0)
-            tags = sentence.column(-1) if len(sentence.rows[0]) > 1 else None
-            if tags and not training:
-                self._check_types(sentence, tags)
+            words, tags = sentence.column(0), sentence.tags() or None
             examples.append(Example(words, tags, sentence.where(), number, document, len(document)))
             document += words
         return examples
 
-    def _check_types(self, sentence: columns.Sentence, tags: list[str]) -> None:
+    def _check_types(self, sentences: list[columns.Sentence]) -> None:
         """A type that the training file lacks is an error; B- or I- of a type it has (as in IOB1) is not."""
-        known = {label.partition("-")[2] for label in self.head.labels}
-        for i, tag in enumerate(tags):
-            if tag.partition("-")[2] not in known:
+        tags = [(s, i, tag) for s in sentences for i, tag in enumerate(s.tags())]
+        meaning = self._meaning({tag for _, _, tag in tags})
+        known = {tag.partition("-")[2] for tag in standard(self.head.labels).values()}
+        for sentence, i, tag in tags:
+            if meaning[tag].partition("-")[2] not in known:
+                source = "model" if self._labels else "training file"
                 raise InputError(
-                    f"{sentence.where(i)}: the tag {tag!r} is of a type that the training file lacks; there are "
+                    f"{sentence.where(i)}: the tag {tag!r} is of a type that the {source} lacks; there are "
                     f"{', '.join(sorted(known - {''}))}: mend it, or train on a file that has it"
                 )
 
