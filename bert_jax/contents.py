@@ -76,8 +76,8 @@ def json_object(file: Path) -> dict:
     """The object in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError where there is no file."""
     check(file)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(file.read_text(encoding="utf-8-sig"))  # Editors on Windows write a mark before it.
+    except (ValueError, RecursionError) as error:
         raise NotTheFile(f"{file}: damaged ({error}); copy it again") from None
     if not isinstance(values, dict):
         raise NotTheFile(f"{file}: damaged (no JSON object); copy it again")
