@@ -77,8 +77,8 @@ def json_object(file: Path, kind: type = dict):
     is no file."""
     check(file)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        values = json.loads(file.read_text(encoding="utf-8-sig"))  # Editors on Windows write a mark before it.
+    except (ValueError, RecursionError) as error:
         raise NotTheFile(f"{file}: damaged ({error}); copy it again") from None
     if not isinstance(values, kind):
         raise NotTheFile(f"{file}: damaged (no JSON {'object' if kind is dict else 'list'}); copy it again")

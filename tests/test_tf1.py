@@ -229,9 +229,11 @@ def test_the_encoder_alone_whatever_stands_on_it(folder):
 def test_a_pointer_in_the_place_of_a_part(folder):
     run = folder()
     for name in ("bert_model.ckpt.data-00000-of-00001", "bert_model.ckpt.index", "bert_config.json"):
+        content = (run / name).read_bytes()
         (run / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0d\nsize 4\n")
         with pytest.raises(InputError, match=f"{name}: a Git LFS pointer"):
             tf1.read(run)
+        (run / name).write_bytes(content)
 
 
 def test_fields_of_the_original_that_ask_for_something_else(folder):

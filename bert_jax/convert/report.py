@@ -44,7 +44,7 @@ class Report:
         encoder = [name for name in wanted if ENCODER.match(name)]
         lacking = [name for name in encoder if name not in there]
         if 2 * len(lacking) > len(encoder):
-            needs = f"a BERT encoder has {_shown(encoder)}; in the files are {_shown(unused) or 'none'}"
+            needs = f"a BERT encoder has {_shown(encoder)}; in the files are {_shown(sorted(called.values()))}"
             raise InputError(f"{source}: {len(lacking)} of {len(encoder)} arrays of the encoder aren't there: {needs}")
         if wrong:
             raise InputError(f"{source}: doesn't fit its config: {_shown(wrong)}")

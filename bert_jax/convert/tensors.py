@@ -103,7 +103,7 @@ def _torch(file: Path) -> _InMemory:
             except RuntimeError:  # What torch wrote before version 1.6 can't be mapped.
                 values = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0]
+        reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0].split(" was not an allowed")[0]
         remedy = "save the state dict alone, where it was made: torch.save(model.state_dict(), ...)"
         raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run; {remedy}") from None
     except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:

@@ -236,7 +236,7 @@ def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
     There, a special token written out in a text becomes the token.
     """
     if isinstance(tokenizer, NoTokenizer):
-        print(f"no tokenizer is written: {tokenizer.why}", file=sys.stderr)
+        print(f"no tokenizer is written: {tokenizer.reason}", file=sys.stderr)
         return
     config = {"model_max_length": longest, **_written(tokenizer, folder)}
     added = tokenizer_files.read_json(folder / WHOLE)["added_tokens"]
