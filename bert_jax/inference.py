@@ -85,9 +85,12 @@ class Bert:
             rows[0, row, : len(i)], rows[1, row, : len(i)], rows[2, row, : len(i)] = i, t, 1
         return rows
 
-    def _ids(self, texts: Texts, pairs: Texts | None, length: int | None) -> tuple[list[list[int]], list[list[int]]]:
-        """Ids and token types of each text, with [CLS] and [SEP]."""
-        longest = self.config.max_position_embeddings
+    def _ids(
+        self, texts: Texts, pairs: Texts | None, length: int | None, limit: int | None = None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids and token types of each text, with [CLS] and [SEP]; without a length, what is longer than the `limit`, or
+        than the model reads, is cut with a warning."""
+        longest = limit or self.config.max_position_embeddings
         least = self.tokenizer.layout.special_tokens(1 if pairs is None else 2)
         if length is not None and not least <= length <= longest:
             raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
@@ -262,7 +265,9 @@ class Bert:
         Raises `InputError` where two classes have one name.
         """
         self._must_be("sequence_classification")
-        ids, types = self._ids(texts, pairs, None)
+        # A cross-encoder's folder says where pairs are cut.
+        limit = self.embedding.max_length if self.embedding.sentence_transformers else None
+        ids, types = self._ids(texts, pairs, None, limit)
         features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
         found = labelling.classified(self.head, self.logits_of(features))
         return found[0] if isinstance(texts, str) else found

@@ -17,7 +17,7 @@ import torch
 import transformers
 from conftest import sentences
 from heads import assert_equal
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 import bert_jax
@@ -299,6 +299,24 @@ def test_a_folder_of_transformers_alone_is_read_as_the_library_reads_it(length, 
     np.testing.assert_allclose(vectors, theirs(tmp_path / "theirs"), atol=1e-5)
     assert not (out_again(tmp_path / "theirs", tmp_path / "out") / "modules.json").exists()
     np.testing.assert_allclose(theirs(tmp_path / "out"), vectors, atol=1e-5)
+
+
+def test_pairs_of_a_cross_encoder_are_cut_where_it_cuts_them(plain, tmp_path):
+    shutil.copytree(plain, tmp_path / "plain")
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(plain, num_labels=1)
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "plain")
+    how = dict(device="cpu", local_files_only=True)
+    CrossEncoder(str(tmp_path / "plain"), max_length=20, **how).save(str(tmp_path / "theirs"), create_model_card=False)
+    pairs = [("the fox", "a dog"), (TEXTS[2], TEXTS[0] * 9)]
+    expected = CrossEncoder(str(tmp_path / "theirs"), **how).predict(pairs)
+    bert = bert_jax.load(tmp_path / "theirs")
+    with pytest.warns(UserWarning, match="more than 20 tokens are cut"):
+        found = bert.classify(*map(list, zip(*pairs, strict=True)))
+    np.testing.assert_allclose([each.probabilities["LABEL_0"] for each in found], expected, atol=1e-5)
+    out = out_again(tmp_path / "theirs", tmp_path / "out")
+    assert pretrained.read(out).embedding == bert.embedding
+    np.testing.assert_allclose(CrossEncoder(str(out), **how).predict(pairs), expected, atol=1e-6)
 
 
 def test_prompts_are_chosen_or_refused(plain, tmp_path, capsys):
