@@ -121,6 +121,22 @@ def test_a_header_that_comes_again_is_refused(tmp_path, again):
         read(tmp_path / "a.csv", f"text,label,n\none,a,1\n{again}\ntwo,b,2\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "sep=;\ntext;label\none;a\n", "line 1: is for Excel alone"),
+        ("a.md", "| text | label |\n|---|:-:|\n| one | a |\n", "line 2: is a rule under a header"),
+        ("a.jsonl", '{"text": "one", "label": 1, "label": 2}\n', "line 1: .*a name comes twice.*text, label, label"),
+        ("a.csv", "text,label\none,a,b\n", "line 2: has 3 columns, the first line has 2"),
+        ("a.csv", "text,label\none,a\n# end\n", "line 3: has 1 columns"),
+        ("a.csv", "text,label\none,a\r\ntwo,b\n\x1a", "line 4: has 1 columns"),
+    ],
+)
+def test_lines_that_are_no_rows_are_refused(tmp_path, name, content, message):
+    with pytest.raises(InputError, match=rf"{name}, {message}"):
+        read(tmp_path / name, content)
+
+
 def test_columns_without_a_name_may_be_several(tmp_path):
     assert read(tmp_path / "a.csv", "text,label,,\none,a,,\n") == [{"text": "one", "label": "a", "": ""}]
 

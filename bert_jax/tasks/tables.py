@@ -21,6 +21,8 @@ QUOTED = r'"(?:[^"]|"")*+"'
 QUOTED_CELLS = re.compile(rf'(?:(?:{QUOTED}|[^"\t\n]*+)(?:[\t\n]|\Z))*+')
 # A cell in quotes, between tabs or line ends.
 A_QUOTED_CELL = re.compile(rf"(?:^|(?<=[\t\n]))({QUOTED})(?=[\t\r\n]|\Z)")
+# What stands in each cell of a line of dashes.
+RULE = re.compile(r"\s*(:?-{2,}:?|:-+:?|-+:|=+)?\s*")
 
 Record = tuple[int, list[str]]
 
@@ -44,6 +46,8 @@ def read_table(file: str | Path, header: bool = True, ragged: bool = False, widt
     """
     file = Path(file)
     text = read_text(file)
+    if re.match("sep=.\r?\n", text):
+        raise InputError(f"{file}, line 1: is for Excel alone, not the columns' names; take the line out")
     if _is_json(file, text):
         rows = list(_json_rows(file, text))
     else:
@@ -141,6 +145,8 @@ def _named(file: Path, records: Iterator[Record], header: bool, ragged: bool) ->
             raise InputError(f"{place}: {widths}; a text that holds a separator stands in quotes, in a .csv")
         if _folded(cells[0]) in names and sorted(map(_folded, cells)) == names:
             raise InputError(f"{place}: is the header again, as where files were joined; take the line out")
+        if len(columns) > 1 and "".join(cells).strip() and all(map(RULE.fullmatch, cells)):
+            raise InputError(f"{place}: is a rule under a header, as in Markdown, and no row; take the line out")
         yield Row(place, dict(zip(columns, cells, strict=False)))
 
 
@@ -195,7 +201,7 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
 
 def _json(text: str, place: str) -> Any:
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_object)
         # JSON may escape half of a surrogate pair, which no tokenizer takes.
         json.dumps(values, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -204,4 +210,11 @@ def _json(text: str, place: str) -> Any:
     except (ValueError, RecursionError) as error:
         why = f"not JSON, or too deep ({first_line(error)})"
         raise InputError(f"{place}: {why}; correct it: an object a line, or all in one list") from None
+    return values
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"a name comes twice in an object: {', '.join(name for name, _ in pairs)}")
     return values
