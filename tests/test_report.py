@@ -36,7 +36,9 @@ def documents(mark: str, sentences: int, lines: int) -> str:
 )
 def test_the_share_of_random_next_sentences_is_told(tmp_path, capsys, text, least, most, warning):
     (tmp_path / "hi.txt").write_text(text, encoding="utf-8")
-    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "।", *HINDI]), encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "।", *HINDI]), encoding="utf-8"
+    )
     tokenizer = TokenizerConfig(path=str(tmp_path / "vocab.txt"), lowercase=False)
     config = small_config(tmp_path / "hi.txt", tokenizer=tokenizer)
     examples = prepare(config, tmp_path / "examples")
