@@ -41,8 +41,7 @@ def job_of(config: PretrainConfig, tokenizer: tokenizers.Tokenizer | None = None
     states = {}
     if config.corpus.source == "text":
         matches = text_files.text_files(config.corpus.files, config.corpus.text_field).values()
-        for path in (file.path for files in matches for file in files):
-            states[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
+        states = {str(file.path): file.state for files in matches for file in files}
     if tokenizer is None and config.tokenizer.path:
         tokenizer = tokenizers.load(config.tokenizer.path, config.tokenizer)
     if tokenizer:

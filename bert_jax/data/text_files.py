@@ -1,5 +1,6 @@
 """Files of text, looked at once and then read: plain ones in parts by any process, compressed ones from the start."""
 
+import functools
 import glob
 import hashlib
 import lzma
@@ -22,10 +23,13 @@ DAMAGED = (EOFError, lzma.LZMAError, zlib.error)
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file, what opens it (`open`, or its like for a compressed one), and the format of its text."""
+    """A file of text."""
 
     path: Path
+    state: tuple[int, int]
+    """Bytes, and when they were changed, in nanoseconds: the same file as long as these are the same."""
     open: Callable
+    """`open`, or its like for a compressed file."""
     format: Format
 
     @property
@@ -35,7 +39,7 @@ class TextFile:
     @property
     def size(self) -> int:
         """About how many bytes of text it has."""
-        return int(self.path.stat().st_size * (COMPRESSION if self.compressed else 1))
+        return int(self.state[0] * (COMPRESSION if self.compressed else 1))
 
     def documents(self) -> Iterator[Document]:
         """All its documents, in order. Raises `InputError` naming file and line."""
@@ -130,7 +134,8 @@ def text_files(patterns: Iterable[str], text_field: str) -> dict[str, list[TextF
             if before := seen.get(path.resolve()):
                 raise InputError(f"{path}: is in corpus.files twice, by {before!r} and {pattern!r}; name it once")
             seen[path.resolve()] = pattern
-            files[pattern].append(_looked_at(path, text_field))
+            status = path.stat()
+            files[pattern].append(_looked_at(path, (status.st_size, status.st_mtime_ns), text_field))
     return files
 
 
@@ -143,7 +148,8 @@ def _expand(pattern: str) -> list[Path]:
     return paths
 
 
-def _looked_at(path: Path, text_field: str) -> TextFile:
+@functools.lru_cache(1 << 17)  # Files are listed several times.
+def _looked_at(path: Path, state: tuple[int, int], text_field: str) -> TextFile:
     try:
         function = opener(path)
         with function(path, "rb") as stream:
@@ -152,4 +158,4 @@ def _looked_at(path: Path, text_field: str) -> TextFile:
                 head += stream.readline()  # The first line, if it isn't whole yet.
     except (*DAMAGED, OSError) as error:
         raise _unreadable(path, error) from None
-    return TextFile(path, function, format_of(path, head, text_field))
+    return TextFile(path, state, function, format_of(path, head, text_field))
