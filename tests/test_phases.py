@@ -91,13 +91,16 @@ def test_memory_is_arguments_results_and_what_lies_beside(monkeypatch, limit):
         memory.compile_ahead([kept])
 
 
-def test_the_refusal_of_a_compiler_is_one_line():
-    """As libtpu puts it."""
+def test_the_refusal_of_a_compiler_or_device_is_one_line():
+    """As libtpu puts it, and as the device here does."""
     needs = "the total memory required for HLO temporaries (20.37G) exceeds available HBM (15.75G)"
     why = f"Ran out of memory on HBM, {needs}"
     with pytest.raises(InputError) as error, memory.refusals("phase 2 of 2", "buy more"):
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {why}.\nLargest allocations:")
     assert str(error.value) == f"phase 2 of 2: {why}; buy more"
+    with pytest.raises(InputError) as error, memory.refusals("the run", "buy more"):
+        jnp.zeros((1 << 50,), jnp.int8)
+    assert str(error.value) == f"the run: Out of memory allocating {1 << 50} bytes; buy more"
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.refusals("", ""):
         raise jax.errors.JaxRuntimeError("INTERNAL: a bug")
 
