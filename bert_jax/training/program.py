@@ -77,7 +77,7 @@ def _remat(remat: str, mesh: Mesh) -> str:
     """What "auto" is on the mesh's devices, which needn't be here: `plan` compiles for others.
 
     A chip waits for its memory more than for products, so that computing again costs less than writing and reading
-    would. On a CPU it costs 4 to 9 % of a step, and memory is seldom short.
+    would. On a CPU it costs up to a tenth of a step, where layers are unrolled most, and memory is seldom short.
     """
     return remat if remat != "auto" else "none" if mesh.devices.flat[0].platform == "cpu" else "dots"
 
