@@ -99,7 +99,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
         saved = checkpoints.about(checkpoints.latest)
         check_same_run(saved, about, workdir)
         about = {**about, "init": saved["init"]}
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh):  # Before the state is made, which may itself be too large.
         compile_ahead(training.ahead(program, checkpoints.latest or 0))
     if checkpoints.latest is not None:
         state = checkpoints.restore(checkpoints.latest, program.state)
