@@ -254,19 +254,6 @@ def test_a_run_that_diverges_stops_with_a_reason(config, examples, tmp_path):
         pretrain(with_run(config, max_skipped_updates=3), tmp_path / "run", examples.folder)
 
 
-def test_two_phases_resume_in_the_second(config, tmp_path):
-    config = dataclasses.replace(config, phases=(Phase(32, 8, 6, 5), Phase(48, 4, 6, 5)))
-    examples = prepare(config, tmp_path / "examples")
-    config = with_run(config, evaluate_every=3, checkpoint_every=3)
-    whole = pretrain(config, tmp_path / "whole", examples.folder)
-    assert whole.step == 12
-    # Lose the last checkpoint, as by a kill: the run goes on from step 9, in the second phase.
-    pretrain(config, tmp_path / "cut", examples.folder)
-    shutil.rmtree(tmp_path / "cut/checkpoints/12")
-    assert pretrain(config, tmp_path / "cut", examples.folder).step == 12
-    assert_same_state(saved_state(tmp_path / "cut", 12), saved_state(tmp_path / "whole", 12))
-
-
 def test_weights_of_another_run_to_start_from(finished, config, examples, tmp_path):
     config = dataclasses.replace(
         config, phases=(Phase(32, 8, 6, 5),), optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0)

@@ -20,6 +20,7 @@ from bert_jax.model import make_model
 from bert_jax.page import write_page
 from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.training import loop, losses, sharding, steps
+from bert_jax.training.memory import refusals
 from bert_jax.training.program import make_forward
 
 
@@ -46,6 +47,7 @@ def evaluate(
     return (evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining)(saved, config, folder)
 
 
+@refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")
 def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None) -> dict[str, float]:
     """The scores of a fine-tuned model on all splits of a task that have files.
 
@@ -96,6 +98,7 @@ def _outputs(found: pretrained.Pretrained, config: FinetuneConfig, mesh: Mesh):
     return functools.partial(outputs_of(make_forward(module, mesh), mesh), params)
 
 
+@refusals("the evaluation", "make room by a smaller batch_size of the last phase or by mesh.fsdp")
 def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
     """Loss, perplexity and accuracies of a pretrained model on all of the config's corpus, cut by its last phase."""
     from bert_jax.data import pipeline

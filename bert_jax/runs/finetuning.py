@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
+from bert_jax.training.memory import Ahead, bytes_on_a_device
 from bert_jax.training.plot import plot_finetuning
 from bert_jax.training.program import Program, Settings
 from bert_jax.training.sharding import path_name
@@ -129,6 +130,7 @@ def _training(
         seed=config.seed,
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
         batches=lambda step: batches.train(config.seed, step, total, rows),
+        ahead=functools.partial(_ahead, total, batches, {name: of for name, (_, _, of) in dev.items() if len(of)}),
         evaluation=evaluation,
         score=functools.partial(_score, task),
         about={
@@ -140,6 +142,30 @@ def _training(
         },
         tokenizer=tokenizer.to_dict(),
     )
+
+
+def _ahead(total: int, batches: Batches, dev: dict[str, Batches], program: Program, step: int) -> Iterator[Ahead]:
+    """The largest of the programs that a run usually needs; the others are compiled when they are."""
+    if step < total:
+        shapes = _shapes(batches, program)
+        remedies = "make room by a smaller batch_size or sequence_length, run.accumulate_steps, mesh.fsdp"
+        yield Ahead(f"a training step of {_tokens(shapes)}", program.lowered(shapes), remedies)
+    for split, batched in dev.items():
+        shapes = _shapes(batched, program)
+        del shapes["labels"]
+        lowered = program.forward.lower(program.state["params"], shapes)
+        remedies = "make room by a smaller evaluation_batch_size or by mesh.fsdp"
+        optimizer = bytes_on_a_device(program.state["opt_state"])
+        yield Ahead(f"an evaluation step of {_tokens(shapes)} on {split}", lowered, remedies, optimizer)
+
+
+def _shapes(batches: Batches, program: Program) -> dict[str, jax.ShapeDtypeStruct]:
+    largest = batches.largest()
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.rows) for name, x in largest.items()}
+
+
+def _tokens(shapes: dict[str, jax.ShapeDtypeStruct]) -> str:
+    return " x ".join(map(str, shapes["input_ids"].shape)) + " tokens"
 
 
 def _checksum(features: list[Feature]) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -19,8 +20,9 @@ from bert_jax.data.records import Examples
 from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
+from bert_jax.training.memory import Ahead, bytes_on_a_device
 from bert_jax.training.plot import plot_pretraining
-from bert_jax.training.program import Program, of_pretraining
+from bert_jax.training.program import Program, batch_shapes, of_pretraining
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
@@ -164,14 +166,15 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
 
     rows = functools.partial(sharding.local_rows, mesh)
     model, settings = of_pretraining(config)
-    unigram = data.unigram_log_probabilities(config.model.vocab_size)
+    sums_of = steps.make_evaluation_step(model, data.unigram_log_probabilities(config.model.vocab_size))
+
+    def evaluation_step(program: Program) -> Callable:
+        """Jitted; whenever it is made of a program it is the same function, compiled once."""
+        shardings = program.shardings["params"], program.rows
+        return jax.jit(sums_of, in_shardings=shardings, out_shardings=program.everywhere)
 
     def evaluation(program: Program) -> loop.Evaluate:
-        step_of = jax.jit(
-            steps.make_evaluation_step(model, unigram),
-            in_shardings=(program.shardings["params"], program.rows),
-            out_shardings=program.everywhere,
-        )
+        step_of = evaluation_step(program)
 
         def evaluate(params, step: int) -> dict[str, float]:
             """The whole held-out split once, in the shape of the phase that the last step was of."""
@@ -191,11 +194,34 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
         seed=config.seed,
         run=config.run,
         batches=functools.partial(pipeline.batches, data, config, rows=rows),
+        ahead=functools.partial(_ahead, config, data, evaluation_step),
         evaluation=evaluation,
         score=lambda held_out: -held_out["held_out_mlm_loss"] if held_out else None,
         about={"config": to_dict(config), "examples": data.fingerprint, **origin},
         tokenizer=data.tokenizer.to_dict(),
     )
+
+
+def _ahead(
+    config: PretrainConfig, data: Examples, evaluation_step: Callable, program: Program, step: int
+) -> Iterator[Ahead]:
+    """What the phases that aren't over at a step will run: none shall turn out too large after days of another."""
+    end, every = 0, config.run.evaluate_every
+    for number, phase in enumerate(config.phases):
+        start, end = max(end, step), end + phase.steps
+        if end <= step:
+            continue
+        name = f"phase {number + 1} of {len(config.phases)}"
+        tokens = f"{phase.batch_size} x {phase.sequence_length} tokens"
+        batch = batch_shapes(config, phase, program.rows)
+        smaller = f"make room by a smaller phases.{number}.batch_size or by mesh.fsdp"
+        remedies = f"{smaller}, run.accumulate_steps, model.remat full"
+        yield Ahead(f"{name}: a training step of {tokens}", program.lowered(batch), remedies)
+        evaluated = end == config.total_steps or end // every > start // every
+        if evaluated and len(data.split("held_out", phase.sequence_length)):
+            lowered = evaluation_step(program).lower(program.state["params"], batch)
+            optimizer = bytes_on_a_device(program.state["opt_state"])
+            yield Ahead(f"{name}: an evaluation step of {tokens}", lowered, smaller, optimizer)
 
 
 def phase_of(config: PretrainConfig, step: int) -> Phase:

@@ -21,6 +21,7 @@ from bert_jax import storage
 from bert_jax.config import InputError, RunConfig
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
+from bert_jax.training.memory import Ahead, compile_ahead, refusals
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import schedule
 from bert_jax.training.program import Program, Settings, make_program
@@ -51,6 +52,8 @@ class Training:
     run: RunConfig
     batches: Callable[[int], Iterator[Batch]]
     """From a step (0 is the first) to the last: numpy arrays, of the rows that this process holds."""
+    ahead: Callable[[Program, int], Iterator[Ahead]]
+    """What to compile, and hold against the devices' memory, before that step; the rest is when it is needed."""
     evaluation: Callable[[Program], Evaluate]
     score: Callable[[dict[str, float]], float | None]
     """Of an evaluation; the checkpoint with the highest is kept. None: there is nothing to compare."""
@@ -78,8 +81,8 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     """Trains to the last step, resuming from the workdir's last checkpoint where there is one.
 
     `init` turns fresh parameters into those to start from, laid out alike. Raises
-    `InputError` where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM
-    save first.
+    `InputError` where the checkpoint is of another run, a device's memory is too small, or too many updates in a row
+    weren't finite. SIGINT and SIGTERM save first.
     """
     # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
     program = make_program(training.model, training.settings, mesh)
@@ -96,6 +99,9 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
         saved = checkpoints.about(checkpoints.latest)
         check_same_run(saved, about, workdir)
         about = about | {name: saved[name] for name in ("init", "embedding") if name in saved}
+    with jax.set_mesh(mesh):  # Before the state is made, which may itself be too large.
+        compile_ahead(training.ahead(program, checkpoints.latest or 0))
+    if checkpoints.latest is not None:
         state = checkpoints.restore(checkpoints.latest, program.state)
     else:
         state = program.init(seed)
@@ -108,6 +114,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     metrics = Metrics(workdir, step)
     held_out: dict[str, float] = {}
     with (
+        refusals("the run", "make room by smaller batches, run.accumulate_steps, mesh.fsdp"),
         jax.set_mesh(mesh),
         _Interrupt() as interrupt,
         contextlib.closing(checkpoints),
@@ -122,7 +129,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
                 state, values = program.train_step(state, batch, seed, rates)
                 clock.count(batch["input_ids"], steps.model_flops(training.model.config, batch))
             else:
-                # The first step of a shape compiles: not the speed of training.
+                # The first step of a shape may compile: not the speed of training.
                 compiled.add(shape)
                 jax.block_until_ready(pending)
                 with clock.paused():
