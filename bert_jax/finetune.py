@@ -100,10 +100,10 @@ def _training(
     def evaluation(program: Program) -> loop.Evaluate:
         outputs = outputs_of(program.forward, mesh)
 
-        def evaluate(params, step: int) -> dict[str, float]:
+        def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             found = {}
             for split, (examples, parts, batched) in dev.items():
-                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched)))
+                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched, check)))
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
             return found
 
@@ -149,16 +149,20 @@ def make_batches(
 
 
 def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
-    """A function (params, batches) -> the head's outputs of each feature as an array, without padding."""
+    """A function (params, batches) -> the head's outputs of each feature as an array, without padding.
+
+    A third argument, if given, is called after each batch.
+    """
     rows = functools.partial(sharding.local_rows, mesh)
 
-    def outputs(params, batches: Batches) -> list[np.ndarray]:
+    def outputs(params, batches: Batches, check: Callable[[], None] = lambda: None) -> list[np.ndarray]:
         found: list = [None] * len(batches.features)
         for places, batch in batches.once(rows):
             del batch["labels"]
             logits = np.asarray(forward(params, sharding.global_batch(mesh, batch)))
             for number, place in places.items():
                 found[number] = logits[place]
+            check()
         return found
 
     return outputs

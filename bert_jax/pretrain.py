@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -172,13 +173,14 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | No
             out_shardings=program.everywhere,
         )
 
-        def evaluate(params, step: int) -> dict[str, float]:
+        def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             """The whole held-out split once, in the shape of the phase that the last step was of."""
             phase = phase_of(config, max(step - 1, 0))
             sums: list[dict] = []
             for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
                 sums.append(step_of(params, batch))
                 loop.await_one(sums)
+                check()
             return held_out_means(loop.add_up(sums)) if sums else {}
 
         return evaluate

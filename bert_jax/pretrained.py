@@ -75,7 +75,7 @@ def save(pretrained: Pretrained, folder: Path) -> None:
     about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head), "about": pretrained.about}
     checkpoints = Checkpoints(folder / "checkpoints", writing=True, host_arrays=True)
     params = jax.tree.map(np.asarray, pretrained.params)
-    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict(), None)
+    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict())
     checkpoints.close()
 
 

@@ -249,7 +249,7 @@ shapes = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
 shardings = sharding.state_shardings(mesh, shapes)
 like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 again = Checkpoints(target)
-again.save(30, checkpoints.restore(30, like), {}, {}, None)
+again.save(30, checkpoints.restore(30, like), {}, {})
 again.close()
 """
 

@@ -132,19 +132,20 @@ def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
     state = {"params": np.ones(3, np.float32)}
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0)):
-        checkpoints.save(step, state, {}, {}, loss and -loss)
+        checkpoints.save(step, state, {}, {})
+        checkpoints.add_score(step, loss and -loss)
     checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
     assert again.steps == [2, 5]
-    again.save(6, state, {}, {}, -3.5)
-    again.wait()
+    again.save(6, state, {}, {})
+    again.add_score(6, -3.5)
     assert (again.steps, again.latest, again.best) == ([2, 6], 6, 2)
     again.close()
 
 
 def test_a_checkpoint_of_another_shape_names_the_array(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, {"params": {"a": np.ones(3, np.float32)}}, {}, {}, None)
+    checkpoints.save(1, {"params": {"a": np.ones(3, np.float32)}}, {}, {})
     checkpoints.wait()
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     for like, message in (
