@@ -157,9 +157,9 @@ def two_processes(config_file, examples, tmp_path_factory):
     return workdir
 
 
-def start(config_file, examples, workdir) -> list[subprocess.Popen]:
+def start(config_file, examples, workdir, *more) -> list[subprocess.Popen]:
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    flags = ["--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
+    flags = [*more, "--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(
             command(config_file, examples, workdir, *flags, str(i)),
@@ -217,7 +217,7 @@ def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
     two_processes, config_file, examples, tmp_path, preempted
 ):
     workdir = tmp_path / "run"
-    processes = start(config_file, examples, workdir)
+    processes = start(config_file, examples, workdir, "--run.evaluate-every", "1")  # Most likely amid an evaluation.
     wait_for_rows(workdir, 13, processes)
     for i in preempted:
         processes[i].send_signal(signal.SIGTERM)
