@@ -38,6 +38,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     compiling.set_up(config.run)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}")
     found = pretrained.read(init)
     task = tasks.make(config.task)
     model = _model(config, found.model)
@@ -199,7 +200,7 @@ def sweep(
             if runs[-1] is None:
                 return {}
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
-    summary = {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}", "rates": rates}
+    summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
         storage.write_whole(workdir / "summary.json", json.dumps(summary, indent=1).encode())
         for rate, scores in rates.items():

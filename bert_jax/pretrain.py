@@ -60,6 +60,7 @@ def pretrain(
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
     _check_run(config, workdir)
+    print(f"on {compiling.devices()}")
     start = read_start(config, init) if init else None
     if start:
         config = start.checked(config)

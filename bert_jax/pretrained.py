@@ -9,7 +9,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import embedding, model_card, storage
+from bert_jax import compiling, embedding, model_card, storage
 from bert_jax.config import HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
 from bert_jax.convert import names
@@ -45,6 +45,7 @@ def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
     Others are Hugging Face's and google-research's. Raises `InputError` where there is none,
     or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
     """
+    compiling.find_devices()
     folder = storage.path(name)
     if form := format_of(folder):
         return _of_others(folder, form, allow_missing)

@@ -72,6 +72,39 @@ def test_a_place_that_is_none(flags, message):
         cluster.find(*flags, {}, {}.get)
 
 
+MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        (SLURM, "5 processes .* SLURM_NTASKS"),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "3"}, "3 processes .* SLURM_STEP_NUM_TASKS"),
+        (MPI, "2 processes .* OMPI_COMM_WORLD_SIZE"),
+        ({"PMI_SIZE": "4", "PMI_RANK": "1"}, "4 processes .* PMI_SIZE"),
+        (GKE, "2 processes .* TPU_WORKER_HOSTNAMES"),
+        (GKE | SLICES, "6 processes"),
+    ],
+)
+def test_several_processes_without_distributed_are_refused(environment, name):
+    with pytest.raises(InputError, match=f"{name}.*; add --distributed"):
+        cluster.check_alone(environment)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"},  # A shell of salloc.
+        SLURM | {"SLURM_STEP_NUM_TASKS": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
+        {"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost"},
+    ],
+)
+def test_one_process_of_a_cluster_is_a_run(environment):
+    cluster.check_alone(environment)
+
+
 # ---- Supervisors, over a command that does nothing ------------------------------------------------------------------
 
 

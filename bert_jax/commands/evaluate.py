@@ -47,8 +47,9 @@ def run(arguments: list[str]) -> None:
     config = load_config(named.config, object, **task) if named.config else None
     if not named.model:  # Help, and the end: on a task's options, where no --config says otherwise.
         _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
-    from bert_jax import evaluate, pretrained
+    from bert_jax import compiling, evaluate, pretrained
 
+    compiling.set_up()
     found = pretrained.read(named.model)
     config = config or evaluate.config_of(found)
     if config is None:

@@ -62,10 +62,11 @@ class Distributed:
 
 def run_together(command: Distributed, arguments: list[str], run: Callable[[], int], prepare: Callable = lambda: None):
     """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
-    if not command.distributed:
-        return run()
     from bert_jax import cluster, supervisor
 
+    if not command.distributed:
+        cluster.check_alone()
+        return run()
     role = supervisor.role()
     if role is None:
         place = cluster.find(command.coordinator, command.processes, command.process)
