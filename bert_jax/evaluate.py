@@ -85,7 +85,8 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
 
     if found.head.kind not in ("masked_lm", "pretraining"):
         raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
-    config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0)).validate()
+    corpus = dataclasses.replace(config.corpus, held_out=0.0)
+    config = dataclasses.replace(config, model=found.model, corpus=corpus).validate()
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
