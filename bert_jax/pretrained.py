@@ -10,7 +10,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import contents, model_card, storage
+from bert_jax import compiling, contents, model_card, storage
 from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
 from bert_jax.convert import names, sentence_transformers, weight_files
@@ -55,6 +55,7 @@ def read(name: str | Path, allow_missing: bool = False, kind: str | None = None)
     for: an encoder can be had out of any. Raises `InputError` where there is none, or what is there isn't whole;
     missing arrays get fresh values where `allow_missing`.
     """
+    compiling.find_devices()
     folder = folder_of(name)
     if form := format_of(folder):
         return _of_others(folder, form, allow_missing, kind)
@@ -95,7 +96,7 @@ def save(pretrained: Pretrained, folder: Path) -> None:
     about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head), "about": pretrained.about}
     checkpoints = Checkpoints(folder / "checkpoints", writing=True, host_arrays=True)
     params = jax.tree.map(np.asarray, pretrained.params)
-    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict(), None)
+    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict())
     checkpoints.close()
 
 

@@ -34,8 +34,9 @@ def run(arguments: list[str]) -> None:
         task.add_argument("text", nargs="*", help="texts; without them and --input, standard input")
     options = parser.parse_args(arguments)
     _check_predict(options)
-    from bert_jax import predict
+    from bert_jax import compiling, predict
 
+    compiling.begin()
     # Before the model is loaded and anything is written.
     checks = {"fill-mask": predict.needs_mask, "answer": lambda line: predict.needs_context(line, options.second)}
     check = checks.get(options.task, lambda _: None)

@@ -19,8 +19,9 @@ def import_model(arguments: list[str]) -> None:
     parser.add_argument("--allow-missing", action="store_true", help="give what is missing fresh values")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
-    from bert_jax import pretrained
+    from bert_jax import compiling, pretrained
 
+    compiling.begin()
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
         if options.labels:
@@ -40,7 +41,8 @@ def export_model(arguments: list[str]) -> None:
     parser.add_argument("--format", required=True, choices=["hf", "tf1", "onnx", "stablehlo"])
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
-    from bert_jax import pretrained
+    from bert_jax import compiling, pretrained
 
+    compiling.begin()
     pretrained.export(options.model, options.folder, options.format, options.overwrite)
     print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     if not splits:
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}", file=sys.stderr)
     outputs = _outputs(found, config, mesh)
     scores: dict[str, float] = {}
     for split in splits:
@@ -106,9 +108,11 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
 
     if found.head.kind not in ("masked_lm", "pretraining"):
         raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
-    config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0)).validate()
+    corpus = dataclasses.replace(config.corpus, held_out=0.0)
+    config = dataclasses.replace(config, model=found.model, corpus=corpus).validate()
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(found.model, found.head)
     shardings = sharding.state_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)

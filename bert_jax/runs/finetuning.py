@@ -40,6 +40,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     compiling.set_up(config.run)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}")
     found = pretrained.read(init)
     task = tasks.make(config.task)
     model = _model(config, found.model)
@@ -114,10 +115,10 @@ def _training(
     def evaluation(program: Program) -> loop.Evaluate:
         outputs = outputs_of(program.forward, mesh)
 
-        def evaluate(params, step: int) -> dict[str, float]:
+        def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             found = {}
             for split, (examples, parts, batched) in scored.items():
-                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched)))
+                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched, check)))
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
             return found
 
@@ -188,16 +189,20 @@ def make_batches(
 
 
 def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
-    """A function (params, batches) -> the head's outputs of each feature as an array, without padding."""
+    """A function (params, batches) -> the head's outputs of each feature as an array, without padding.
+
+    A third argument, if given, is called after each batch.
+    """
     rows = functools.partial(sharding.local_rows, mesh)
 
-    def outputs(params, batches: Batches) -> list[np.ndarray]:
+    def outputs(params, batches: Batches, check: Callable[[], None] = lambda: None) -> list[np.ndarray]:
         found: list = [None] * len(batches.features)
         for places, batch in batches.once(rows):
             del batch["labels"]
             logits = np.asarray(forward(params, sharding.global_batch(mesh, batch)))
             for number, place in places.items():
                 found[number] = logits[place]
+            check()
         return found
 
     return outputs
@@ -236,7 +241,7 @@ def sweep(
             if runs[-1] is None:
                 return {}
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
-    summary = {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}", "rates": rates}
+    summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
         storage.write_whole(workdir / "summary.json", json.dumps(summary, indent=1).encode())
         for rate, scores in rates.items():

@@ -61,6 +61,7 @@ def pretrain(
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
     _check_run(config, workdir)
+    print(f"on {compiling.devices()}")
     start = read_start(config, init) if init else None
     if start:
         config = start.checked(config)
@@ -176,13 +177,14 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
     def evaluation(program: Program) -> loop.Evaluate:
         step_of = evaluation_step(program)
 
-        def evaluate(params, step: int) -> dict[str, float]:
+        def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             """The whole held-out split once, in the shape of the phase that the last step was of."""
             phase = phase_of(config, max(step - 1, 0))
             sums: list[dict] = []
             for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
                 sums.append(step_of(params, batch))
                 loop.await_one(sums)
+                check()
             return held_out_means(loop.add_up(sums)) if sums else {}
 
         return evaluate
