@@ -16,6 +16,9 @@ def pretraining_problems(c):
     yield from share("corpus", "held_out")
     if c.corpus.source == "text" and not c.corpus.files:
         yield "corpus.files", "names no file; give one or more, for example --corpus.files 'text/*.txt'"
+    for name, source in (("files", "text"), ("dataset", "tfds")):
+        if c.corpus.source == "python-docs" and getattr(c.corpus, name):
+            yield f"corpus.{name}", f"isn't read where corpus.source is python-docs; add --corpus.source {source}"
     if c.corpus.source == "tfds" and not c.corpus.dataset:
         yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
     yield from _here("corpus.files", *c.corpus.files)
@@ -68,6 +71,7 @@ def finetuning_problems(c):
     yield from _share(c, "", "warmup", "dropout")
     for name in ("folder", "train", "dev", "test"):
         yield from _here(f"task.{name}", getattr(c.task, name))
+    yield from _table_problems(c.task)
     if c.epochs <= 0:
         yield "epochs", f"is {c.epochs}, must be above 0"
 
@@ -78,6 +82,18 @@ def head_problems(c):
     if c.problem_type == "single_label_classification" and len(c.labels) == 1:
         other = "make it regression (the value itself) or multi_label_classification (its sigmoid)"
         yield "problem_type", f"is {c.problem_type}, but there is one label alone; {other}"
+
+
+def _table_problems(task):
+    """Of a task's own table."""
+    if task.labels and task.name != "classification":
+        yield "task.labels", f"are of the task classification, this is {task.name}; leave them out"
+    if len(set(task.labels)) < len(task.labels) or any(label != label.strip() or not label for label in task.labels):
+        yield "task.labels", f"are {', '.join(map(repr, task.labels))}; name each once, without spaces around it"
+    if task.name in ("classification", "regression"):
+        for name in ("pair_column", "label_column"):
+            if getattr(task, name) == task.text_column or task.pair_column == task.label_column:
+                yield f"task.{name}", f"is {getattr(task, name)!r}, which is another column already; name its own"
 
 
 def _common_problems(c):

@@ -35,6 +35,20 @@ def metadata(name: str) -> str | None:
         return None
 
 
+def check_alone(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises `InputError` where a cluster started several processes: each would be a run, all in one folder."""
+    names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]
+    if "SLURM_PROCID" in environment:  # Else it is the shell of salloc, which runs one.
+        names.append("SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS")
+    started = {name: int(environment.get(name) or 1) for name in names}
+    if tpu := _gke_tpu(environment):
+        started["TPU_WORKER_HOSTNAMES"] = tpu["processes"]
+    for name, count in started.items():
+        if count > 1:
+            what = f"{count} processes were started (says {name}), and each would be a run of its own in this workdir"
+            raise InputError(f"{what}; add --distributed to make them one, or start one alone (srun --ntasks 1)")
+
+
 def find(
     coordinator: str | None,
     processes: int | None,

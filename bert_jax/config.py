@@ -26,13 +26,14 @@ class CorpusConfig:
     source: Literal["python-docs", "text", "tfds"] = "python-docs"
     """python-docs: the documentation of the running Python. text: files. tfds: a TensorFlow Datasets text data set."""
     files: tuple[str, ...] = ()
-    """text: UTF-8 files or globs, plain, .gz or .xz; a paragraph or sentence a line, a blank line between documents."""
+    """text: UTF-8 files or globs. Plain text with a paragraph or sentence a line, a blank line between documents; JSON
+    lines (C4, OSCAR); WikiExtractor's articles. Each as it is or compressed by gzip, xz or bzip2, whatever its name."""
     dataset: str = ""
     """tfds: the data set's name, for example wikipedia/20230601.en, c4/en or lm1b."""
     split: str = "train"
     """tfds: the split to read."""
     text_field: str = "text"
-    """tfds: the feature that holds the text."""
+    """JSON lines: the field that holds a document's text. tfds: the feature that does."""
     data_dir: str | None = None
     """tfds: where the data sets lie (None: the library's own place)."""
     clean: bool = True
@@ -121,9 +122,9 @@ class ModelConfig:
     """Type of the products. Parameters, LayerNorm statistics, softmax and loss are float32 always."""
     scan_unroll: int = 1
     """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
-    remat: Literal["none", "attention", "dots", "full"] = "none"
+    remat: Literal["auto", "none", "attention", "dots", "full"] = "auto"
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
-    with weights. full: whole layers, from their input."""
+    with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
@@ -235,6 +236,18 @@ class EmbeddingConfig:
     """Before tokenizing."""
     unknown: str = ""
     """What the folder asks for and isn't done here."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """What can be put before a text, by name."""
+    default_prompt: str | None = None
+    """The name of the prompt that is put before a text where none is chosen."""
+    include_prompt: bool = True
+    """The mean is over the prompt's tokens too."""
+    dimensions: int | None = None
+    """The first numbers of a vector alone are kept, as many (None: all)."""
+    similarity: str | None = None
+    """How sentence-transformers compares the vectors: not done here, but written again by an export."""
+    sentence_transformers: bool = False
+    """The files of sentence-transformers say so, and an export writes them again."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +312,7 @@ class RunConfig:
     max_skipped_updates: int = 10
     """Stop after so many updates in a row with a gradient that isn't finite; each is skipped and counted."""
     workers: int | None = None
-    """Processes that prepare examples (None: one for each core)."""
+    """Processes that prepare examples (None: one for each core that affinity and cgroup grant)."""
     compilation_cache: str | None = None
     """A folder that keeps compiled programs for the next run (None: what JAX_COMPILATION_CACHE_DIR names, or none)."""
 
@@ -323,11 +336,15 @@ class TaskConfig:
     dev: str | None = None
     test: str | None = None
     text_column: str = "text"
-    """Of a CSV, TSV or JSONL file of one's own: a name or, of files without a header, a number from 1."""
+    """Of a table of one's own, as CSV or JSON lines: a name or, of files without a header, a number from 1."""
     pair_column: str | None = None
     """The second text, of pairs."""
     label_column: str = "label"
+    labels: tuple[str, ...] = ()
+    """classification: the classes, each as the file writes it. Without them they are those of the training file, and
+    what looks like a mistake there is refused."""
     id_column: str | None = None
+    """Tells rows apart in what is handed in (None: their number)."""
     train_examples: int | None = None
     """Train on so many examples, drawn at random (None: all)."""
     document_context: bool = False

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import json
 import re
 import traceback
@@ -77,6 +78,8 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
     try:
         # Not by the loader, which leaves a __pycache__ in the person's folder.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        for name in arguments.keys() - inspect.signature(module.get_config).parameters:
+            raise InputError(f"its get_config() has no choice of {name}; leave out --{name}")
         config = module.get_config(**arguments)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -60,7 +60,7 @@ class Bert:
         self.config, self.head, self.tokenizer = found.model, found.head, found.tokenizer
         self.params = jax.device_put(found.params)
         self.run = labelling.run_of(found.about)
-        self.embedding = EmbeddingConfig(**found.about.get("embedding", {}))
+        self.embedding = found.embedding
         self._module = make_model(found.model, found.head)
 
     # Texts in: where a string is expected, one alone is a batch of one.
@@ -69,7 +69,8 @@ class Bert:
         """`input_ids`, `token_type_ids` and `attention_mask` of texts, or of each with its pair, int32 [texts, length].
 
         [MASK] in a text is the token; other special pieces are read as text. A text of more than `length` tokens is cut
-        at its end, of a pair the longer one, and both alike where they are equally long. Without `length`, rows are as
+        at its end (or its beginning, where the model's folder has truncation_side left), of a pair the longer one, and
+        both alike where they are equally long. Without `length`, rows are as
         long as the longest of them, and what is longer than the model reads is cut with a warning.
         """
         ids, types = self._ids(texts, pairs, length)
@@ -84,15 +85,18 @@ class Bert:
             rows[0, row, : len(i)], rows[1, row, : len(i)], rows[2, row, : len(i)] = i, t, 1
         return rows
 
-    def _ids(self, texts: Texts, pairs: Texts | None, length: int | None) -> tuple[list[list[int]], list[list[int]]]:
-        """Ids and token types of each text, with [CLS] and [SEP]."""
-        longest = self.config.max_position_embeddings
-        least = 2 if pairs is None else 3
+    def _ids(
+        self, texts: Texts, pairs: Texts | None, length: int | None, limit: int | None = None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids and token types of each text, with [CLS] and [SEP]; without a length, what is longer than the `limit`, or
+        than the model reads, is cut with a warning."""
+        longest = limit or self.config.max_position_embeddings
+        least = self.tokenizer.layout.special_tokens(1 if pairs is None else 2)
         if length is not None and not least <= length <= longest:
             raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
         columns = _columns(texts, pairs)
         parts = list(zip(*(self._bare_ids(column) for column in columns), strict=True))
-        if length is None and any(sum(map(len, part)) + 1 + len(columns) > longest for part in parts):
+        if length is None and any(sum(map(len, part)) + least > longest for part in parts):
             warnings.warn(f"texts of more than {longest} tokens are cut: the model reads no more", stacklevel=3)
         made = [model_input(self.tokenizer, part, length or longest) for part in parts]
         return [ids for ids, _ in made], [types for _, types in made]
@@ -184,29 +188,48 @@ class Bert:
         normalize: bool | None = None,
         batch_tokens: int | None = None,
         progress: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
     ) -> np.ndarray:
         """A vector for each text, float32 [texts, hidden], in their order.
 
         `pooling` is "mean", of all tokens' vectors with those of [CLS] and [SEP], or "cls"; `normalize` divides by the
-        length. What isn't given is as the files of sentence-transformers in the model's folder say; without such files
-        "mean", not normalised, and texts are read up to the model's length. What is longer is cut.
+        length; `prompt`, or the model's own one of the name `prompt_name`, is put before each text. What isn't given is
+        as the files of sentence-transformers in the model's folder say, as is where texts are cut and how many numbers
+        are kept; without such files "mean", not normalised, and texts are read up to the model's length. Raises
+        `InputError` where the files ask for what isn't done here, until a pooling is chosen.
 
         Texts are sorted by length and put together into rows, each text seeing itself alone, and rows into batches of
         `batch_tokens` places (None: 1,024 on a processor, 32,768 elsewhere). A long list compiles two or three shapes;
         on a processor there are 20 at most, for a model that reads 512 tokens (`packing.rows_of`).
         """
-        settings = self._embedding_settings(pooling, normalize)
+        settings = self._embedding_settings(pooling)
         longest = min(settings.max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
-        texts = _listed(texts)
-        texts = [text.lower() for text in texts] if settings.lowercase else texts
+        prompt = self._prompt(prompt_name, prompt)
+        texts = [prompt + text for text in _listed(texts)]
+        if settings.lowercase:
+            prompt, texts = prompt.lower(), [text.lower() for text in texts]
         ids, _ = self._ids(texts, None, longest)
+        # [CLS] is left out together with the prompt, and at least [SEP] stays.
+        skipped = 0 if settings.include_prompt or not prompt else 1 + len(self._bare_ids([prompt])[0])
+        skipped = min(skipped, longest - 1)
         with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar:
-            vectors = self._embedder(ids, longest, settings.pooling == "mean", batch_tokens, bar)
-        if settings.normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+            vectors = self._embedder(ids, longest, settings.pooling == "mean", skipped, batch_tokens, bar)
+        if settings.normalize and normalize is not False:
+            vectors = _of_length_1(vectors)
+        vectors = vectors[:, : settings.dimensions]
+        return _of_length_1(vectors) if normalize else vectors
 
-    def _embedding_settings(self, pooling: Pooling | None, normalize: bool | None) -> EmbeddingConfig:
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        prompts = self.embedding.prompts
+        if name is not None and prompt is not None:
+            raise InputError("give prompt or prompt_name, not both")
+        if name is not None and name not in prompts:
+            raise InputError(f"prompt_name: is {name!r}; the model's prompts are {', '.join(prompts) or 'none'}")
+        name = self.embedding.default_prompt if name is None else name
+        return prompts.get(name, "") if prompt is None else prompt
+
+    def _embedding_settings(self, pooling: Pooling | None) -> EmbeddingConfig:
         settings = self.embedding
         if settings.unknown and pooling is None:
             other = f"the model's vectors are made by {settings.unknown}, which encode doesn't do"
@@ -214,8 +237,7 @@ class Bert:
         pooling = settings.pooling if pooling is None else pooling
         if pooling not in ("mean", "cls"):
             raise InputError(f"pooling: is {pooling!r}, must be mean or cls")
-        normalize = settings.normalize if normalize is None else normalize
-        return dataclasses.replace(settings, pooling=pooling, normalize=normalize)
+        return dataclasses.replace(settings, pooling=pooling)
 
     @functools.cached_property
     def _embedder(self) -> Embedder:
@@ -243,7 +265,9 @@ class Bert:
         Raises `InputError` where two classes have one name.
         """
         self._must_be("sequence_classification")
-        ids, types = self._ids(texts, pairs, None)
+        # A cross-encoder's folder says where pairs are cut.
+        limit = self.embedding.max_length if self.embedding.sentence_transformers else None
+        ids, types = self._ids(texts, pairs, None, limit)
         features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
         found = labelling.classified(self.head, self.logits_of(features))
         return found[0] if isinstance(texts, str) else found
@@ -303,6 +327,10 @@ class Bert:
         for row, at in enumerate(positions):
             guesses = [zip(best[row, n], probabilities[row, n], strict=True) for n in range(len(at))]
             yield [[Filled(pieces[i], float(p)) for i, p in one] for one in guesses]
+
+
+def _of_length_1(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 @functools.partial(jax.jit, static_argnums=1)

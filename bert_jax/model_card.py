@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
+from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
 from bert_jax.config_files import config_of
 from bert_jax.model import init_params, make_model
 
@@ -39,6 +39,18 @@ from transformers import AutoTokenizer, {model}
 
 tokenizer = AutoTokenizer.from_pretrained(".")
 model = {model}.from_pretrained(".")
+```""",
+    ]
+
+
+def _in_sentence_transformers(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder:",
+        """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+vectors = model.encode(["One text.", "And another one."])
 ```""",
     ]
 
@@ -95,9 +107,13 @@ weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable
 USE = {"hf": _in_transformers, "onnx": _in_onnxruntime, "stablehlo": _in_jax, "tf1": _in_tensorflow}
 
 
-def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict) -> None:
+def write(
+    folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict, embedding: EmbeddingConfig
+) -> None:
     """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
-    parts = [_title(form, model, head), *(USE[form](head) if form in USE else [])]
+    embeds = form == "hf" and head.kind == "encoder" and embedding.sentence_transformers and not embedding.unknown
+    use = _in_sentence_transformers if embeds else USE[form]
+    parts = [_title(form, model, head, embedding, embeds), *use(head)]
     config = config_of(about)
     if config is None:
         source = f"Converted by bert_jax from `{about['source']}`; its terms and limits hold here too."
@@ -113,8 +129,10 @@ def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: 
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _title(form: str, model: ModelConfig, head: HeadConfig) -> str:
-    front = ["---", "library_name: transformers", f"pipeline_tag: {PIPELINES[head.kind]}", "tags: [bert]", "---", ""]
+def _title(form: str, model: ModelConfig, head: HeadConfig, embedding: EmbeddingConfig, embeds: bool) -> str:
+    library = "sentence-transformers" if embeds else "transformers"
+    pipeline = "sentence-similarity" if embeds else PIPELINES[head.kind]
+    front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags: [bert]", "---", ""]
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
     filled = model.padded_vocab_size - model.vocab_size
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + ("cls" in shapes))
@@ -125,8 +143,26 @@ def _title(form: str, model: ModelConfig, head: HeadConfig) -> str:
         ("vocabulary", f"{model.vocab_size:,}"),
         ("longest input", f"{model.max_position_embeddings} tokens"),
         *([("labels", ", ".join(head.labels))] if head.labels else []),
+        *([("vector of a text", _vector(embedding))] if embedding.sentence_transformers else []),
     ]
     return "\n".join([*(front if form == "hf" else []), "# BERT", "", _table(rows)])
+
+
+def _vector(embedding: EmbeddingConfig) -> str:
+    """How it is made, for those who have the hidden states alone."""
+    if embedding.unknown:
+        return f"not by this folder alone: the original asks for {embedding.unknown}"
+    prompts = ", ".join(f"{name} `{text}`" for name, text in embedding.prompts.items() if text)
+    pooled = "[CLS]'s" if embedding.pooling == "cls" else "the mean of its tokens'"
+    parts = [
+        pooled if embedding.include_prompt else f"{pooled} behind the prompt",
+        *(["divided by its length"] if embedding.normalize else []),
+        *([f"the first {embedding.dimensions} numbers"] if embedding.dimensions else []),
+        *([f"of the first {embedding.max_length} tokens"] if embedding.max_length else []),
+        *(["in lower case"] if embedding.lowercase else []),
+        *([f"after a prompt: {prompts}; if none is chosen, {embedding.default_prompt or 'none'}"] if prompts else []),
+    ]
+    return ", ".join(parts)
 
 
 def _fine_tuning(config: FinetuneConfig, about: dict) -> str:

@@ -98,11 +98,12 @@ def power_of_two(least: int, most: int) -> int:
     return min(1 << (least - 1).bit_length(), most)
 
 
-def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool) -> dict[str, np.ndarray]:
+def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool, skipped: int) -> dict[str, np.ndarray]:
     """What the encoder reads of a batch, and what makes the texts' vectors of the tokens'.
 
     `input_ids`, `position_ids` and `sequence_ids`, int32 [rows, length], the last -1 in places of no text; `weights`,
-    float32 [rows, texts of a row, length]: those of the mean over a text's tokens, or 1 at its first.
+    float32 [rows, texts of a row, length]: those of the mean over a text's tokens behind the first `skipped`, or 1 at
+    its first.
     """
     shape = rows.count, rows.length
     input_ids, position_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -118,7 +119,7 @@ def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool) -> dict[str, np.nda
             position_ids[row, at] = counting[:length]
             sequence_ids[row, at] = number
             if mean:
-                weights[row, number, at] = 1 / length
+                weights[row, number, start + skipped : start + length] = 1 / max(length - skipped, 1)
             else:
                 weights[row, number, start] = 1
             start += length

@@ -28,7 +28,7 @@ def write_page(file: Path, title: str, scores: dict[str, float], rows: list[dict
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{len(rows):,} examples, {len(known):,} with a label.</p>"]
     if scores:
         parts.append(_table(["metric", "score"], [[name, f"{value:.4g}"] for name, value in scores.items()]))
-    if known and 1 < len(labels) <= MOST_LABELS and known[0]["gold"] in labels:
+    if known and 1 < len(labels) <= MOST_LABELS and {row["gold"] for row in known} <= set(labels):
         parts += ["<h2>What was taken for what</h2>", _confusion(known, labels)]
     sure = [row for row in known if row["confidence"] is not None and row["right"] is not None]
     if sure:

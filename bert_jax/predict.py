@@ -32,9 +32,12 @@ def fill_mask(bert: Bert, top: int) -> Predict:
     return predict
 
 
-def embed(bert: Bert, pooling: str | None, normalize: bool | None) -> Predict:
+def embed(bert: Bert, **how) -> Predict:
+    """`how` as `Bert.encode` takes it; its `InputError` comes at once, before anything is read or written."""
+    bert.encode([], **how)
+
     def predict(texts: list[str]) -> Iterator[str]:
-        for text, vector in zip(texts, bert.encode(texts, pooling, normalize), strict=True):
+        for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
             # As many digits as float32 has, not those of the float64 it would become.
             numbers = ", ".join(vector.astype(str))
             yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}'

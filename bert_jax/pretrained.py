@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,13 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import embedding, model_card, storage
-from bert_jax.config import VALUE, HeadConfig, InputError, ModelConfig, PretrainConfig
+from bert_jax import compiling, contents, model_card, storage
+from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
-from bert_jax.convert import names
+from bert_jax.convert import names, sentence_transformers, weight_files
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers
+from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.model import init_params, make_model
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
@@ -32,39 +34,57 @@ class Pretrained:
     model: ModelConfig
     head: HeadConfig
     tokenizer: tokenizers.Tokenizer
+    """Of a folder without one that is read, a `NoTokenizer`."""
     params: dict
     about: dict
-    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source` and
-    `embedding`, how its vectors of texts are made."""
+    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`; and
+    `embedding`, how the vectors of texts are made of others and of a run that went on with their pretraining."""
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
 
+    @property
+    def embedding(self) -> EmbeddingConfig:
+        """How its vectors of texts are made."""
+        return from_dict(EmbeddingConfig, self.about.get("embedding", {}))
 
-def read(name: str | Path, allow_missing: bool = False) -> Pretrained:
+
+def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
     """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
 
-    Others are Hugging Face's and google-research's. Raises `InputError` where there is none,
-    or what is there isn't whole; missing arrays get fresh values where `allow_missing`.
+    Others are Hugging Face's and google-research's. Its head is the one that is there, or of the `kind` that is asked
+    for: an encoder can be had out of any. Raises `InputError` where there is none, or what is there isn't whole;
+    missing arrays get fresh values where `allow_missing`.
     """
-    folder = storage.path(name)
+    compiling.find_devices()
+    folder = folder_of(name)
     if form := format_of(folder):
-        return _of_others(folder, form, allow_missing)
-    return _of_checkpoint(*find_checkpoint(name))
+        return _of_others(folder, form, allow_missing, kind)
+    found = _of_checkpoint(*find_checkpoint(name))
+    return with_head(found, kind, allow_missing) if kind else found
+
+
+def folder_of(name: str | Path) -> Path:
+    """Where the files of a MODEL lie: in old folders of sentence-transformers not in the folder that is named."""
+    folder = storage.path(name)
+    return folder if storage.is_remote(folder) else sentence_transformers.encoder_folder(folder)
 
 
 def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
     """Whose folder it is; None for one of ours, and for any other."""
-    if (folder / "config.json").exists():
+    if weight_files.has_weights(folder):
         return "hf"
     # google-research's, or one checkpoint of a training run there.
-    if (folder / "bert_config.json").exists() or folder.with_name(f"{folder.name}.index").exists():
+    if any(folder.glob("*.index")) or (folder.parent / f"{folder.name}.index").exists():
         return "tf1"
-    return None
+    # What they lack will be said.
+    if any(weight_files.present(folder / name) for name in ("config.json", "adapter_config.json")):
+        return "hf"
+    return "tf1" if (folder / "bert_config.json").exists() else None
 
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     """That of a MODEL, without its weights."""
-    folder = storage.path(name)
+    folder = folder_of(name)
     if format_of(folder):
         return tokenizer_folders.of_folder(folder)
     checkpoints, step = find_checkpoint(name)
@@ -76,7 +96,7 @@ def save(pretrained: Pretrained, folder: Path) -> None:
     about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head), "about": pretrained.about}
     checkpoints = Checkpoints(folder / "checkpoints", writing=True, host_arrays=True)
     params = jax.tree.map(np.asarray, pretrained.params)
-    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict(), None)
+    checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict())
     checkpoints.close()
 
 
@@ -91,8 +111,11 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
         saved = model if isinstance(model, Pretrained) else read(model)
         module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
         module.write(aside, saved.model, saved.head, saved.params)
-        tokenizer_folders.to_folder(saved.tokenizer, aside, saved.model.max_position_embeddings)
-        model_card.write(aside, form, saved.model, saved.head, saved.about)
+        embedding, longest = saved.embedding, saved.model.max_position_embeddings
+        tokenizer_folders.to_folder(saved.tokenizer, aside, embedding.max_length or longest)
+        if embedding.sentence_transformers:
+            sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
+        model_card.write(aside, form, saved.model, saved.head, saved.about, embedding)
 
 
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
@@ -100,6 +123,8 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
 
     Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
     """
+    if kind != pretrained.head.kind and kind in ("sequence_classification", "token_classification"):
+        raise InputError(f"a model of the kind {pretrained.head.kind} has no labels; bert-jax finetune makes a {kind}")
     if not allow_missing:
         check_has(pretrained.model, pretrained.head, kind)
     head = pretrained.head if kind == pretrained.head.kind else HeadConfig(kind)
@@ -111,6 +136,14 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
     before = pretrained.report
     report = dataclasses.replace(before, missing=before.missing + missing, unused=before.unused + unused)
     return dataclasses.replace(pretrained, head=head, params=params, report=report)
+
+
+def with_labels(pretrained: Pretrained, labels: Sequence[str]) -> Pretrained:
+    """The same with its labels named, in the order of the logits. Raises `InputError` where it has others, or none."""
+    head = pretrained.head
+    if len(labels) != len(head.labels):
+        raise InputError(f"a model of the kind {head.kind} with {len(head.labels)} labels; {len(labels)} are named")
+    return dataclasses.replace(pretrained, head=dataclasses.replace(head, labels=tuple(labels)))
 
 
 def check_has(model: ModelConfig, head: HeadConfig, kind: str) -> None:
@@ -133,9 +166,9 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
             return checkpoints, int(path.name)
-    raise InputError(
-        f"{model}: holds no checkpoint; give a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
-    )
+    there = "" if storage.is_remote(path) else f" ({weight_files.what_is_there(path)})"
+    kinds = "a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
+    raise InputError(f"{model}: holds no checkpoint{there}; give {kinds}")
 
 
 def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:
@@ -146,6 +179,8 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
+    if "embedding" in about:
+        origin["embedding"] = about["embedding"]
     if "head" in about:  # Fine-tuned.
         return from_dict(ModelConfig, about["model"]), _head(about["head"], origin), origin
     config = from_dict(PretrainConfig, about["config"])
@@ -173,14 +208,31 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
     return Pretrained(model, head, tokenizer, checkpoints.restore(step, {"params": like})["params"], about)
 
 
-def _of_others(folder: Path, form: str, allow_missing: bool) -> Pretrained:
+def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    tokenizer = tokenizer_folders.of_folder(folder if folder.is_dir() else folder.parent)
+    # Of a checkpoint of TensorFlow, the beginning of its files' names is given.
+    files = folder if folder.is_dir() else folder.parent
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
-    model, head, params, report = module.read(folder, allow_missing)
+    model, head, params, report = module.read(folder, allow_missing, kind)
+    tokenizer = _tokenizer(files, model)
+    if isinstance(tokenizer, NoTokenizer):
+        report = dataclasses.replace(report, notes=[*report.notes, f"ids only, no texts: {tokenizer.reason}"])
+    embedding = sentence_transformers.read(files, model.max_position_embeddings)
+    about = {"source": str(folder), "embedding": to_dict(embedding)}
+    return Pretrained(model, head, tokenizer, params, about, report)
+
+
+def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
+    """One that can't be read bars nobody who makes ids elsewhere; a file that is broken is an error all the same."""
+    contents.check_links(folder)
+    try:
+        tokenizer = tokenizer_folders.of_folder(folder)
+    except contents.NotTheFile:
+        raise
+    except InputError as error:
+        return NoTokenizer(str(error))
     if tokenizer.vocab_size > model.vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
-    about = {"source": str(folder), "embedding": dataclasses.asdict(embedding.of_folder(folder))}
-    return Pretrained(model, head, tokenizer, params, about, report)
+    return tokenizer

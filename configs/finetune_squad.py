@@ -11,7 +11,7 @@ and F1 on dev: Base 81.25 and 88.41 (the script's), 80.8 and 88.5 (the paper's);
 (MultiBERTs), at the threshold that is best on dev. `best_f1_thresh` says which; `--task.null-threshold` sets it.
 """
 
-from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, RunConfig, TaskConfig
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, TaskConfig
 
 BATCH_SIZE, LEARNING_RATE = {"squad": 12, "squad2": 48}, {"squad": 3e-5, "squad2": 5e-5}
 
@@ -25,5 +25,4 @@ def get_config(task: str = "squad") -> FinetuneConfig:
         batch_size=BATCH_SIZE[task],
         epochs=2.0,
         optimizer=OptimizerConfig(learning_rate=LEARNING_RATE[task], decay="from_warmup"),
-        run=RunConfig(evaluate_every=2500, checkpoint_every=2500),
     )

@@ -20,7 +20,7 @@ from test_training import assert_same_state, saved_state
 from bert_jax import storage
 from bert_jax.cli import main
 from bert_jax.config import CorpusConfig, FinetuneConfig, InputError, Phase, TaskConfig
-from bert_jax.data import corpora
+from bert_jax.data import corpora, resuming
 from bert_jax.data import prepare as preparing
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
@@ -121,7 +121,7 @@ def test_what_is_there_is_overwritten_only_when_asked(bucket, objects_of, config
     assert objects_of(output).keys() == files_of(examples.folder).keys()
     assert json.loads(objects_of(output)["manifest.json"])["config"]["seed"] == 1
     (output / "manifest.json").unlink()
-    (output / "job.json").write_text(json.dumps(preparing._job(other)))  # As a run leaves it that was killed.
+    (output / "job.json").write_text(json.dumps(resuming.job_of(other)))  # As a run leaves it that was killed.
     with pytest.raises(InputError, match="seed was 1 in the run that was stopped there, is 0 now"):
         prepare(config, output)
     (output / "job.json").write_text("{}")  # As one that was killed while it emptied the folder.

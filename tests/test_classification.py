@@ -276,7 +276,6 @@ def test_scores_and_rows_of_own_classification_and_regression(tmp_path):
         ("a.jsonl", '["x", "a"]\n', r"a\.jsonl, line 1: not an object"),
         ("a.jsonl", '{"text": 3, "label": 1}\n{"text": "x", "label": 2}', r"a\.jsonl, line 1: text is 3, must be text"),
         ("a.jsonl", '{"text": "x", "label": null}\n', r"a\.jsonl, line 1: label is null"),
-        ("a.xlsx", "x", r"a\.xlsx: a table's name ends in \.csv"),
         ("missing/a.csv", None, r"a\.csv: no such file"),
     ],
 )

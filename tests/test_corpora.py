@@ -3,13 +3,13 @@
 import gzip
 import lzma
 import random
+import shutil
 
 import numpy as np
 import pytest
 
 from bert_jax.config import CorpusConfig, InputError
-from bert_jax.data import corpora
-from bert_jax.data.examples import split_sentences
+from bert_jax.data import corpora, formats
 
 TEXT = "One paragraph.\nAnother.\n\n\n  \nSecond document, с русским.\r\n\n"
 DOCUMENTS = [["One paragraph.", "Another."], ["Second document, с русским."]]
@@ -28,8 +28,8 @@ def test_text_files_plain_and_packed(tmp_path):
     ("name", "content", "message"),
     [
         ("latin.txt", "fine\nna\xefve\n".encode("latin-1"), "line 2: not UTF-8"),
-        ("cut.gz", gzip.compress(TEXT.encode() * 1000, mtime=0)[:100], "damaged .gz"),
-        ("rubbish.xz", b"rubbish", "damaged .xz"),
+        ("cut.gz", gzip.compress(TEXT.encode() * 1000, mtime=0)[:100], "damaged compressed file"),
+        ("rubbish.xz", lzma.compress(TEXT.encode() * 1000)[:40] + b"rubbish" * 99, "damaged compressed file"),
     ],
 )
 def test_unreadable_files_are_named_with_the_line(tmp_path, name, content, message):
@@ -55,7 +55,7 @@ def test_python_docs_are_megabytes_of_prose_and_always_the_same():
 
 
 def test_a_corpus_without_blank_lines_is_parted(tmp_path, monkeypatch):
-    monkeypatch.setattr(corpora, "LONGEST_DOCUMENT", 100)
+    monkeypatch.setattr(formats, "LONGEST_DOCUMENT", 100)
     (tmp_path / "a.txt").write_text("twenty characters ok\n" * 100)
     documents = list(corpora.documents(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))
     assert sum(map(len, documents)) == 100
@@ -79,7 +79,7 @@ def test_wherever_a_file_is_cut_its_documents_are_the_same(tmp_path, monkeypatch
 @pytest.mark.parametrize("separator", ["\n", " ", ""])
 def test_a_file_without_blank_lines_is_cut_at_lines_or_spaces_or_characters(tmp_path, monkeypatch, separator):
     monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(corpora, "CUT_WITHIN", 100)
+    monkeypatch.setattr(formats, "CUT_WITHIN", 100)
     text = separator.join(f"wörter{i}中" for i in range(2000))
     (tmp_path / "a.txt").write_text(text)
     chunks = list(corpora.chunks(CorpusConfig(source="text", files=(str(tmp_path / "a.txt"),))))
@@ -106,23 +106,6 @@ def test_held_out_is_a_share_by_content():
     held_out = [corpora.is_held_out(d, 0.1) for d in documents]
     assert held_out == [corpora.is_held_out(d, 0.1) for d in documents]
     assert 420 < sum(held_out) < 580
-
-
-@pytest.mark.parametrize(
-    ("line", "sentences"),
-    [
-        (
-            'Mr. Smith met J. Doe (e.g. at home). He left! "Why?" It cost 3.5 dollars.',
-            ["Mr. Smith met J. Doe (e.g. at home).", "He left!", '"Why?"', "It cost 3.5 dollars."],
-        ),
-        ("你好。他说：“走吧！”然后走了。", ["你好。", "他说：“走吧！”", "然后走了。"]),
-        ("No end", ["No end"]),
-        ("Wait... What? — Éric came.", ["Wait...", "What? — Éric came."]),
-        ("", []),
-    ],
-)
-def test_sentences(line, sentences):
-    assert split_sentences(line) == sentences
 
 
 @pytest.mark.parametrize("name", ["wikipedia/20230601.en", "c4/en", "lm1b"])
@@ -176,6 +159,71 @@ def test_many_tfds_files_are_pieces_of_some_each(tmp_path):
     documents = list(corpora.documents(config))
     assert sorted(documents) == sorted([f"Text {i}."] for i in range(60))
     assert list(corpora.documents(config)) == documents
+
+
+@pytest.fixture(scope="module")
+def tfds_files(tmp_path_factory):
+    """A folder of two data sets, a record a file; the third record of `latin` isn't UTF-8."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    for name, third in (("fine", b"Fine 2."), ("latin", b"Caf\xe9.")):
+        texts = [b"Fine 0.", b"Fine 1.", third, b"Fine 3."]
+        tfds.dataset_builders.AdhocBuilder(
+            name=name,
+            version="1.0.0",
+            features=tfds.features.FeaturesDict({"text": tfds.features.Text(), "idx": tfds.features.Scalar(np.int64)}),
+            split_datasets={"train": tf.data.Dataset.from_tensor_slices({"text": texts, "idx": np.arange(4)})},
+            data_dir=str(folder),
+        ).download_and_prepare(download_config=tfds.download.DownloadConfig(num_shards=4))
+    return folder
+
+
+def foreign(file):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        writer.write(b"rubbish")
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("fine", lambda file: file.write_bytes(file.read_bytes()[:-3]), "truncated record.*; remove .*fine/1.0.0"),
+        ("fine", lambda file: file.write_bytes(file.read_bytes()[:-3] + b"abc"), "corrupted record.*; remove "),
+        ("fine", lambda file: file.write_bytes(b""), "0 elements.*; remove "),
+        ("fine", foreign, "Feature: .*; remove "),
+        ("fine", lambda file: file.unlink(), "No such file.*; remove "),
+        ("latin", lambda file: None, r"record 1: not UTF-8 \(byte 3: 0xe9\); make the data set anew"),
+    ],
+)
+def test_bad_tfds_records_name_data_set_and_file(tfds_files, tmp_path, name, damage, message):
+    from bert_jax.data.tfds_task import tfds_records
+
+    shutil.copytree(tfds_files, tmp_path / "sets")
+    bad = b"Caf\xe9" if name == "latin" else b"Fine 2"
+    (file,) = (file for file in (tmp_path / "sets" / name).rglob("*.tfrecord*") if bad in file.read_bytes())
+    damage(file)
+    readers = [
+        lambda: list(corpora.documents(CorpusConfig("tfds", dataset=name, data_dir=str(tmp_path / "sets")))),
+        lambda: tfds_records(name, "train", str(tmp_path / "sets")),
+    ]
+    for read in readers:
+        with pytest.raises(InputError, match=f"TFDS data set '{name}', split 'train', {file}.*{message}") as error:
+            read()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("damage", [lambda text: text[: len(text) // 2], lambda text: "\xff\xfe", lambda text: ""])
+def test_a_tfds_folder_that_is_damaged_is_named(tfds_files, tmp_path, file, damage):
+    shutil.copytree(tfds_files, tmp_path / "sets")
+    path = tmp_path / "sets/fine/1.0.0" / file
+    path.write_text(damage(path.read_text()), encoding="latin-1")
+    with pytest.raises(InputError, match="TFDS data set 'fine'") as error:
+        list(corpora.documents(CorpusConfig("tfds", dataset="fine", data_dir=str(tmp_path / "sets"))))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -67,8 +68,13 @@ def task_config(tables):
     )
 
 
-def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config, tmp_path):
+def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config, tmp_path, capsys):
     result = finetune(task_config, model, tmp_path / "run")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("compiling")]
+    assert [re.sub(r"\d+ x \d+", "R x L", line) for line in said] == [
+        "compiling a training step of R x L tokens",
+        "compiling an evaluation step of R x L tokens on dev",
+    ]
     assert result.step == 8 * 13 and result.held_out["dev_accuracy"] > 95
     assert (tmp_path / "run/loss.png").read_bytes().startswith(b"\x89PNG")
     shutil.copytree(tmp_path / "run", tmp_path / "cut")

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import pickle
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +13,8 @@ import pytest
 import torch
 import transformers
 from conftest import sentences, small_config
+from heads import assert_equal
+from hf_folders import HEADS, MODEL, edit_config, make_folder, random_params
 from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -29,29 +29,6 @@ from bert_jax.data.tokenizer_folders import to_folder
 from bert_jax.model import make_model
 from bert_jax.runs.pretraining import pretrain
 
-MODEL = ModelConfig(
-    vocab_size=1001,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=48,
-    max_position_embeddings=64,
-    hidden_dropout_prob=0.0,
-    layer_norm_eps=1e-7,
-)
-VOCABULARY = [*tokenizers.SPECIAL, *(f"word{i}" for i in range(996))]
-LABELS = ("bad", "gut", "naïve")
-HEADS = {
-    "encoder": HeadConfig("encoder"),
-    "no_pooler": HeadConfig("encoder", pooler=False),
-    "masked_lm": HeadConfig("masked_lm"),
-    "pretraining": HeadConfig("pretraining"),
-    "sequence_classification": HeadConfig("sequence_classification", LABELS, dropout=0.3),
-    "regression": HeadConfig("sequence_classification", ("score",)),
-    "token_classification": HeadConfig("token_classification", LABELS),
-    "question_answering": HeadConfig("question_answering"),
-    "multiple_choice": HeadConfig("multiple_choice"),
-}
 AUTO = {
     "encoder": transformers.AutoModel,
     "masked_lm": transformers.AutoModelForMaskedLM,
@@ -61,28 +38,6 @@ AUTO = {
     "question_answering": transformers.AutoModelForQuestionAnswering,
     "multiple_choice": transformers.AutoModelForMultipleChoice,
 }
-
-
-def random_params(model: ModelConfig, head: HeadConfig) -> dict:
-    """Far from their start, but for the rows that fill up the vocabulary."""
-    rng = np.random.default_rng(0)
-    arrays = {name: rng.normal(0.1, 0.2, shape) for name, shape in names.shapes_there(model, head, "hf").items()}
-    return names.ours(lambda name: arrays[name].astype(np.float32), model, head, "hf")
-
-
-def make_folder(folder, model: ModelConfig = MODEL, head: HeadConfig = HEADS["pretraining"]):
-    """An exported model with a tokenizer."""
-    folder.mkdir(parents=True)
-    about = {"source": "nowhere"}
-    tokenizer = tokenizers.WordPiece(VOCABULARY, lowercase=True)
-    exported = pretrained.Pretrained(model, head, tokenizer, random_params(model, head), about)
-    pretrained.export(exported, folder, "hf")
-    return folder
-
-
-def assert_equal(a: dict, b: dict) -> None:
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def outputs_of_torch(folder, kind: str, inputs: dict) -> list[np.ndarray]:
@@ -306,103 +261,6 @@ def test_which_head_it_is(tmp_path, weights, architecture, expected):
     assert found.head.kind == expected
     unused = found.report.unused
     assert bool(unused) == (expected == "encoder" != weights) and all(name.startswith("cls.") for name in unused)
-
-
-def edit_config(folder, **changes):
-    edit_json(folder / "config.json", **changes)
-
-
-def edit_json(file, **changes):
-    values = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
-
-
-# ---- What is refused ------------------------------------------------------------------------------------------------
-
-
-class Code:
-    def __reduce__(self):
-        return os.system, ("touch executed",)
-
-
-def cut_off(folder):
-    content = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-
-
-def pickled_code(folder):
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"bert.pooler.dense.bias": Code()}))
-
-
-def zipped_code(folder):
-    (folder / "model.safetensors").unlink()
-    torch.save({"bert.pooler.dense.bias": Code()}, folder / "pytorch_model.bin")
-
-
-def shard_lost(folder):
-    (folder / "model.safetensors").unlink()
-    weight_map = {"bert.pooler.dense.bias": "model-1.safetensors"}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-
-
-def edited(change):
-    return lambda folder: save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
-
-
-def without(name):
-    return edited(lambda tensors: {n: x for n, x in tensors.items() if n != name})
-
-
-def untied(tensors):
-    return tensors | {"cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"] + 1}
-
-
-REFUSED = {
-    "cut_off": (cut_off, "model.safetensors: cut off or damaged"),
-    "pickled_code": (pickled_code, "pytorch_model.bin: refused, it holds more than tensors"),
-    "zipped_code": (zipped_code, "pytorch_model.bin: refused, it holds more than tensors"),
-    "shard_lost": (shard_lost, "model-1.safetensors: model.safetensors.index.json names it"),
-    "no_weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
-    "missing": (without("cls.predictions.bias"), "lacks 1 parameters of the model: cls.predictions.bias"),
-    "untied": (edited(untied), "cls.predictions.decoder.weight differs from bert.embeddings.word_embeddings"),
-    "whole_numbers": (
-        edited(lambda t: t | {"bert.pooler.dense.bias": t["bert.pooler.dense.bias"].astype(np.int32)}),
-        "bert.pooler.dense.bias is of type I32",
-    ),
-    "fewer_layers": (lambda f: edit_config(f, num_hidden_layers=1), "num_hidden_layers is 1, the weights have 2"),
-    "wider": (lambda f: edit_config(f, hidden_size=64), r"word_embeddings.weight \(1001, 32\), not \(1001, 64\)"),
-    "larger_vocabulary": (lambda f: edit_config(f, vocab_size=1008), r"\(1001, 32\), not \(1008, 32\)"),
-    "much_smaller_vocabulary": (lambda f: edit_config(f, vocab_size=500), r"\(1001, 32\), not \(500, 32\)"),
-    "heads": (lambda f: edit_config(f, num_attention_heads=5), "config.json: num_attention_heads: 5 doesn't divide"),
-    "type": (lambda f: edit_config(f, hidden_size="wide"), "config.json: hidden_size: is 'wide', must be int"),
-    "another_model": (lambda f: edit_config(f, model_type="roberta"), "model_type is 'roberta'"),
-    "relative": (lambda f: edit_config(f, position_embedding_type="relative_key"), "position_embedding_type is"),
-    "decoder": (lambda f: edit_config(f, is_decoder=True), "is_decoder is True"),
-    "activation": (lambda f: edit_config(f, hidden_act="relu"), "hidden_act is 'relu'"),
-    "architecture": (lambda f: edit_config(f, architectures=["BertLMHeadModel"]), "architectures is"),
-    "no_json": (lambda f: (f / "config.json").write_text("{"), "config.json: damaged"),
-    "tokenizer": (
-        lambda f: edit_json(f / "tokenizer_config.json", mask_token="<mask>"),
-        "mask_token is '<mask>'",
-    ),
-    "more_tokens": (
-        lambda f: ((f / "tokenizer.json").unlink(), (f / "vocab.txt").open("a").write("more\n")),
-        "1001 rows of word embeddings, but its tokenizer 1002 tokens",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_refused_by_name_with_nothing_run_or_written(tmp_path, monkeypatch, capsys, name):
-    change, message = REFUSED[name]
-    folder = make_folder(tmp_path / "model")
-    change(folder)
-    monkeypatch.chdir(tmp_path)
-    assert main(["import", str(folder), str(tmp_path / "a/b")]) == 2
-    error = capsys.readouterr().err
-    assert re.search(message, error) and str(folder) in error and error.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_fresh_values_for_what_is_missing_where_asked(tmp_path, capsys):

@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 import bert_jax
 from bert_jax import embedding, packing, predict
 from bert_jax.cli import main
-from bert_jax.config import EmbeddingConfig, HeadConfig, InputError, ModelConfig
+from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import names
 from bert_jax.data.tokenizers import WordPiece
 from bert_jax.inference import Bert
@@ -129,44 +129,6 @@ def test_rows_hold_each_text_once_and_little_padding():
         assert all(sum(lengths[text] for text in row) <= b.length for row in b.texts)
     assert sum(lengths) / sum(b.count * b.length for b in batches) > 0.97
     assert len({(b.count, b.length) for b in batches}) <= 5
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({}, EmbeddingConfig()),
-        (
-            {
-                "modules.json": [
-                    {"type": "sentence_transformers.models.Transformer", "path": ""},
-                    {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
-                ],
-                "1_Pooling/config.json": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False},
-                "sentence_bert_config.json": {"max_seq_length": 128, "do_lower_case": True},
-            },
-            EmbeddingConfig("cls", False, 128, True),
-        ),
-        (
-            {
-                "modules.json": [{"type": "x.Pooling", "path": "p"}, {"type": "x.Dense", "path": "d"}],
-                "p/config.json": {"pooling_mode": "cls"},
-            },
-            EmbeddingConfig("cls", unknown="Dense"),
-        ),
-        (
-            {
-                "modules.json": [{"type": "x.Pooling", "path": "p"}],
-                "p/config.json": {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True},
-            },
-            EmbeddingConfig(unknown="pooling_mode_max_tokens, pooling_mode_mean_tokens"),
-        ),
-    ],
-)
-def test_files_of_sentence_transformers(tmp_path, files, expected):
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(json.dumps(content))
-    assert embedding.of_folder(tmp_path) == expected
 
 
 def test_the_folders_choice_is_kept_by_our_own_folder_or_refused(tmp_path, minilm):

@@ -177,7 +177,7 @@ def test_dropout_is_drawn_from_the_key_alone(pair, batches):
 
 @pytest.mark.parametrize("remat", ["attention", "dots", "full"])
 @pytest.mark.parametrize("unroll", [1, 3])
-def test_what_is_computed_again_changes_no_gradient(pair, batches, remat, unroll):
+def test_what_is_computed_again_changes_neither_loss_nor_gradient(pair, batches, remat, unroll):
     """With dropout: the same masks are drawn the second time."""
     ours, params, _ = pair
     kept = dataclasses.replace(ours.config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
@@ -188,10 +188,12 @@ def test_what_is_computed_again_changes_no_gradient(pair, batches, remat, unroll
         def loss(params):
             return losses.means(steps.loss_sums(model, params, batches[0], jax.random.key(3)))["loss"]
 
-        return jax.jit(jax.grad(loss)).lower(params).compile()
+        return jax.jit(jax.value_and_grad(loss)).lower(params).compile()
 
     expected, again = (gradients(c) for c in (kept, dataclasses.replace(kept, remat=remat, scan_unroll=unroll)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), expected(params), again(params))
+    (loss, kept_gradients), (other_loss, other_gradients) = expected(params), again(params)
+    assert float(other_loss) == pytest.approx(float(loss), rel=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), kept_gradients, other_gradients)
     temporaries = [compiled.memory_analysis().temp_size_in_bytes for compiled in (expected, again)]
     if unroll == 1:  # Unrolled, a small model on a processor has little to save.
         assert temporaries[1] < temporaries[0]

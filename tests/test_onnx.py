@@ -1,5 +1,6 @@
 """ONNX files in onnxruntime, against torch."""
 
+import collections
 import dataclasses
 import json
 
@@ -7,7 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import transformers
 from heads import INPUTS, KINDS, LABELS, case
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from bert_jax.config import InputError
 from bert_jax.convert import onnx as ours
@@ -39,14 +42,38 @@ def test_weights_have_the_names_and_values_of_torch(tmp_path):
     ours.write(tmp_path, one.model, one.head, one.params)
     weights = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(tmp_path / "model.onnx").graph.initializer}
     for name, value in one.torch.named_parameters():
-        np.testing.assert_array_equal(weights[name], value.detach().numpy(), err_msg=name)
+        found = weights[name] if name in weights else weights[f"{name}.T"].T
+        np.testing.assert_array_equal(found, value.detach().numpy(), err_msg=name)
 
 
-def test_labels_are_in_the_metadata(tmp_path):
+def test_labels_are_in_the_metadata_and_in_config_json(tmp_path):
     one = case("classifier")
     ours.write(tmp_path, one.model, one.head, one.params)
     metadata = session(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
     assert tuple(json.loads(metadata["labels"])) == LABELS
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert tuple(config.id2label[i] for i in range(len(LABELS))) == LABELS and config.model_type == "bert"
+
+
+# Products of weights in the two layers, in the head, with the table of word embeddings.
+@pytest.mark.parametrize(
+    ("kind", "products"), [("encoder", 13), ("pretraining", 16), ("classifier", 14), ("question_answering", 13)]
+)
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_each_product_of_weights_can_be_made_int8_as_the_file_is(kind, products, per_channel, tmp_path):
+    """As in torch's own export; with the word embeddings, which the file has once, four times smaller."""
+    one, how = case(kind), dict(weight_type=QuantType.QUInt8, per_channel=per_channel)
+    ours.write(tmp_path, one.model, one.head, one.params)
+    whole, int8 = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    assert whole.stat().st_size < sum(p.nbytes for p in one.torch.parameters()) * 1.05
+    quantize_dynamic(whole, int8, **how)
+    kinds = collections.Counter(node.op_type for node in onnx.load(int8).graph.node)
+    assert (kinds["MatMulInteger"], kinds["MatMul"]) == (products, 4)  # In float are those of attention, two a layer.
+    assert int8.stat().st_size < whole.stat().st_size * 0.3
+    batch = one.batch(3, 16)
+    expected, found = one.expected(batch), outputs(session(int8), batch)
+    for name, value in expected.items():
+        assert np.corrcoef(found[name].ravel(), value.ravel())[0, 1] > 0.99, name
 
 
 def test_weights_past_the_limit_of_a_file_lie_beside_it(tmp_path, monkeypatch):

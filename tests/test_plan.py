@@ -18,11 +18,11 @@ from bert_jax.planning import hlo, phase, roofline
 from bert_jax.planning.search import meshes, search
 from bert_jax.planning.topology import make_topology
 from bert_jax.training.chips import CHIPS, GIB
+from bert_jax.training.memory import bytes_on_a_device
 from bert_jax.training.metrics import PEAK_FLOPS
 from bert_jax.training.program import batch_shapes
 
-WITHOUT_ROOM = {("pretrain_base", "v5e:2x4")}
-WITHOUT_ROOM |= {("pretrain_large", topology) for topology in ("v5e:2x4", "v4:2x2x2", "v5p:2x2x1", "v6e:2x4")}
+WITHOUT_ROOM = {("pretrain_large", "v5e:2x4")}
 needs_libtpu = pytest.mark.skipif(not importlib.util.find_spec("libtpu"), reason="needs libtpu: pip install '.[tpu]'")
 
 # A loop of five (nine in twos), whose body takes one of eight matrices, multiplies it and adds over devices.
@@ -241,14 +241,17 @@ def test_base_on_eight_chips(tmp_path, capsys):
     printed = capsys.readouterr().out
     (found,) = json.loads((tmp_path / "plan.json").read_text())
     memory = found["memory"]
+    assert found["remat"] == "dots"  # As is best on a TPU, though it is compiled on a CPU.
     # 110.1 million parameters and, in the padding to 30,720 words, 198 rows of 768 and of a bias; float32.
     parameters = 4 * (110_106_428 + 198 * 769)
     assert memory["parameters"] == parameters
     assert memory["optimizer"] == pytest.approx(2 * parameters, rel=1e-6)
-    assert memory["hbm"] == 15.75 * GIB and found["fits"] and memory["total"] < 8 * GIB
+    assert memory["hbm"] == 15.75 * GIB and found["fits"] and memory["total"] < 3 * GIB
     # Attention to 512 tokens, and 77 of them to predict: 588 million FLOPs a token, and 4 x 512 tokens on a chip.
     assert found["model_flops"] == pytest.approx(588e6 * 4 * 512, rel=0.01)
-    assert found["compiled_flops"] == pytest.approx(found["model_flops"], rel=0.02)
+    # One or both of attention's products are computed again: 2 FLOPs each, to 512 tokens, in 12 layers 768 wide.
+    again = 2 * 512 * 12 * 768 / 588e6
+    assert 1 + again / 2 < found["compiled_flops"] / found["model_flops"] < 1 + 2.1 * again
     # Each gradient is summed over the copies: those of layers in bfloat16, of the vocabulary's matrix from both its
     # uses, in float32 and bfloat16; nothing else is.
     sums = [c for c in found["collectives"] if c["kind"] == "all-reduce"]
@@ -277,12 +280,11 @@ def test_sliced_parameters_leave_the_rows_where_they_are():
 @pytest.mark.parametrize("config", ["pretrain_base", "pretrain_large"])
 @pytest.mark.parametrize("topology", ["v5e:2x4", "v5e:16x16", "v4:2x2x2", "v5p:2x2x1", "v6e:2x4"])
 def test_topologies(config, topology):
-    """The whole batch of 256 at 512; where that has no room, the compiler is who says so."""
+    """The whole batch of 256 at 512, with all defaults."""
     (found,) = plan(load_config(config), topology, phase=1)
     assert found.fits == ((config, topology) not in WITHOUT_ROOM)
-    assert found.refused == ("" if found.fits else phase.NO_ROOM)
     if found.fits:
-        assert found.compiled_flops == pytest.approx(found.model_flops, rel=0.03)
+        assert found.compiled_flops == pytest.approx(found.model_flops, rel=0.04)  # Some is computed again.
 
 
 @pytest.mark.long
@@ -321,4 +323,4 @@ def test_bytes_on_a_chip_follow_the_shardings():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     array = jax.ShapeDtypeStruct((6, 5), jnp.bfloat16, sharding=sharding)
-    assert phase._bytes_on_a_chip({"a": array, "b": array}) == 2 * 6 * 5 * 2
+    assert bytes_on_a_device({"a": array, "b": array}) == 2 * 6 * 5 * 2

@@ -17,7 +17,7 @@ import pytest
 from conftest import small_config, write_corpus
 
 from bert_jax.config import ExamplesConfig, InputError, TokenizerConfig
-from bert_jax.data import corpora
+from bert_jax.data import corpora, report, resuming
 from bert_jax.data import examples as building
 from bert_jax.data import prepare as preparing
 from bert_jax.data.dry_run import dry_run
@@ -120,7 +120,7 @@ def test_manifest_counts_what_is_there(examples, config):
     assert np.array_equal(reader.read(np.array([5, 0, 5])), records[[5, 0, 5]])
     assert sum(manifest["unigram_counts"]) == train["tokens"]
     assert (
-        preparing.fill("32", manifest["lengths"]["32"]["train"])
+        report.fill("32", manifest["lengths"]["32"]["train"])
         == (records[:, 3:] != examples.tokenizer.special_ids["[PAD]"]).mean()
     )
 
@@ -276,7 +276,7 @@ def test_what_was_finished_remains_where_the_disk_is_full(tmp_path):
 def test_what_another_run_left_is_not_gone_on_with(config, tmp_path):
     partial = tmp_path / "out.partial"
     (partial / "progress").mkdir(parents=True)
-    job = preparing._job(config)
+    job = resuming.job_of(config)
     (partial / "job.json").write_text(json.dumps(job | {"seed": 7}))
     with pytest.raises(InputError, match=r"out\.partial: seed was 7 in the run that was stopped there, is 0 now"):
         prepare(config, tmp_path / "out")

@@ -72,6 +72,39 @@ def test_a_place_that_is_none(flags, message):
         cluster.find(*flags, {}, {}.get)
 
 
+MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        (SLURM, "5 processes .* SLURM_NTASKS"),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "3"}, "3 processes .* SLURM_STEP_NUM_TASKS"),
+        (MPI, "2 processes .* OMPI_COMM_WORLD_SIZE"),
+        ({"PMI_SIZE": "4", "PMI_RANK": "1"}, "4 processes .* PMI_SIZE"),
+        (GKE, "2 processes .* TPU_WORKER_HOSTNAMES"),
+        (GKE | SLICES, "6 processes"),
+    ],
+)
+def test_several_processes_without_distributed_are_refused(environment, name):
+    with pytest.raises(InputError, match=f"{name}.*; add --distributed"):
+        cluster.check_alone(environment)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4"},  # A shell of salloc.
+        SLURM | {"SLURM_STEP_NUM_TASKS": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
+        {"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost"},
+    ],
+)
+def test_one_process_of_a_cluster_is_a_run(environment):
+    cluster.check_alone(environment)
+
+
 # ---- Supervisors, over a command that does nothing ------------------------------------------------------------------
 
 
@@ -157,9 +190,9 @@ def two_processes(config_file, examples, tmp_path_factory):
     return workdir
 
 
-def start(config_file, examples, workdir) -> list[subprocess.Popen]:
+def start(config_file, examples, workdir, *more) -> list[subprocess.Popen]:
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    flags = ["--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
+    flags = [*more, "--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(
             command(config_file, examples, workdir, *flags, str(i)),
@@ -217,7 +250,7 @@ def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
     two_processes, config_file, examples, tmp_path, preempted
 ):
     workdir = tmp_path / "run"
-    processes = start(config_file, examples, workdir)
+    processes = start(config_file, examples, workdir, "--run.evaluate-every", "1")  # Most likely amid an evaluation.
     wait_for_rows(workdir, 13, processes)
     for i in preempted:
         processes[i].send_signal(signal.SIGTERM)
@@ -249,7 +282,7 @@ shapes = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
 shardings = sharding.state_shardings(mesh, shapes)
 like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 again = Checkpoints(target)
-again.save(30, checkpoints.restore(30, like), {}, {}, None)
+again.save(30, checkpoints.restore(30, like), {}, {})
 again.close()
 """
 

@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from heads import KINDS, case
+import transformers
+from heads import KINDS, LABELS, case
 from jax import export
 from safetensors.numpy import load_file
 
@@ -49,6 +50,11 @@ def folder(tmp_path_factory):
 def test_outputs_without_bert_jax_are_torchs_at_any_batch_and_length(kind, folder):
     for i, shape in enumerate(SHAPES):
         case(kind).check(dict(np.load(folder / kind / f"of_batch{i}.npz")), case(kind).batch(*shape))
+
+
+def test_labels_are_in_config_json(folder):
+    config = transformers.AutoConfig.from_pretrained(folder / "classifier")
+    assert tuple(config.id2label[i] for i in range(len(LABELS))) == LABELS and config.model_type == "bert"
 
 
 @pytest.fixture(scope="module")

@@ -112,9 +112,8 @@ def test_malformed_files_are_named(tmp_path, train, dev, message):
 def test_files_that_cannot_be_read(tmp_path):
     for name, content, message in (
         ("latin", b"a O\nb\xfc O\n", ", line 2: not UTF-8"),
-        ("cut.gz", b"\x1f\x8b\x08", "not a whole .gz"),
-        ("damaged.gz", gzip.compress(b"a O\n\n" * 100, mtime=0)[:12] + b"\xff" * 20, "not a whole .gz"),
-        ("plain.gz", b"a O\n", "not a whole .gz"),
+        ("cut.gz", b"\x1f\x8b\x08", "not a whole compressed"),
+        ("damaged.gz", gzip.compress(b"a O\n\n" * 100, mtime=0)[:12] + b"\xff" * 20, "not a whole compressed"),
         ("none", None, "no such file"),
     ):
         if content:

@@ -114,6 +114,17 @@ def test_a_batch_that_fits_in_no_other_shape_has_a_row_for_each_text():
     assert shape == batches.shapes[-1] and packed == [[i] for i in chosen]
 
 
+@pytest.mark.parametrize("longest", [5, 60])
+def test_the_largest_shape_is_known_before_the_first_batch(longest):
+    """One length alone has one shape; of several the last one is for batches that are seldom, or never, drawn."""
+    found = features(np.random.default_rng(0).integers(5, longest, 501, endpoint=True))
+    batches = Batches(found, 16, "sequence_classification", 0, parts=2)
+    largest = max((batch for _, batch in batches.once(everything)), key=lambda batch: batch["input_ids"].size)
+    assert {n: (x.shape, x.dtype) for n, x in largest.items()} == {
+        n: (x.shape, x.dtype) for n, x in batches.largest().items()
+    }
+
+
 @pytest.mark.parametrize("name", ["SST-2", "CoLA", "RTE", "STS-B"])
 def test_little_is_padding_and_few_shapes_are_compiled(real_data, name):
     task = tasks.make(TaskConfig(name=name.lower(), folder=str(real_data / "glue" / name)))

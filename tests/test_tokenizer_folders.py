@@ -68,7 +68,12 @@ def test_wordpiece_there_and_back(tmp_path, options):
         assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
         (tmp_path / "folder" / name).write_bytes(content)
     (tmp_path / "folder/tokenizer_config.json").unlink()
-    assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+    unsaid = {"lowercase": True, "strip_accents": None, "split_chinese": True}
+    if tokenizer.options == unsaid:
+        assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+    else:  # AutoTokenizer takes those for unsaid options, tokenizer.json has others.
+        with pytest.raises(InputError, match=r"its normalizer\.\w+ is \w+, but BertTokenizer's \w+.*; say"):
+            of_folder(tmp_path / "folder")
 
 
 def test_files_of_old_versions(tmp_path):
@@ -84,7 +89,15 @@ def test_files_of_old_versions(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "extra", "lowercase"),
-    [("uncased_L-2", "Cap", True), ("multi_cased_L-2", "low", False), ("other", "low", True), ("other", "Cap", False)],
+    [
+        ("uncased_L-2", "Cap", True),
+        ("multi_cased_L-2", "low", False),
+        ("multilingual_L-12_H-768_A-12", "Cap", True),
+        ("chinese_L-12_H-768_A-12", "<S>", True),
+        ("chinese_wwm_L-12_H-768_A-12", "<S>", True),
+        ("other", "low", True),
+        ("other", "Cap", False),
+    ],
 )
 def test_case_of_folders_that_do_not_say(tmp_path, name, extra, lowercase):
     (tmp_path / name).mkdir()
@@ -95,18 +108,40 @@ def test_case_of_folders_that_do_not_say(tmp_path, name, extra, lowercase):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("tokenizer_config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "isn't BERT's WordPiece"),
-        ("tokenizer_config.json", {"pad_token": {"content": "<pad>"}}, "pad_token is '<pad>'"),
-        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
-        ("tokenizer.json", {"normalizer": None}, "normalizer is None"),
-        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}}}, "model is BPE"),
-        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 2}}}, "have gaps"),
-        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 1}}, "added_tokens": []}, r"lacks \[UNK\]"),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "BertJapaneseTokenizer"},
+            "BertJapaneseTokenizer splits texts in P",
+        ),
+        ("config.json", {"tokenizer_class": "BertJapaneseTokenizer"}, "BertJapaneseTokenizer splits texts in P"),
+        ("special_tokens_map.json", {"pad_token": {"content": "<pad>"}}, "lacks <pad>"),
+        ("tokenizer_config.json", {"do_lower_case": "true"}, r'do_lower_case is "true"; only true or false'),
+        ("tokenizer_config.json", {"do_basic_tokenize": False}, "do_basic_tokenize is false"),
+        ("tokenizer_config.json", {"never_split": ["a"]}, "never_split"),
+        ("tokenizer_config.json", {"padding_side": "left"}, "padding_side"),
+        ("tokenizer_config.json", {"sep_token": None}, "sep_token is empty"),
+        (
+            "tokenizer_config.json",
+            {"additional_special_tokens": ["a"], "extra_special_tokens": ["b"]},
+            "twice, not alike",
+        ),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a.B", None]}}, "auto_map"),
+        ("tokenizer.json", {"padding": {"direction": "Left"}}, "padding.direction"),
+        ("tokenizer.json", {"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer.type is .Whitespace"),
+        ("tokenizer.json", {"normalizer": None}, "normalizer.type is null"),
+        ("tokenizer.json", {"post_processor": None}, "post_processor makes 'A'"),
+        ("tokenizer.json", {"model": {"type": "BPE", "vocab": {}}}, "model.type is .BPE"),
+        ("tokenizer.json", {"model": {"vocab": {"[PAD]": 0, "a": 2}}, "added_tokens": []}, r"lacks \[UNK\]"),
+        ("tokenizer.json", {"model": 3}, "damaged"),
+        ("added_tokens.json", {"<b>": 30}, "'<b>' is said to have id 30, but has"),
     ],
 )
 def test_other_tokenizers_are_refused(tmp_path, file, change, message):
     to_folder(tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True), tmp_path, 512)
-    values = json.loads((tmp_path / file).read_text())
+    values = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del values["added_tokens_decoder"], values["tokenizer_class"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(values))
+    values = json.loads((tmp_path / file).read_text()) if (tmp_path / file).exists() else {}
     (tmp_path / file).write_text(json.dumps(values | change))
     with pytest.raises(InputError, match=message) as error:
         of_folder(tmp_path)
@@ -152,3 +187,48 @@ def test_sentencepiece_on_real_text(tmp_path, real_data, lowercase):
     masked = [text.replace(" the ", " [MASK] ").replace("ing ", "[MASK] ") for text in english[:500]]
     texts = [*english, *chinese, *(text for text in ODD if text not in DIFFERENT)]
     assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), texts, masked)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spiece.model"])
+@pytest.mark.parametrize("kind", [None, "XLMRobertaTokenizer"])
+def test_a_sentencepiece_file_alone_is_read_only_where_its_ids_are_the_models(tmp_path, corpus, name, kind):
+    import sentencepiece
+
+    own = tokenizers.train(corpus.read_text().split("\n"), TokenizerConfig(kind="sentencepiece", vocab_size=120))
+    model = io.BytesIO()
+    lines = iter(corpus.read_text().split("\n"))
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=lines, model_writer=model, vocab_size=70, minloglevel=2)
+    (tmp_path / "config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    for content in (own.model, model.getvalue()):
+        (tmp_path / name).write_bytes(content)
+        if (content, name, kind) == (own.model, "spiece.model", None):
+            assert of_folder(tmp_path).to_dict() == own.to_dict()
+        else:
+            with pytest.raises(InputError, match=r"tokenizer.json.*AutoTokenizer.from_pretrained\(FOLDER\)"):
+                of_folder(tmp_path)
+
+
+def test_weights_are_read_without_a_tokenizer_that_is_refused(tmp_path, capsys):
+    import numpy as np
+    import torch
+    import transformers
+
+    import bert_jax
+    from bert_jax.cli import main
+
+    sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    model = transformers.BertModel(transformers.BertConfig(**sizes, vocab_size=20)).eval()
+    model.save_pretrained(tmp_path / "japanese")
+    (tmp_path / "japanese/vocab.txt").write_text("\n".join([*tokenizers.SPECIAL, *WORDS[:15]]))
+    (tmp_path / "japanese/tokenizer_config.json").write_text('{"tokenizer_class": "BertJapaneseTokenizer"}')
+    assert main(["import", str(tmp_path / "japanese"), str(tmp_path / "imported")]) == 0
+    assert "without a tokenizer: " in capsys.readouterr().out
+    expected = model(torch.tensor([[2, 7, 8, 3]])).last_hidden_state.detach().numpy()
+    for name in ("japanese", "imported"):
+        bert = bert_jax.load(tmp_path / name)
+        assert np.allclose(bert.apply([[2, 7, 8, 3]])[0], expected, atol=1e-5)
+        with pytest.raises(InputError, match="BertJapaneseTokenizer splits texts in Python"):
+            bert.encode(["今日"])
+    assert main(["export", str(tmp_path / "imported"), str(tmp_path / "exported"), "--format", "hf"]) == 0
+    assert "no tokenizer is written: " in capsys.readouterr().err
+    assert not (tmp_path / "exported/vocab.txt").exists()

@@ -65,6 +65,29 @@ def test_ids_equal_the_legacy_tokenizer_but_for_known_lines(real_data, name, low
     assert set(differing(lines, ours.encode(lines), expected)) == set(sigma if lowercase else decomposed)
 
 
+# What google-research/bert's tokenization.py gives, recorded from it.
+ORIGINAL = {
+    "a\ue000b": ["[UNK]"],
+    "\uf0b7 item": ["[UNK]", "item"],
+    "a\U0002b820b": ["a", "[UNK]", "b"],
+    "a\u061db": ["a", "[UNK]", "b"],
+    "a\u08e2b": ["ab"],
+    "a\u0898b": ["ab"],
+    "e\u03a3.": ["e", "##ς", "."],
+}
+
+
+@pytest.mark.parametrize("text", ORIGINAL)
+def test_where_the_original_differs_transformers_is_followed(tmp_path, text):
+    from transformers import BertTokenizer
+
+    vocab = [*tokenizers.SPECIAL, "a", "b", "ab", "e", "##ς", "##σ", ".", "item"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocab))
+    (ids,) = tokenizers.load(str(tmp_path / "vocab.txt"), TokenizerConfig()).encode([text])
+    assert ids == BertTokenizer(str(tmp_path / "vocab.txt"))(text, add_special_tokens=False)["input_ids"]
+    assert [vocab[i] for i in ids] != ORIGINAL[text]
+
+
 def small_wordpiece(lowercase: bool = True):
     words = [
         "the",
@@ -150,11 +173,18 @@ def test_json_round_trip(make):
     assert tokenizers.fingerprint(again) == tokenizers.fingerprint(tokenizer)
 
 
+def test_fingerprints_are_those_of_the_first_versions():
+    """Examples and checkpoints of then are told by them."""
+    entity = dict(content="<e>", single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    vocab = [*tokenizers.SPECIAL, "a", "##b"]
+    plain, odd = tokenizers.WordPiece(vocab, True), tokenizers.WordPiece(vocab, False, False, False, [entity])
+    assert [tokenizers.fingerprint(tokenizer) for tokenizer in (plain, odd)] == ["94a8b1d65516e9bd", "54b075567abb9e2f"]
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
         (b"the\nfox\n", "wordpiece", r"lacks \[PAD\], \[UNK\]"),
-        ("\n".join([*tokenizers.SPECIAL, "a", "b", "a"]).encode(), "wordpiece", "'a' twice"),
         (b"\xff\xfe\x00", "wordpiece", "not UTF-8"),
         (b"not a model", "sentencepiece", "not a SentencePiece model"),
     ],
@@ -165,6 +195,37 @@ def test_bad_vocabulary_files_are_named(tmp_path, content, kind, message):
     with pytest.raises(InputError, match=message) as error:
         tokenizers.load(str(file), TokenizerConfig(kind=kind))
     assert str(file) in str(error.value)
+
+
+SPECIAL = "\n".join(tokenizers.SPECIAL)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"{SPECIAL}\nthe\nfox",
+        f"{SPECIAL}\nthe\n\n\nfox\n",
+        f"\n\n{SPECIAL}\nthe\nfox\n\n\n",
+        f"{SPECIAL}\nfox\nthe\n##es\nfox\nthe\nfox\n",
+        f"{SPECIAL}\nthe \nfox\u3000\n",
+        f"{SPECIAL}\nthe\n\u2028\nfox\n",
+        f"{SPECIAL}\nthe\nfox\n".replace("\n", "\r\n"),
+    ],
+)
+def test_odd_vocabulary_files_give_the_ids_of_transformers(tmp_path, content):
+    from transformers import BertTokenizer
+
+    file, texts = tmp_path / "vocab.txt", ["the fox foxes", "The  FOX \u2028 fox"]
+    file.write_bytes(content.encode())
+    tokenizer, theirs = tokenizers.load(str(file), TokenizerConfig()), BertTokenizer(str(file))
+    assert tokenizer.encode(texts) == theirs(texts, add_special_tokens=False)["input_ids"]
+    assert list(tokenizer.special_ids.values()) == theirs.convert_tokens_to_ids(list(tokenizers.SPECIAL))
+    assert tokenizers.from_dict(tokenizer.to_dict()).encode(texts) == tokenizer.encode(texts)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_piece(tmp_path):
+    (tmp_path / "vocab.txt").write_text(f"{SPECIAL}\nfox", encoding="utf-8-sig")
+    assert tokenizers.load(str(tmp_path / "vocab.txt"), TokenizerConfig()).special_ids["[PAD]"] == 0
 
 
 def test_vocabulary_larger_than_the_corpus_gives():

@@ -1,5 +1,6 @@
 """The loop: resuming bit for bit, any number of devices, what is kept, and whether it learns what there is to learn."""
 
+import contextlib
 import dataclasses
 import json
 import random
@@ -103,6 +104,42 @@ def test_stopped_anywhere_and_started_again_ends_bit_for_bit_the_same(
         assert [ours[name] for name in same] == [theirs[name] for name in same]
 
 
+@pytest.mark.parametrize(("checkpoint_every", "killed"), [(10, False), (10, True), (1000, False)])
+def test_ended_in_an_evaluation_the_step_is_saved_and_the_evaluation_done_when_the_run_goes_on(
+    finished, config, examples, tmp_path, monkeypatch, checkpoint_every, killed
+):
+    config = with_run(config, checkpoint_every=checkpoint_every)
+    evaluations, seen = [], []
+    batches = pipeline.held_out_batches
+
+    def ending(*args, **kwargs):
+        evaluations.append(args)
+        for batch in batches(*args, **kwargs):
+            seen.append(len(evaluations))
+            if len(evaluations) == 2 and killed:
+                raise RuntimeError
+            if seen.count(2) == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(pipeline, "held_out_batches", ending)
+    if killed:
+        with pytest.raises(RuntimeError):
+            pretrain(config, tmp_path / "run", examples.folder)
+    else:
+        result = pretrain(config, tmp_path / "run", examples.folder)
+        assert (result.step, result.signal, result.held_out) == (20, signal.SIGTERM, {})
+    with contextlib.closing(Checkpoints(tmp_path / "run/checkpoints")) as checkpoints:
+        assert checkpoints.latest == 20 and checkpoints.score(20) is None
+    assert rows(tmp_path / "run")[-1]["step"] == 20 and "held_out_mlm_loss" not in rows(tmp_path / "run")[-1]
+    monkeypatch.setattr(pipeline, "held_out_batches", batches)
+    result = pretrain(config, tmp_path / "run", examples.folder)
+    assert_same_state(saved_state(tmp_path / "run", 30), saved_state(finished[0], 30))
+    measured = [{k: v for k, v in row.items() if "tokens" not in k} for row in rows(tmp_path / "run")]
+    assert measured == [{k: v for k, v in row.items() if "tokens" not in k} for row in rows(finished[0])]
+    assert result.best == 30
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -132,19 +169,25 @@ def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
     state = {"params": np.ones(3, np.float32)}
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, 4.0)):
-        checkpoints.save(step, state, {}, {}, loss and -loss)
+        checkpoints.save(step, state, {}, {})
+        checkpoints.add_score(step, loss and -loss)
     checkpoints.close()
     again = Checkpoints(tmp_path / "checkpoints", RunConfig(keep_last=1, keep_best=1))
     assert again.steps == [2, 5]
-    again.save(6, state, {}, {}, -3.5)
-    again.wait()
+    again.save(6, state, {}, {})
+    again.add_score(6, -3.5)
     assert (again.steps, again.latest, again.best) == ([2, 6], 6, 2)
+    again.save(7, state, {}, {})
+    again.add_score(7, -0.5)
+    assert (again.steps, again.best) == ([7], 7)
+    again.add_score(7, float("nan"))
+    assert again.score(7) == -0.5
     again.close()
 
 
 def test_a_checkpoint_of_another_shape_names_the_array(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save(1, {"params": {"a": np.ones(3, np.float32)}}, {}, {}, None)
+    checkpoints.save(1, {"params": {"a": np.ones(3, np.float32)}}, {}, {})
     checkpoints.wait()
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     for like, message in (
@@ -252,19 +295,6 @@ def test_a_run_that_diverges_stops_with_a_reason(config, examples, tmp_path):
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e30))
     with pytest.raises(InputError, match=r"updates in a row weren't finite.*lower optimizer\.learning_rate"):
         pretrain(with_run(config, max_skipped_updates=3), tmp_path / "run", examples.folder)
-
-
-def test_two_phases_resume_in_the_second(config, tmp_path):
-    config = dataclasses.replace(config, phases=(Phase(32, 8, 6, 5), Phase(48, 4, 6, 5)))
-    examples = prepare(config, tmp_path / "examples")
-    config = with_run(config, evaluate_every=3, checkpoint_every=3)
-    whole = pretrain(config, tmp_path / "whole", examples.folder)
-    assert whole.step == 12
-    # Lose the last checkpoint, as by a kill: the run goes on from step 9, in the second phase.
-    pretrain(config, tmp_path / "cut", examples.folder)
-    shutil.rmtree(tmp_path / "cut/checkpoints/12")
-    assert pretrain(config, tmp_path / "cut", examples.folder).step == 12
-    assert_same_state(saved_state(tmp_path / "cut", 12), saved_state(tmp_path / "whole", 12))
 
 
 def test_weights_of_another_run_to_start_from(finished, config, examples, tmp_path):

@@ -3,10 +3,11 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
+from bert_jax.commands.finetune import Finetune
 from bert_jax.commands.options import OptionalConfigName, parse
 from bert_jax.config import FinetuneConfig
 
@@ -24,6 +25,8 @@ class BenchFinetune:
     """Which of the config file's tasks."""
     seeds: int = 3
     """So many, from the config's on."""
+
+    UNREAD: ClassVar[dict[str, str]] = Finetune.UNREAD
 
 
 def run(arguments: list[str]) -> None:

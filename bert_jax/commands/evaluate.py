@@ -1,13 +1,17 @@
 """`bert-jax evaluate`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
-from bert_jax.commands.options import ConfigFields, OptionalConfigName, find
+from bert_jax.commands.options import ConfigFields, OptionalConfigName, check_task, command_line, find
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config_files import config_of, load_config
+
+# Of the run section.
+OF_TRAINING = ("log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "accumulate_steps")
+OF_TRAINING += ("max_skipped_updates",)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,13 @@ class EvaluateTask:
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """For scores, predictions, the official submission files, and a page to look at."""
 
+    UNREAD: ClassVar[tuple[str, ...]] = (
+        *("seed", "batch_size", "epochs", "warmup", "dropout", "optimizer"),
+        *("task.train", "task.train_examples", *(f"run.{name}" for name in OF_TRAINING), "run.workers"),
+        "run.evaluation_batches",
+    )
+    """Of the config, what says something to training alone."""
+
 
 @dataclass(frozen=True)
 class EvaluateText:
@@ -37,18 +48,26 @@ class EvaluateText:
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """For scores.json."""
 
+    UNREAD: ClassVar[tuple[str, ...]] = (
+        *("corpus.held_out", "tokenizer", "masking.rate", "masking.static", "model", "optimizer", "phases.0.steps"),
+        *(f"run.{name}" for name in OF_TRAINING),
+    )
+    """Of the config, what says something to training alone, or the model brings with it."""
+
 
 def run(arguments: list[str]) -> None:
     named, others = find(arguments, "--model", "--config", "--task")
+    check_task(named)
     if not named.model and not {"-h", "--help"} & set(others):
         raise InputError("--model: name the model to evaluate")
     task = {"task": named.task} if named.task else {}
     config = load_config(named.config, object, **task) if named.config else None
     if not named.model:  # Help, and the end: on a task's options, where no --config says otherwise.
         _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
-    from bert_jax import pretrained
+    from bert_jax import compiling, pretrained
     from bert_jax.runs.evaluation import evaluate
 
+    compiling.set_up()
     saved = pretrained.read(named.model)
     config = config or config_of(saved.about)
     if config is None:
@@ -61,4 +80,4 @@ def run(arguments: list[str]) -> None:
 
 def _parse(config: FinetuneConfig | PretrainConfig, model: str, arguments: list[str]) -> EvaluateTask | EvaluateText:
     kind = EvaluateTask if isinstance(config, FinetuneConfig) else EvaluateText
-    return tyro.cli(kind, prog="bert-jax evaluate", default=kind(model, config), args=arguments)
+    return command_line(kind, "bert-jax evaluate", kind(model, config), arguments, kind.UNREAD)

@@ -2,7 +2,7 @@
 
 import signal
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -29,6 +29,14 @@ class Finetune(Distributed):
     """Runs all seeds at each of these rates."""
     profile: bool = False
     """Write a trace of a few steps into the workdir."""
+
+    UNREAD: ClassVar[dict[str, str]] = {
+        "run.evaluate_every": "fine-tuning evaluates after each epoch",
+        "run.evaluation_batches": "fine-tuning evaluates on all of dev",
+        "run.checkpoint_every": "fine-tuning saves after each epoch",
+        "run.workers": "fine-tuning has nothing to prepare",
+        "optimizer.warmup_steps": "fine-tuning has warmup, a share of the steps",
+    }
 
 
 def run(arguments: list[str]) -> int:

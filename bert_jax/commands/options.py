@@ -1,15 +1,17 @@
 """What the commands' options have in common: a config whose fields they are, and several processes."""
 
 import argparse
+import dataclasses
+import functools
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from bert_jax.config import FinetuneConfig, PretrainConfig
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config_files import load_config
 
 # The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
@@ -27,21 +29,62 @@ def find(arguments: list[str], *flags: str) -> tuple[argparse.Namespace, list[st
 
 
 def parse(command: type, arguments: list[str]):
-    """The command with the config that --config names, each of its fields overridden by the flag of its path."""
+    """The command with the config that --config names, each of its fields overridden by the flag of its path.
+
+    A command's `UNREAD` has the fields that say nothing to it, with the reason: they are no options of it, and raise
+    `InputError` where the config has another value than the default.
+    """
     named, _ = find(arguments, "--config", "--task")
+    check_task(named)
     required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
     kind = typing.get_type_hints(command)["config"]
     task = {"task": named.task} if named.task and kind is FinetuneConfig else {}
     config = load_config(named.config, kind, **task) if named.config else kind()
+    unread = getattr(command, "UNREAD", {})
+    for path, reason in unread.items():
+        value, usual = (functools.reduce(getattr, path.split("."), c) for c in (config, kind()))
+        if value != usual:
+            raise InputError(f"{named.config}: {path} is {value!r}, but {reason}; leave it out")
     default = command(**{**required, "config": config})
-    parsed = tyro.cli(
-        command,
-        prog=f"bert-jax {re.sub('(?<=[a-z])(?=[A-Z])', ' ', command.__name__).lower()}",
-        default=default,
-        args=arguments,
-    )
+    name = re.sub("(?<=[a-z])(?=[A-Z])", " ", command.__name__).lower()
+    parsed = command_line(command, f"bert-jax {name}", default, arguments, unread)
     parsed.config.validate()
     return parsed
+
+
+def check_task(named: argparse.Namespace) -> None:
+    """Raises `InputError` where --task chooses among the tasks of no config."""
+    if named.task and not named.config:
+        raise InputError(
+            f"--task {named.task}: says which of a config's tasks, and there is no --config; give it, or --task.name"
+        )
+
+
+def command_line(command: type, prog: str, default: Any, arguments: list[str], unread: Iterable[str]):
+    """The command from its arguments. Fields of the config whose paths are in `unread` are no options."""
+    left_out: dict[type, set[str]] = {}
+    for path in unread:
+        *parents, name = path.split(".")
+        left_out.setdefault(type(functools.reduce(_part, parents, default.config)), set()).add(name)
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.struct_rule
+    def without(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        names = left_out.pop(info.type, None)  # Popped, as tyro is asked for its own rule's answer.
+        if names is None:
+            return None
+        spec = registry.get_struct_spec(info)
+        left_out[info.type] = names
+        options = tuple(field for field in spec.fields if field.name not in names)
+        return dataclasses.replace(
+            spec, fields=options, instantiate=lambda **values: dataclasses.replace(info.default, **values)
+        )
+
+    return tyro.cli(command, prog=prog, default=default, args=arguments, registry=registry)
+
+
+def _part(config, name: str):
+    return config[int(name)] if name.isdigit() else getattr(config, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +105,11 @@ class Distributed:
 
 def run_together(command: Distributed, arguments: list[str], run: Callable[[], int], prepare: Callable = lambda: None):
     """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
-    if not command.distributed:
-        return run()
     from bert_jax import cluster, supervisor
 
+    if not command.distributed:
+        cluster.check_alone()
+        return run()
     role = supervisor.role()
     if role is None:
         place = cluster.find(command.coordinator, command.processes, command.process)

@@ -31,7 +31,9 @@ class Plan:
 def run(arguments: list[str]) -> None:
     command = parse(Plan, arguments)
     os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
+    from bert_jax import compiling
     from bert_jax.plan import plan
 
+    compiling.begin()
     options = dict(try_others=command.search, scaling_folder=command.scaling, json_file=command.json)
     plan(command.config, command.topology, command.slices, command.phase, **options)

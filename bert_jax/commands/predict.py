@@ -17,6 +17,8 @@ def run(arguments: list[str]) -> None:
     default = "as the model's folder says, else"
     embed.add_argument("--pooling", choices=["mean", "cls"], help=f"of all tokens or [CLS] ({default} mean)")
     embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=f"to length 1 ({default} not)")
+    embed.add_argument("--prompt-name", metavar="NAME", help="the model's prompt that is put before each text")
+    embed.add_argument("--prompt", metavar="TEXT", help="what is put before each text instead")
     tab = "else a line may have its own, after a tab"
     classify = tasks.add_parser("classify", help="the class, or the value, of each text or pair")
     classify.add_argument("--pair", dest="second", metavar="TEXT", help=f"the second text of all; {tab}")
@@ -32,8 +34,9 @@ def run(arguments: list[str]) -> None:
         task.add_argument("text", nargs="*", help="texts; without them and --input, standard input")
     options = parser.parse_args(arguments)
     _check_predict(options)
-    from bert_jax import predict
+    from bert_jax import compiling, predict
 
+    compiling.begin()
     # Before the model is loaded and anything is written.
     checks = {"fill-mask": predict.needs_mask, "answer": lambda line: predict.needs_context(line, options.second)}
     check = checks.get(options.task, lambda _: None)
@@ -60,12 +63,13 @@ def _predictor(bert, options: argparse.Namespace):
         case "fill-mask":
             return predict.fill_mask(bert, options.top)
         case "embed":
-            return predict.embed(bert, options.pooling, options.normalize)
+            how = ("pooling", "normalize", "prompt_name", "prompt")
+            return predict.embed(bert, **{name: getattr(options, name) for name in how})
     return getattr(predict, options.task)(bert, options.second)
 
 
 def _check_predict(options: argparse.Namespace) -> None:
-    for text in (*options.text, getattr(options, "second", None) or ""):
+    for text in (*options.text, *(getattr(options, name, None) or "" for name in ("second", "prompt"))):
         try:
             text.encode()
         except UnicodeEncodeError:  # Python gives what it can't decode as surrogates.

@@ -1,27 +1,31 @@
 """`bert-jax import` and `bert-jax export`."""
 
 import argparse
+import typing
 from pathlib import Path
 
 from bert_jax import storage
+from bert_jax.config import HeadConfig
+
+KINDS = typing.get_args(typing.get_type_hints(HeadConfig)["kind"])
 
 
 def import_model(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bert-jax import", description="Makes a model of ours from another's folder.")
     parser.add_argument("source", help="a Hugging Face or google-research BERT folder, or any other MODEL")
     parser.add_argument("folder", help="the folder to make; pretrain takes it as --init, all others as --model")
-    parser.add_argument(
-        "--head", choices=["encoder", "masked_lm", "pretraining"], help="another head than the source's"
-    )
+    parser.add_argument("--head", choices=KINDS, help="another head than the source's; encoder: out of any source")
+    parser.add_argument("--labels", nargs="+", help="what the labels are called, where the source doesn't say")
     parser.add_argument("--allow-missing", action="store_true", help="give what is missing fresh values")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
-    from bert_jax import pretrained
+    from bert_jax import compiling, pretrained
 
+    compiling.begin()
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
-        found = pretrained.read(options.source, options.allow_missing)
-        if options.head:
-            found = pretrained.with_head(found, options.head, options.allow_missing)
+        found = pretrained.read(options.source, options.allow_missing, options.head)
+        if options.labels:
+            found = pretrained.with_labels(found, options.labels)
         pretrained.save(found, aside)
     print(
         f"{options.folder}: {found.head.kind}, {found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
@@ -37,7 +41,8 @@ def export_model(arguments: list[str]) -> None:
     parser.add_argument("--format", required=True, choices=["hf", "tf1", "onnx", "stablehlo"])
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
-    from bert_jax import pretrained
+    from bert_jax import compiling, pretrained
 
+    compiling.begin()
     pretrained.export(options.model, options.folder, options.format, options.overwrite)
     print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")

@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
-from bert_jax.convert import names, outputs
+from bert_jax.convert import hf_config, hf_names, names, outputs
+from bert_jax.convert.hf_config import FIELDS
+from bert_jax.convert.hf_names import Names
 from bert_jax.convert.report import Report
-from bert_jax.convert.tensors import SAFETENSORS, Tensors
+from bert_jax.convert.tensors import Tensors
+from bert_jax.convert.weight_files import SAFETENSORS, check_adapter
 
 ARCHITECTURES = {
     "BertModel": "encoder",
@@ -21,108 +25,84 @@ ARCHITECTURES = {
     "BertForQuestionAnswering": "question_answering",
     "BertForMultipleChoice": "multiple_choice",
 }
-# The erf form, and the tanh form under its several names.
-ACTIVATIONS = {
-    **dict.fromkeys(["gelu", "gelu_python"], "gelu"),
-    **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh"], "gelu_tanh"),
-}
-# What transformers takes where config.json is silent is what ModelConfig does, but for these.
-DEFAULTS = {"vocab_size": 30_522}
-FIELDS = (
-    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-    *("max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob"),
-    *("initializer_range", "layer_norm_eps"),
-)
-# A field, what it must be, and what another value would ask for.
-EXPECTED = (
-    ("model_type", "bert", "another model"),
-    ("position_embedding_type", "absolute", "relative positions"),
-    ("is_decoder", False, "a decoder"),
-    ("add_cross_attention", False, "cross attention"),
-)
-# Buffers of old files, not weights.
-BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
 # Where old files have it under another name, or twice.
 WORD_EMBEDDINGS, MLM_BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
-TIED = {"cls.predictions.decoder.weight": WORD_EMBEDDINGS, "cls.predictions.decoder.bias": MLM_BIAS}
+DECODER = "cls.predictions.decoder.weight"
+TIED = {DECODER: WORD_EMBEDDINGS, "cls.predictions.decoder.bias": MLM_BIAS}
 # Vocabularies are filled up to a multiple of 8 to 128 for the sake of speed.
 MOST_FILLED = 128
 LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
 
 
-def read(folder: Path, allow_missing: bool = False) -> tuple[ModelConfig, HeadConfig, dict, Report]:
+def read(
+    folder: Path, allow_missing: bool = False, kind: str | None = None
+) -> tuple[ModelConfig, HeadConfig, dict, Report]:
     """The config, head and parameters of such a folder, and what in it doesn't fit.
 
-    The head is the one that config.json's `architectures` names, or else the one whose weights are there. A masked-LM
-    head that comes with the next-sentence head is both. Where `allow_missing`, missing arrays get fresh values. Raises
-    `InputError` for what isn't BERT, isn't whole, or contradicts itself.
+    The head is of the `kind` that is asked for, or that config.json's `architectures` names, or else the one whose
+    weights are there. A masked-LM head that comes with the next-sentence head is both. Where `allow_missing`, missing
+    arrays get fresh values. Raises `InputError` for what isn't BERT, isn't whole, or contradicts itself.
     """
-    file = folder / "config.json"
-    config = _config(file)
+    check_adapter(folder)
+    config, file = hf_config.read(folder, kind == "encoder")
     tensors = Tensors(folder)
-    there = _by_their_names(tensors, folder)
-    model = _model(config, file)
-    head, notes = _head(config, tensors, there, file)
-    _check_layers(model, there, file)
+    there = hf_names.today(tensors.shapes, folder)
+    model = hf_config.model(config, file)
+    head, decided = _head(config, tensors, there, file, kind)
+    _check_layers(model, there.files, file)
     expected = names.shapes_there(model, head, "hf")
-    _settle_tied(tensors, there, expected, folder)
+    array = _reader(tensors, there)
+    _settle_tied(array, there.files, expected, config, folder)
     shapes, filled_up = _shapes(tensors, there, expected)
-    report = Report.of(expected, shapes)
-    unused = [there[name] for name in report.unused]
-    report = dataclasses.replace(report, unused=unused, notes=[*notes, *filled_up])
-    report.check(folder, allow_missing)
+    report = Report.of(folder, expected, shapes, allow_missing, there.files)
+    notes = [*decided, *hf_config.unknown(config), *there.notes, *filled_up]
+    report = dataclasses.replace(report, notes=notes)
 
     def get(name: str) -> np.ndarray | None:
-        return tensors.read(there[name])[: expected[name][0]] if name in there else None
+        return array(name)[: expected[name][0]] if name in there.files else None
 
     return model, head, names.ours(get, model, head, "hf"), report
 
 
-def _config(file: Path) -> dict:
-    """config.json, of a BERT that is one here too."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file}: missing; copy it too") from None
-    except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); copy it again") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{file}: damaged (no JSON object); copy it again")
-    for name, expected, otherwise in EXPECTED:
-        if config.get(name, expected) not in (expected, None):
-            raise InputError(f"{file}: {name} is {config[name]!r}, which is {otherwise}; only {expected!r} is read")
-    return config
+def _reader(tensors: Tensors, there: Names) -> Callable[[str], np.ndarray]:
+    """A function from today's names to the arrays, kernels [out, in]."""
+
+    def array(name: str) -> np.ndarray:
+        values = tensors.read(there.files[name])
+        return values.T if there.transposed(name) else values
+
+    return array
 
 
-def _model(config: dict, file: Path) -> ModelConfig:
-    activation = config.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
-    fields = {name: config[name] for name in FIELDS if config.get(name) is not None}
-    try:
-        return ModelConfig(**{**DEFAULTS, **fields}, hidden_act=ACTIVATIONS[activation]).validate()
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
-
-
-def _head(config: dict, tensors: Tensors, there: dict[str, str], file: Path) -> tuple[HeadConfig, list[str]]:
+def _head(config: dict, tensors: Tensors, there: Names, file: Path, kind: str | None) -> tuple[HeadConfig, list[str]]:
     """And what was decided about it, in a few words."""
-    architectures = config.get("architectures") or []
-    known = [ARCHITECTURES[name] for name in architectures if name in ARCHITECTURES]
-    if architectures and not known:
-        raise InputError(f"{file}: architectures is {architectures}; there are {', '.join(ARCHITECTURES)}")
-    kind = known[0] if known else _kind_there(there)
-    if kind == "masked_lm" and {"cls.seq_relationship.weight", "bert.pooler.dense.weight"} <= there.keys():
-        kind = "pretraining"
+    kind = kind or _kind(config, there.files, file)
     dropout = config.get("classifier_dropout")
     if not isinstance(dropout, float | int | None):
         raise InputError(f"{file}: classifier_dropout is {dropout!r}, must be a number or null")
-    weights = there.get("qa_outputs.weight" if kind == "question_answering" else "classifier.weight")
-    rows = tensors.shapes[weights][0] if weights and tensors.shapes[weights] else None
+    bias = there.files.get("qa_outputs.bias" if kind == "question_answering" else "classifier.bias")
+    rows = tensors.shapes[bias][0] if bias and tensors.shapes[bias] else None
     fields, notes = outputs.read(kind, config, rows, file)
-    pooler = kind != "encoder" or any(name.startswith("bert.pooler.") for name in there)
+    pooler = kind != "encoder" or any(name.startswith("bert.pooler.") for name in there.files)
     notes += ["the encoder has no pooler"] if not pooler else []
     return HeadConfig(kind, pooler=pooler, dropout=dropout, **fields), notes
+
+
+def _kind(config: dict, there: dict[str, str], file: Path) -> str:
+    """What `architectures` names; else what is there."""
+    architectures = config.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise InputError(f"{file}: architectures is {architectures!r}, must be a list of names")
+    bare = [re.sub("^(TF|Flax)", "", str(name)) for name in architectures]
+    known = [ARCHITECTURES[name] for name in bare if name in ARCHITECTURES]
+    if architectures and not known:
+        remedy = (
+            f"there are {', '.join(ARCHITECTURES)}; bert-jax import --head encoder takes the encoder out of any other"
+        )
+        raise InputError(f"{file}: architectures is {architectures}; {remedy}")
+    kind = known[0] if known else _kind_there(there)
+    both = {"cls.seq_relationship.weight", "bert.pooler.dense.weight"} <= there.keys()
+    return "pretraining" if kind == "masked_lm" and both else kind
 
 
 def _kind_there(there: dict[str, str]) -> str:
@@ -137,49 +117,42 @@ def _kind_there(there: dict[str, str]) -> str:
     return next((kind for mark, kind in marks.items() if mark in there), "encoder")
 
 
-def _by_their_names(tensors: Tensors, folder: Path) -> dict[str, str]:
-    """The names of today's models -> those in the files: old ones have gamma and beta, bare encoders no prefix."""
-    there: dict[str, str] = {}
-    for name in tensors.shapes:
-        today = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
-        if today.startswith(("embeddings.", "encoder.", "pooler.")):
-            today = f"bert.{today}"
-        if today in there:
-            raise InputError(f"{folder}: {name} and {there[today]} are the same weights; remove one of them")
-        if today not in BUFFERS:
-            there[today] = name
-    return there
-
-
 def _check_layers(model: ModelConfig, there: dict[str, str], file: Path) -> None:
     layers = 1 + max((int(found[1]) for found in map(LAYER.match, there) if found), default=-1)
     if layers > model.num_hidden_layers:
         raise InputError(f"{file}: num_hidden_layers is {model.num_hidden_layers}, the weights have {layers}")
 
 
-def _settle_tied(tensors: Tensors, there: dict[str, str], expected: dict, folder: Path) -> None:
+def _settle_tied(
+    array: Callable[[str], np.ndarray], there: dict[str, str], expected: dict, config: dict, folder: Path
+) -> None:
     """Output weights that are the word embeddings are dropped, or take their place; others can't be had here."""
+    remedy = "only output weights that are the embeddings are read; bert-jax import --head encoder does without them"
+    if MLM_BIAS in expected and config.get("tie_word_embeddings") is False and DECODER not in there:
+        raise InputError(f"{folder}: lacks {DECODER}, though tie_word_embeddings is false; {remedy}")
     for name, same in TIED.items():
         if name not in there or same not in expected:
             continue
         if same not in there:
             there[same] = there.pop(name)
         elif MLM_BIAS in expected:
-            if not np.array_equal(tensors.read(there[name]), tensors.read(there[same])):
-                remedy = "only output weights that are the embeddings are read"
+            if not np.array_equal(array(name), array(same)):
                 raise InputError(f"{folder}: {there[name]} differs from {there[same]}; {remedy}")
             del there[name]
 
 
-def _shapes(tensors: Tensors, there: dict[str, str], expected: dict) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def _shapes(tensors: Tensors, there: Names, expected: dict) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """The arrays' shapes, without the rows that fill up a vocabulary, and where there are such."""
-    shapes, notes = {name: tensors.shapes[file_name] for name, file_name in there.items()}, []
+    shapes, notes = {}, []
+    for name, file_name in there.files.items():
+        shape = tensors.shapes[file_name]
+        shapes[name] = shape[::-1] if there.transposed(name) else shape
     for name in (WORD_EMBEDDINGS, MLM_BIAS):
-        if name in there and name in expected:
+        if name in there.files and name in expected:
             rows, size = (shapes[name] or (0,))[0], expected[name][0]
             if 0 < rows - size < MOST_FILLED and rows % 8 == 0:
                 shapes[name] = (size, *shapes[name][1:])
-                notes.append(f"{there[name]}: {rows - size} rows behind vocab_size {size} are left out")
+                notes.append(f"{there.files[name]}: {rows - size} rows behind vocab_size {size} are left out")
     return shapes, notes
 
 
@@ -187,6 +160,13 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     """Writes config.json and model.safetensors, for `AutoModel...from_pretrained`."""
     from safetensors.numpy import save_file
 
+    write_config(folder, model, head)
+    arrays = {name: np.ascontiguousarray(array) for name, array in names.theirs(params, model, head, "hf")}
+    save_file(arrays, folder / SAFETENSORS, metadata={"format": "pt"})
+
+
+def write_config(folder: Path, model: ModelConfig, head: HeadConfig) -> None:
+    """Writes config.json: with it, what reads a folder knows the model and its labels, whatever holds its weights."""
     activation = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[model.hidden_act]
     config = {
         "architectures": [next(name for name, kind in ARCHITECTURES.items() if kind == head.kind)],
@@ -200,5 +180,3 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         **outputs.write(head),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    arrays = {name: np.ascontiguousarray(array) for name, array in names.theirs(params, model, head, "hf")}
-    save_file(arrays, folder / SAFETENSORS, metadata={"format": "pt"})

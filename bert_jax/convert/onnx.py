@@ -1,6 +1,7 @@
 """A graph in ONNX, made node by node: it runs in onnxruntime and other runtimes, at any batch and length.
 
-Weights keep the names and shapes of Hugging Face's torch models; a runtime transposes them once, when it loads them.
+Weights keep the names of Hugging Face's torch models. Those of products lie as they are multiplied, [in, out], with .T
+behind their names: quantisers take only products of an initializer.
 Shapes in comments: B batch, C choices, S sequence, N heads, D = H / N, H hidden.
 """
 
@@ -11,17 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
-from bert_jax.convert import names
+from bert_jax.convert import huggingface, names
 from bert_jax.model.encoder import MASK_ADDER
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+# The heads whose output is a product with the table of word embeddings.
+OF_VOCABULARY = ("masked_lm", "pretraining")
 OPSET = 17  # The first with LayerNormalization.
 # A protocol buffer holds less than 2 GiB; the weights of a larger model lie in a file beside it.
 LARGEST_FILE = (1 << 31) - (1 << 24)
 
 
 def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
-    """Writes model.onnx and, where the weights don't fit into it, model.onnx.data.
+    """Writes model.onnx, where the weights don't fit into it model.onnx.data, and config.json.
 
     Inputs are int64 [batch, sequence] (multiple choice: [batch, choices, sequence]), outputs float32; all are named as
     in Hugging Face's exports. A classifier's labels are in the metadata, as JSON. Raises `InputError` where the package
@@ -38,14 +41,15 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         aside = dict(save_as_external_data=True, location="model.onnx.data")
         (folder / "model.onnx.data").unlink(missing_ok=True)  # It would be appended to.
     onnx.save_model(_model(model, head, weights), folder / "model.onnx", **aside)
+    huggingface.write_config(folder, model, head)
 
 
 def _model(model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray]):
     from onnx import TensorProto, helper, numpy_helper
 
     axes = ["batch", "choices", "sequence"] if head.kind == "multiple_choice" else ["batch", "sequence"]
-    graph = Graph(model, weights)
-    outputs = graph.outputs(head)
+    graph = Graph(model, head, weights)
+    outputs = graph.outputs()
     for name, (value, _) in outputs.items():
         graph.node("Identity", value, output=name)
     proto = helper.make_graph(
@@ -68,8 +72,8 @@ def _model(model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray])
 class Graph:
     """Nodes and initializers. Each method adds what its name says, and returns the name of the value it makes."""
 
-    def __init__(self, model: ModelConfig, weights: dict[str, np.ndarray]):
-        self.config, self.weights = model, weights
+    def __init__(self, model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray]):
+        self.config, self.head, self.weights = model, head, weights
         self.nodes = []
         self.initializers: dict[str, np.ndarray] = {}
 
@@ -87,6 +91,10 @@ class Graph:
     def weight(self, name: str) -> str:
         return self.initializer(name, self.weights[name])
 
+    def kernel(self, name: str) -> str:
+        """[out, in] -> [in, out]."""
+        return self.initializer(f"{name}.T", self.weights[name].T)
+
     def number(self, value: float) -> str:
         return self.initializer(str(value), np.array(value, np.float32))
 
@@ -100,9 +108,9 @@ class Graph:
         """The i-th along an axis, which is gone then."""
         return self.node("Gather", x, self.index(i), axis=axis)
 
-    def outputs(self, head: HeadConfig) -> dict[str, tuple[str, list]]:
-        """The outputs of a head's kind: name -> value, shape."""
-        ids, c = INPUTS, self.config
+    def outputs(self) -> dict[str, tuple[str, list]]:
+        """The outputs of the head's kind: name -> value, shape."""
+        ids, c, head = INPUTS, self.config, self.head
         if head.kind == "multiple_choice":  # [B, C, S] -> [B C, S]
             length = self.node("Shape", INPUTS[0], start=2)
             shape = self.node("Concat", self.integers(-1), length, axis=0)
@@ -144,12 +152,18 @@ class Graph:
 
     def embeddings(self, input_ids: str, token_type_ids: str) -> str:
         at = "bert.embeddings"
-        words = self.node("Gather", self.weight(f"{at}.word_embeddings.weight"), input_ids)
+        words = self.words(f"{at}.word_embeddings.weight", input_ids)
         types = self.node("Gather", self.weight(f"{at}.token_type_embeddings.weight"), token_type_ids)
         length = self.pick(self.node("Shape", input_ids), 1, axis=0)
         numbers = self.node("Range", self.index(0), length, self.index(1))
         positions = self.node("Gather", self.weight(f"{at}.position_embeddings.weight"), numbers)
         return self.norm(self.node("Add", self.node("Add", words, types), positions), f"{at}.LayerNorm")
+
+    def words(self, table: str, input_ids: str) -> str:
+        if self.head.kind not in OF_VOCABULARY:
+            return self.node("Gather", self.weight(table), input_ids)
+        # The table of the output's product, so that the file has it once: [H, V] -> [H, B, S] -> [B, S, H].
+        return self.node("Transpose", self.node("Gather", self.kernel(table), input_ids, axis=1), perm=[1, 2, 0])
 
     def layer(self, x: str, adder: str, at: str) -> str:
         x = self.residual(self.attention(x, adder, f"{at}.attention.self"), x, f"{at}.attention.output")
@@ -185,8 +199,7 @@ class Graph:
         return self.product(x, f"{at}.weight", f"{at}.bias")
 
     def product(self, x: str, weights: str, bias: str) -> str:
-        kernel = self.node("Transpose", self.weight(weights), perm=[1, 0])
-        return self.node("Add", self.node("MatMul", x, kernel), self.weight(bias))
+        return self.node("Add", self.node("MatMul", x, self.kernel(weights)), self.weight(bias))
 
     def norm(self, x: str, at: str) -> str:
         scale, bias = self.weight(f"{at}.weight"), self.weight(f"{at}.bias")

@@ -1,4 +1,4 @@
-"""A program in StableHLO that runs wherever JAX does, without bert_jax: `model.stablehlo`, and its weights beside it.
+"""A program in StableHLO that runs wherever JAX does, without bert_jax: `model.stablehlo`, its weights and config.json.
 
     bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
     weights = safetensors.flax.load_file("weights.safetensors")
@@ -18,6 +18,7 @@ from jax import export
 from safetensors.numpy import save
 
 from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.convert import huggingface
 from bert_jax.model import make_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -42,6 +43,7 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         program = export.export(jax.jit(forward(model, head)), platforms=PLATFORMS)(shapes, ids, ids, ids)
     (folder / PROGRAM).write_bytes(program.serialize())
     (folder / WEIGHTS).write_bytes(save(weights))
+    huggingface.write_config(folder, model, head)
 
 
 def forward(model: ModelConfig, head: HeadConfig):

@@ -1,17 +1,21 @@
-"""The arrays of a Hugging Face folder, one at a time: safetensors or torch's pickles, in one file or several."""
+"""The arrays of a Hugging Face folder, one at a time: safetensors, torch's pickles or Flax's msgpack."""
 
-import json
 import pickle
 import warnings
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  With it, numpy knows bfloat16.
 import numpy as np
 
+from bert_jax import contents
 from bert_jax.config import InputError, first_line
+from bert_jax.convert.weight_files import weight_files
 
-SAFETENSORS, TORCH = "model.safetensors", "pytorch_model.bin"
-FLOATS = {"F64", "F32", "F16", "BF16"}
+# Those that are numbers by themselves. What is stored in fewer bits has scales beside it.
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Files are mapped into memory, whose pages count as long as a file is open. It is opened anew after so many bytes.
 OPEN_BYTES = 1 << 27
 
@@ -19,15 +23,16 @@ OPEN_BYTES = 1 << 27
 class Tensors:
     """Names, shapes and float32 values of all arrays in a folder.
 
-    Raises `InputError` that names the file where one is missing, cut off, damaged, or holds code.
+    What lies in dicts within each other has their keys joined by dots as its name. Raises `InputError` that names the
+    file where one is missing, cut off, damaged, or holds code.
     """
 
     def __init__(self, folder: Path):
-        self._open: dict[Path, _Safetensors | _Torch] = {}
+        self._open: dict[Path, _Safetensors | _InMemory] = {}
         self._bytes = 0
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._file: dict[str, Path] = {}
-        for file in _files(folder):
+        for file in weight_files(folder):
             opened = self._opened(file)
             for name in opened.shapes:
                 if name in self.shapes:
@@ -38,77 +43,108 @@ class Tensors:
     def read(self, name: str) -> np.ndarray:
         """The array as float32."""
         self._bytes += 4 * int(np.prod(self.shapes[name]))
-        if self._bytes > OPEN_BYTES:
-            self._open, self._bytes = {}, 0
-        return self._opened(self._file[name]).read(name)
+        if self._bytes > OPEN_BYTES:  # Flax's are in memory for good.
+            self._open = {file: opened for file, opened in self._open.items() if file.suffix == ".msgpack"}
+            self._bytes = 0
+        file = self._file[name]
+        opened = self._opened(file)
+        if opened.types[name] not in (*FLOATS, *FLOATS.values()):
+            only = "only those of 16 bits and more are read, so bring the weights that weren't quantised"
+            raise InputError(f"{file}: {name} is of type {opened.types[name]}; {only}")
+        return opened.read(name)
 
-    def _opened(self, file: Path) -> "_Safetensors | _Torch":
+    def _opened(self, file: Path) -> "_Safetensors | _InMemory":
         if file not in self._open:
-            self._open[file] = (_Safetensors if file.suffix == ".safetensors" else _Torch)(file)
+            kinds = {".safetensors": _Safetensors, ".msgpack": _flax}
+            self._open[file] = kinds.get(file.suffix, _torch)(file)
         return self._open[file]
-
-
-def _files(folder: Path) -> list[Path]:
-    """Those that hold the weights, safetensors before pickles."""
-    for name in (SAFETENSORS, TORCH):
-        if (folder / name).exists():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.exists():
-            try:
-                files = sorted({folder / file for file in json.loads(index.read_text())["weight_map"].values()})
-            except (ValueError, KeyError, AttributeError, TypeError):
-                raise InputError(f"{index}: damaged; copy it again") from None
-            for file in files:
-                if file.parent != folder or not file.exists():
-                    raise InputError(f"{file}: {index.name} names it, but it isn't there; copy it too")
-            return files
-    raise InputError(f"{folder}: holds no weights; it takes {SAFETENSORS} or {TORCH}, or their index files")
 
 
 class _Safetensors:
     def __init__(self, file: Path):
         from safetensors import SafetensorError, safe_open
 
+        contents.check_weights(file, contents.SAFETENSORS)
         try:
             self._file = safe_open(file, framework="np")
             slices = {name: self._file.get_slice(name) for name in self._file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(f"{file}: cut off or damaged ({error}); copy it again") from None
-        self._types = {name: part.get_dtype() for name, part in slices.items()}
+        self.types = {name: part.get_dtype() for name, part in slices.items()}
         self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        self._name = file
 
     def read(self, name: str) -> np.ndarray:
-        if self._types[name] not in FLOATS:
-            raise InputError(f"{self._name}: {name} is of type {self._types[name]}, weights are floating-point")
         return self._file.get_tensor(name).astype(np.float32, copy=False)
 
 
-class _Torch:
-    def __init__(self, file: Path):
-        try:
-            import torch
-        except ModuleNotFoundError:
-            raise InputError(f"{file}: reading it takes torch; pip install torch, or save as safetensors") from None
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                try:
-                    tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-                except RuntimeError:  # What torch wrote before version 1.6 can't be mapped.
-                    tensors = torch.load(file, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0]
-            raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run") from None
-        except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-            raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
-        if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-            raise InputError(f"{file}: not a dict of tensors, as torch.save(model.state_dict(), ...) writes")
-        self._tensors, self._name = tensors, file
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+class _InMemory:
+    """Arrays of a file that were read, or mapped, all at once."""
+
+    def __init__(self, arrays: dict[str, Any], types: dict[str, str], read: Callable[[Any], np.ndarray]):
+        self._arrays, self._read, self.types = arrays, read, types
+        self.shapes = {name: tuple(array.shape) for name, array in arrays.items()}
 
     def read(self, name: str) -> np.ndarray:
-        tensor = self._tensors[name]
-        if not tensor.is_floating_point():
-            raise InputError(f"{self._name}: {name} is of type {tensor.dtype}, weights are floating-point")
-        return tensor.detach().float().numpy()
+        return self._read(self._arrays[name])
+
+
+def _torch(file: Path) -> _InMemory:
+    """What torch.save wrote: tensors by their names, among them those in dicts beside other values."""
+    contents.check_weights(file, contents.ZIP, contents.PICKLE)
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise InputError(f"{file}: reading it takes torch; pip install torch, or save as safetensors") from None
+    _check_archive(file)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            try:
+                values = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # What torch wrote before version 1.6 can't be mapped.
+                values = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0].split(" was not an allowed")[0]
+        remedy = "save the state dict alone, where it was made: torch.save(model.state_dict(), ...)"
+        raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run; {remedy}") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
+    tensors = dict(_leaves(values, torch.Tensor))
+    if not tensors:
+        raise InputError(f"{file}: not a dict of tensors, as torch.save(model.state_dict(), ...) writes")
+    types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    return _InMemory(tensors, types, lambda tensor: tensor.detach().float().numpy())
+
+
+def _check_archive(file: Path) -> None:
+    """That a zip archive is one of torch.save; one that is cut off is no archive at all."""
+    if not zipfile.is_zipfile(file):
+        return
+    inside = zipfile.ZipFile(file).namelist()
+    if any(name.endswith("/constants.pkl") for name in inside):
+        raise InputError(f"{file}: a program of TorchScript, which isn't run; bring the state dict of its model")
+    if not any(name.endswith("/data.pkl") for name in inside):
+        raise InputError(f"{file}: a zip archive ({', '.join(inside[:3])}, ...), not torch's weights; unpack it")
+
+
+def _flax(file: Path) -> _InMemory:
+    """What flax.serialization.to_bytes wrote."""
+    from flax.serialization import msgpack_restore
+
+    contents.check_weights(file, contents.MSGPACK)
+    try:
+        arrays = dict(_leaves(msgpack_restore(file.read_bytes()), np.ndarray))
+    except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
+        raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
+    if not arrays:
+        raise InputError(f"{file}: not a dict of arrays, as Flax models of transformers 4 are saved")
+    types = {name: array.dtype.name for name, array in arrays.items()}
+    return _InMemory(arrays, types, lambda array: array.astype(np.float32))
+
+
+def _leaves(values: Any, kind: type, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The arrays in dicts within each other, by their keys; anything else isn't a model's."""
+    if isinstance(values, kind):
+        yield name, values
+    elif isinstance(values, dict):
+        for key, inner in values.items():
+            yield from _leaves(inner, kind, f"{name}.{key}" if name else str(key))

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bert_jax import contents
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config_files import from_dict, to_dict
-from bert_jax.convert import names
+from bert_jax.convert import hf_config, names
 from bert_jax.convert.report import Report
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
@@ -27,6 +28,7 @@ SIZES = (
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
 # The 2018 release has erf in its code; where another form was trained with, its name in transformers stands here.
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
+POOLER = "bert/pooler/dense/kernel"
 # Kinds that share the variables output_weights and output_bias.
 UNNAMED = ("sequence_classification", "token_classification", "multiple_choice")
 
@@ -48,16 +50,20 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     (folder / CONFIG).write_text(json.dumps(_to_json(model, head), indent=2) + "\n")
 
 
-def read(source: Path, allow_missing: bool = False) -> tuple[ModelConfig, HeadConfig, dict, Report]:
+def read(
+    source: Path, allow_missing: bool = False, kind: str | None = None
+) -> tuple[ModelConfig, HeadConfig, dict, Report]:
     """The config, head and parameters of a folder with one checkpoint, or of a checkpoint's prefix (RUN/model.ckpt-9).
 
-    With `allow_missing`, parameters that aren't there have fresh values, and are listed. Raises `InputError` naming
-    the file and what it lacks.
+    The head is of the `kind` that is asked for, or what its variables say. With `allow_missing`, parameters that aren't
+    there have fresh values, and are listed. Raises `InputError` naming the file and what it lacks.
     """
     prefix = find(source)
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
+    for part in sorted(prefix.parent.glob(f"{prefix.name}.[id]*")):  # The index, and the data.
+        contents.check(part)
     with _errors_in_one_line(prefix):
         reader = _tensorflow().train.load_checkpoint(str(prefix))
         there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
@@ -68,11 +74,10 @@ def read(source: Path, allow_missing: bool = False) -> tuple[ModelConfig, HeadCo
         with _errors_in_one_line(prefix):
             return reader.get_tensor(name)
 
-    head = _head(values, there, file)
+    head = _head(values, there, file, kind)
     _check_layers(model, there, file)
-    report = Report.of(names.shapes_there(model, head, "tf1"), there)
+    report = Report.of(prefix, names.shapes_there(model, head, "tf1"), there, allow_missing)
     report = dataclasses.replace(report, notes=_notes(values, model, head))
-    report.check(prefix, allow_missing)
     return model, head, names.ours(array, model, head, "tf1"), report
 
 
@@ -103,13 +108,11 @@ def _to_json(model: ModelConfig, head: HeadConfig) -> dict:
 
 def _config(file: Path) -> dict:
     try:
-        values = json.loads(file.read_text("utf-8"))
+        values = contents.json_object(file)
     except FileNotFoundError:
-        raise InputError(f"{file}: isn't there; a checkpoint of google-research/bert needs it beside it") from None
-    except ValueError as error:
-        raise InputError(f"{file}: isn't JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: holds {type(values).__name__}, must hold an object with the fields of BertConfig")
+        origin = "that of the model it was trained from (--bert_config_file, beside its --init_checkpoint)"
+        raise InputError(f"{file}: isn't there; a checkpoint of google-research/bert needs it, copy {origin}") from None
+    hf_config.check(values, file)
     return values
 
 
@@ -126,21 +129,35 @@ def _model(values: dict, file: Path) -> ModelConfig:
         raise InputError(f"{file}: {error}") from None
 
 
-def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path) -> HeadConfig:
-    """What the names of the variables say, or our own field where they don't say it all."""
-    pooler = "bert/pooler/dense/kernel" in there
-    if "cls/seq_relationship/output_weights" in there:
-        return HeadConfig("pretraining")
-    if any(name.startswith("cls/predictions/") for name in there):
-        return HeadConfig("masked_lm")
-    if "cls/squad/output_weights" in there:
-        return HeadConfig("question_answering")
-    if "head" in values:
-        return _own_head(values["head"], file)
+def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path, kind: str | None) -> HeadConfig:
+    """Of the kind; what the names of the variables don't say of it, our own field may."""
+    own = _own_head(values["head"], file) if "head" in values else None
+    kind = kind or _kind(there, own)
+    if kind == "encoder":
+        return HeadConfig(kind, pooler=POOLER in there)
+    if own and own.kind == kind:
+        return own
+    if kind not in ("sequence_classification", "token_classification"):
+        return HeadConfig(kind)
     if "output_weights" not in there:
-        return HeadConfig("encoder", pooler=pooler)
-    labels = tuple(f"LABEL_{i}" for i in range(there["output_weights"][0]))
-    return HeadConfig("sequence_classification" if pooler else "token_classification", labels)
+        remedy = "bert-jax import --head encoder takes the encoder alone"
+        raise InputError(f"{file.parent}: no variable is called output_weights, so there is no {kind}; {remedy}")
+    return HeadConfig(kind, tuple(f"LABEL_{i}" for i in range(there["output_weights"][0])))
+
+
+def _kind(there: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
+    """What the variables of the original say; those of a tagger are called as a classifier's."""
+    if "cls/seq_relationship/output_weights" in there:
+        return "pretraining"
+    if any(name.startswith("cls/predictions/") for name in there):
+        return "masked_lm"
+    if "cls/squad/output_weights" in there:
+        return "question_answering"
+    if own:
+        return own.kind
+    if "output_weights" not in there:
+        return "encoder"
+    return "sequence_classification" if POOLER in there else "token_classification"
 
 
 def _own_head(values: dict, file: Path) -> HeadConfig:
@@ -155,8 +172,12 @@ def _own_head(values: dict, file: Path) -> HeadConfig:
 def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:
     notes = ["gelu is taken as the 2018 release had it, by erf"] if model.hidden_act == "gelu" else []
     if head.labels and "head" not in values:
-        notes.append(f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ...")
-    return notes
+        labels = (
+            f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ... unless --labels say it"
+        )
+        tagger = "; a tagger needs --head token_classification" if head.kind == "sequence_classification" else ""
+        notes.append(labels + tagger)
+    return [*notes, *hf_config.unknown({name: value for name, value in values.items() if name != "head"})]
 
 
 def _check_layers(model: ModelConfig, there: Iterable[str], file: Path) -> None:

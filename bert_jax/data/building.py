@@ -1,6 +1,7 @@
 """What a worker does with a chunk of the corpus: tokens, examples, records, and what it counts on the way."""
 
 import dataclasses
+import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterable
@@ -11,7 +12,8 @@ from bert_jax.config import CorpusConfig, ExamplesConfig
 from bert_jax.data import corpora, tokenizers, words
 from bert_jax.data.corpora import Chunk, Document
 from bert_jax.data.duplicates import line_hashes
-from bert_jax.data.examples import Ids, build, continues_bit, record_type, split_sentences, to_record, tokens_used
+from bert_jax.data.examples import Ids, build, continues_bit, record_type, to_record, tokens_used
+from bert_jax.data.sentences import split_sentences
 from bert_jax.data.tokenizers import UNK, Tokenizer
 
 ENCODED_AT_ONCE = 1 << 11  # sentences
@@ -59,6 +61,21 @@ class ChunkResult:
     unigram_counts: np.ndarray
     line_hashes: np.ndarray
     held_out: list[Document]
+    random_next: dict[int, int]
+    """Examples whose second segment is from elsewhere."""
+    made_of: dict
+    """`text_of` the chunk."""
+
+
+def text_of(chunk: Chunk, repeated: np.ndarray | None) -> dict:
+    """What the chunk's text is, wherever it lies, and where it lies if that is in plain files."""
+    left_out = b"" if repeated is None else repeated.tobytes()
+    digest = hashlib.blake2b(chunk.digest() + left_out, digest_size=16).hexdigest()
+    return {"digest": digest, "source": chunk.source, "parts": parts_of(chunk)}
+
+
+def parts_of(chunk: Chunk) -> list[list]:
+    return [[part.file, part.start, part.end] for part in chunk.parts]
 
 
 def lines_of(chunk: Chunk, job: Job) -> np.ndarray:
@@ -78,7 +95,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
     encoded = _encode(documents, words.encoder(tokenizer, segmenter, bit) if segmenter else tokenizer.encode)
     tokens = np.fromiter(itertools.chain.from_iterable(itertools.chain.from_iterable(encoded)), np.int32)
     counts = np.bincount(tokens & (bit - 1) if segmenter else tokens, minlength=tokenizer.vocab_size)
-    records, used = {}, {}
+    records, used, random_next = {}, {}, {}
     for length in job.lengths:
         # Of the chunk and the seed alone: who does the work, and when, changes nothing.
         rng = random.Random(f"{job.seed} {job.split} {number} {length}")
@@ -86,6 +103,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
         made = [example for _ in range(copies) for example in build(encoded, length, job.examples, rng)]
         records[length] = [to_record(example, length, tokenizer.special_ids, dtype) for example in made]
         used[length] = sum(map(tokens_used, made))
+        random_next[length] = sum(label for label, _ in made)
     statistics = Statistics(
         documents=len(documents),
         lines=sum(map(len, documents)),
@@ -97,7 +115,8 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
         unknown=int(counts[tokenizer.special_ids[UNK]]),
     )
     hashes = line_hashes(line for document in documents for line in document)
-    return ChunkResult(records, used, statistics, counts, hashes, held_out)
+    made_of = text_of(chunk, repeated)
+    return ChunkResult(records, used, statistics, counts, hashes, held_out, random_next, made_of)
 
 
 def _without(documents: list[Document], repeated: np.ndarray | None) -> tuple[list[Document], int]:

@@ -1,7 +1,6 @@
 """What `prepare` would make of a corpus, and in what time, told from a sample of its chunks."""
 
 import dataclasses
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -10,8 +9,10 @@ from bert_jax.config import InputError, PretrainConfig
 from bert_jax.data import corpora, tokenizers
 from bert_jax.data.building import Job, work
 from bert_jax.data.corpora import Chunk
-from bert_jax.data.prepare import describe, empty, sequence_lengths
+from bert_jax.data.prepare import empty, sequence_lengths
+from bert_jax.data.report import describe, report_documents
 from bert_jax.data.shards import Counts, ShardWriter
+from bert_jax.data.workers import granted_cores
 
 SAMPLED = 24  # chunks
 
@@ -34,7 +35,7 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     start = time.perf_counter()
     counts, examples, written = _prepared(config, chunks, tokenizer)
     seconds = time.perf_counter() - start
-    workers = config.run.workers or os.cpu_count()
+    workers = config.run.workers or granted_cores()
     total = counts.total()
     if not config.tokenizer.path:
         trained *= min(config.tokenizer.training_characters / size, times)
@@ -57,6 +58,7 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     print(f"duplicate lines  {found['duplicate_lines']:.1%} of the sample's; the whole can have more")
     for length in examples:
         print(f"examples         {found[f'examples_{length}']:,.0f} of length {length}")
+    report_documents(total, counts.random_shares(examples) if config.examples.sentence_pairs else None)
     print(f"disk             {found['disk_bytes'] / 1e6:,.0f} MB")
     print(
         f"time             {found['seconds']:,.0f} s in {workers} processes, {trained:,.0f} s of it for the vocabulary"
@@ -90,7 +92,7 @@ def _prepared(
     whole = dataclasses.replace(config.corpus, held_out=0.0)
     job = Job("train", whole, config.examples, sequence_lengths(config), config.seed)
     with tempfile.TemporaryDirectory() as folder:
-        writer = ShardWriter(Path(folder), "train", job.lengths)
+        writer = ShardWriter(Path(folder), "train", job.lengths, corpora.sizes(config.corpus))
         for number, chunk in enumerate(chunks):
             writer.add(0, chunk.source, work(chunk, number, None, job, tokenizer))
         writer.close()

@@ -6,13 +6,12 @@ tokens, and the next-sentence label (0: the second segment follows the first, 1:
 
 import bisect
 import random
-import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from bert_jax.config import ExamplesConfig
-from bert_jax.data.tokenizers import CLS, PAD, SEP
+from bert_jax.data.layouts import CLS, PAD, SEP
 
 Ids = list[int]
 Text = tuple[Ids, ...]
@@ -20,65 +19,6 @@ Example = tuple[int, list[Text]]
 
 # Fields before the ids in a record: next-sentence label, where the second segment starts, length with special tokens.
 HEADER = 3
-
-_SENTENCE_END = re.compile(
-    # The stop, closing quotes, white space, and a new beginning; Chinese and Japanese stops need no white space.
-    r"(?<![.!?])[.!?]+[\"'”’)\]]*\s+(?=[\"'“‘(\[]*[^\Wa-z_])|[。！？]+[”’」』）]*\s*"
-)
-_ABBREVIATIONS = frozenset(
-    [
-        "Mr",
-        "Mrs",
-        "Ms",
-        "Dr",
-        "Prof",
-        "St",
-        "Jr",
-        "Sr",
-        "Gen",
-        "Col",
-        "Capt",
-        "Lt",
-        "Sgt",
-        "Rev",
-        "Hon",
-        "Gov",
-        "Sen",
-        "Rep",
-        "Mt",
-        "Inc",
-        "Ltd",
-        "Co",
-        "Corp",
-        "No",
-        "vs",
-        "cf",
-        "ca",
-        "e.g",
-        "i.e",
-        "Fig",
-    ]
-)
-_LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
-
-
-def split_sentences(line: str) -> list[str]:
-    """The sentences of a line, by punctuation: rough, as next-sentence pairs need no better."""
-    sentences, start = [], 0
-    for end in _SENTENCE_END.finditer(line):
-        if end[0].startswith(". ") and _is_abbreviation(line, end.start()):
-            continue
-        sentences.append(line[start : end.end()].strip())
-        start = end.end()
-    rest = line[start:].strip()
-    return sentences + [rest] if rest else sentences
-
-
-def _is_abbreviation(line: str, stop: int) -> bool:
-    """Whether the full stop at `stop` belongs to an initial ("J. Smith") or an abbreviation."""
-    words = line[max(0, stop - _LONGEST_ABBREVIATION - 2) : stop].split()
-    last = words[-1].lstrip("(\"'“‘[") if words else ""
-    return last in _ABBREVIATIONS or (len(last) == 1 and last.isupper())
 
 
 def build(documents: list[list[Ids]], length: int, config: ExamplesConfig, rng: random.Random) -> Iterator[Example]:

@@ -3,7 +3,6 @@
 import atexit
 import dataclasses
 import functools
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
@@ -16,6 +15,7 @@ from bert_jax.data.examples import HEADER, continues_bit
 from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
 from bert_jax.data.records import ExampleReader, Examples
 from bert_jax.data.tokenizers import CLS
+from bert_jax.data.workers import granted_cores
 
 # The GPUs are JAX's.
 tf.config.set_visible_devices([], "GPU")
@@ -28,7 +28,7 @@ SHUFFLE_ROUNDS = 16
 HELD_OUT_STREAM = 1 << 40
 NO_LABEL = -100
 # Batches made at the same time, and made ahead of the one that is asked for.
-PARALLEL = min(8, os.cpu_count())
+PARALLEL = min(8, granted_cores())
 PREFETCHED = 4
 
 

@@ -6,13 +6,10 @@ or made again: neither the number of workers nor being killed changes a byte. He
 meanwhile, and become chunks of their own at the end: a next sentence from elsewhere then comes from the same split.
 """
 
-import contextlib
 import dataclasses
-import errno
 import functools
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -22,22 +19,20 @@ from tqdm import tqdm
 
 from bert_jax import storage
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig
-from bert_jax.config_files import differences, to_dict
-from bert_jax.data import corpora, duplicates, tokenizers, words
-from bert_jax.data.building import Job, Statistics, hold_out, lines_of, start_worker, work_here
+from bert_jax.config_files import to_dict
+from bert_jax.data import corpora, duplicates, resuming, tokenizers
+from bert_jax.data.building import Job, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece
 from bert_jax.data.duplicates import RepeatedLines
 from bert_jax.data.examples import continues_bit, record_type
 from bert_jax.data.records import FORMAT, SPLITS, Examples
+from bert_jax.data.report import report
 from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
 
 # So many shards are aimed at, of so many chunks each: a run that is killed loses less than one.
 SHARDS = 256
 CHUNKS_A_SHARD = (4, 256)
-# Larger shares of repeated lines (the loss gets stuck on them) and of unknown tokens are warned about.
-DUPLICATES_WARNED = 0.1
-UNKNOWN_WARNED = 0.05
 
 
 def prepare(
@@ -59,12 +54,11 @@ def prepare(
     remote = storage.is_remote(output)
     partial = output if remote else output.with_name(f"{output.name}.partial")
     _check_free(output, overwrite)
-    job = _job(config)
-    if tokenizer:
-        job["tokenizer"] = {"fingerprint": tokenizers.fingerprint(tokenizer)}
+    job = resuming.job_of(config, tokenizer)
     made = [] if remote else [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
-    _begin(partial, job, overwrite)
-    with _kept_if_begun(partial, made):
+    if changed := resuming.begin(partial, job, overwrite):
+        _keep_same(config, partial, job, changed)
+    with resuming.kept_if_begun(partial, made):
         if not (partial / "manifest.json").exists():
             _write(config, _tokenizer(config, partial, tokenizer), partial, engine or Processes(config.run.workers))
     for leftover in ("progress", "job.json"):
@@ -72,7 +66,7 @@ def prepare(
     if not remote:
         _put_in_place(partial, output)
     examples = Examples(output)
-    _report(examples.manifest)
+    report(examples.manifest)
     return examples
 
 
@@ -103,76 +97,9 @@ def _check_free(output: Path, overwrite: bool) -> None:
             raise InputError(f"{output}: holds no examples, so it isn't overwritten; choose another folder")
 
 
-def _job(config: PretrainConfig) -> dict:
-    """What decides the bytes of the examples: a run goes on with another's shards only where it is the same."""
-    files = corpora.expand(config.corpus.files) if config.corpus.source == "text" else []
-    if config.tokenizer.path:
-        tokenizers.load(config.tokenizer.path, config.tokenizer)  # What is wrong with it is better said at once.
-        files.append(Path(config.tokenizer.path))
-    if config.examples.word_segmenter:
-        words.load(config.examples.word_segmenter)
-    found = {
-        name: value for name, value in to_dict(config).items() if name in ("seed", "corpus", "tokenizer", "examples")
-    }
-    states = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-    return {"format": FORMAT, **found, "lengths": list(sequence_lengths(config)), "files": states}
-
-
 def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
     """Of all phases, each once, ascending."""
     return tuple(sorted({phase.sequence_length for phase in config.phases}))
-
-
-def _begin(partial: Path, job: dict, overwrite: bool) -> None:
-    """Makes the folder, or takes up what an earlier run of the same job left there."""
-    file = partial / "job.json"
-    there = json.loads(file.read_text()) if file.exists() else {}
-    different = differences(there, job)
-    if not different:
-        return
-    if there and not overwrite:
-        name, was, now = different[0]
-        what = f"{name} was {was!r} in the run that was stopped there, is {now!r} now"
-        raise InputError(f"{partial}: {what}; give it back to go on, or remove the folder")
-    if partial.exists():  # Killed before it began or behind its end, or to be overwritten.
-        _empty(partial)
-    storage.make_folder(partial)
-    storage.write_whole(file, json.dumps(job).encode())
-
-
-def _empty(folder: Path) -> None:
-    """Removes a folder; in a bucket, so that it is known for a begun one if this is stopped, and never for examples."""
-    if storage.is_remote(folder):
-        storage.write_whole(folder / "job.json", b"{}")
-        storage.remove(folder / "manifest.json")
-        for path in folder.iterdir():
-            if path.name != "job.json":
-                storage.remove(path)
-    else:
-        storage.remove(folder)
-
-
-@contextlib.contextmanager
-def _kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
-    """Where something fails, removes the folder and those `made` for it, unless there are finished shards to keep."""
-    try:
-        yield
-    except BaseException as error:
-        finished = sum(1 for _ in (partial / "progress").glob("*.npz"))
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not finished:
-            storage.remove(partial)
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-        kept = f"; {finished} finished shards are kept in {partial}, and the same command goes on" if finished else ""
-        if full:
-            raise InputError(f"{partial}: no space left on the disk{kept or '; free some'}") from None
-        if isinstance(error, InputError):
-            raise InputError(f"{error}{kept}") from None
-        if finished:
-            print(f"\n{kept[2:]}", file=sys.stderr)
-        raise
 
 
 # ---- Tokenizer ------------------------------------------------------------------------------------------------------
@@ -192,6 +119,8 @@ def _tokenizer(
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:
         sizes = f"model.vocab_size is {config.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}"
         raise InputError(f"{sizes}; leave model.vocab_size out to take the tokenizer's")
+    if config.examples.format == "sentence_pairs":
+        tokenizer.layout.must_be_berts()
     storage.write_whole(file, json.dumps(tokenizer.to_dict()).encode())
     return tokenizer
 
@@ -260,8 +189,13 @@ class Calls:
     """In bytes, where it is known."""
 
     def __iter__(self) -> Iterator[tuple[Chunk, int, np.ndarray | None, Job]]:
-        for number, chunk in enumerate(chain.from_iterable(map(corpora.chunks_of, self.pieces()))):
-            yield chunk, number, self.repeated.of(number) if self.repeated else None, self.job
+        for call in _numbered(self.pieces(), self.repeated):
+            yield *call, self.job
+
+
+def _numbered(pieces: Iterable[Chunk | Piece], repeated: RepeatedLines | None) -> Iterator[resuming.Numbered]:
+    for number, chunk in enumerate(chain.from_iterable(map(corpora.chunks_of, pieces))):
+        yield chunk, number, repeated.of(number) if repeated else None
 
 
 Engine = Callable[[ShardWriter, Calls], None]
@@ -294,18 +228,45 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
     """Both splits, then the manifest, which makes them valid."""
     lengths = sequence_lengths(config)
     size = sum(corpora.sizes(config.corpus).values())
-    chunks_a_shard = min(max(size // corpora.CHUNK_BYTES // SHARDS, CHUNKS_A_SHARD[0]), CHUNKS_A_SHARD[1])
     repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
     job = Job("train", config.corpus, config.examples, lengths, config.seed)
-    train, held_out = (ShardWriter(folder, split, lengths) for split in SPLITS)
+    train, held_out = _writers(config, folder)
     pieces = functools.partial(corpora.pieces, config.corpus)
-    engine(train, Calls(pieces, job, tokenizer, chunks_a_shard, repeated, size))
+    engine(train, Calls(pieces, job, tokenizer, _chunks_a_shard(size), repeated, size))
     # These documents are cleaned already, and all of them belong to their split.
     job = dataclasses.replace(
         job, split="held_out", corpus=dataclasses.replace(config.corpus, held_out=0.0, clean=False)
     )
-    engine(held_out, Calls(lambda: [Piece("held_out", train.held_out)], job, tokenizer, chunks_a_shard))
+    engine(held_out, Calls(lambda: [Piece("held_out", train.held_out)], job, tokenizer, _chunks_a_shard(size)))
     _write_manifest(config, tokenizer, folder, {"train": train.summary(), "held_out": held_out.summary()})
+
+
+def _writers(config: PretrainConfig, folder: Path) -> tuple[ShardWriter, ShardWriter]:
+    sources = {"train": corpora.sizes(config.corpus), "held_out": ["held_out"]}
+    return tuple(ShardWriter(folder, split, sequence_lengths(config), sources[split]) for split in SPLITS)
+
+
+def _chunks_a_shard(size: int) -> int:
+    return min(max(size // corpora.CHUNK_BYTES // SHARDS, CHUNKS_A_SHARD[0]), CHUNKS_A_SHARD[1])
+
+
+def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> None:
+    """Keeps finished shards where files aren't those of the run that made them, but for shards of other text."""
+    storage.remove(folder / "manifest.json")
+    storage.remove(folder / "progress" / "lines.json")
+    size = sum(corpora.sizes(config.corpus).values())
+    repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
+    train, held_out = _writers(config, folder)
+    chunks = _numbered(corpora.pieces(config.corpus), repeated)
+    resuming.keep_same(train, chunks, _chunks_a_shard(size), was, job["text"])
+    held_out.forget(held_out.finished())
+    if isinstance(job["tokenizer"], dict):  # It is trained on the text.
+        before, now = _tokenizer(config, folder), tokenizers.train(TokenizerSample(config), config.tokenizer)
+        if tokenizers.fingerprint(before) != tokenizers.fingerprint(now):
+            print("the text has changed, and its vocabulary is another: all shards are made again")
+            train.forget(train.finished())
+            storage.write_whole(folder / "tokenizer.json", json.dumps(now.to_dict()).encode())
+    resuming.write_job(folder, job)
 
 
 def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> RepeatedLines:
@@ -339,6 +300,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
     total = everything.total()
     if not any(entries["train"].values()):
         raise InputError(empty(config) if not total.tokens else "every document is held out; lower corpus.held_out")
+    examples = {length: sum(shard["examples"] for shard in shards) for length, shards in entries["train"].items()}
     manifest = {
         "format": FORMAT,
         "tokenizer": tokenizers.fingerprint(tokenizer),
@@ -348,6 +310,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         "sources": {source: dataclasses.asdict(s) for source, s in counts["train"].sources.items()},
         "unknown_rate": total.unknown / total.tokens,
         "duplicate_lines": everything.duplicates.share(),
+        "random_next": counts["train"].random_shares(examples) if config.examples.sentence_pairs else None,
         "config": {k: v for k, v in to_dict(config).items() if k in ("seed", "corpus", "tokenizer", "examples")},
         "lengths": {str(n): {split: entries[split][n] for split in SPLITS} for n in sequence_lengths(config)},
         "unigram_counts": counts["train"].unigrams.tolist(),
@@ -361,40 +324,3 @@ def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:
     dtype = record_type(tokenizer.vocab_size, segmented)
     fields = f"{dtype}: label, second segment's start, length, ids"
     return f"{fields}, {continues_bit(dtype)} added to those that continue a word" if segmented else fields
-
-
-def fill(length: str, shards: list[dict]) -> float:
-    """The share of the places in the shards' examples that aren't padding."""
-    places = int(length) * sum(shard["examples"] for shard in shards)
-    return sum(shard["tokens"] for shard in shards) / max(places, 1)
-
-
-def _report(manifest: dict) -> None:
-    splits = {split: Statistics(**values) for split, values in manifest["splits"].items()}
-    for split, s in splits.items():
-        counts = (
-            f"{sum(x['examples'] for x in v[split]):,} of length {k} ({fill(k, v[split]):.1%} full)"
-            for k, v in manifest["lengths"].items()
-        )
-        print(f"{split}: {s.documents:,} documents, {s.tokens:,} tokens; examples: {', '.join(counts)}")
-    for source, values in manifest["sources"].items():
-        print(f"  {source}: {describe(Statistics(**values))}")
-    print(f"unknown tokens {manifest['unknown_rate']:.3%}, duplicate lines {manifest['duplicate_lines']:.1%}")
-    if removed := splits["train"].removed_lines:
-        print(f"{removed:,} lines that occurred before were left out")
-    if manifest["duplicate_lines"] > DUPLICATES_WARNED:
-        print("warning: many lines occur more than once; a model learns them by heart, and its loss says little;")
-        print("         --corpus.deduplicate leaves out the repeated ones")
-    if manifest["unknown_rate"] > UNKNOWN_WARNED:
-        print("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
-    pairs = manifest["config"]["examples"]["format"] == "sentence_pairs"
-    if pairs and splits["train"].sentences < 2 * splits["train"].documents:
-        print("warning: documents of one sentence have no next one; train without: --examples.format full_sentences")
-    if not splits["held_out"].documents:
-        print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
-
-
-def describe(s: Statistics) -> str:
-    """Tokens a word (the vocabulary's fertility), characters a token, and the unknown ones."""
-    words = f"{s.tokens / max(s.words, 1):.2f} tokens a word, {s.characters / max(s.tokens, 1):.2f} characters a token"
-    return f"{s.tokens:,} tokens, {words}, {s.unknown / max(s.tokens, 1):.3%} unknown"

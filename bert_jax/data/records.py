@@ -29,6 +29,7 @@ from bert_jax import storage
 from bert_jax.config import InputError
 from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
+from bert_jax.data.workers import granted_cores
 
 SPLITS = ("train", "held_out")
 FORMAT = 2
@@ -91,7 +92,7 @@ class Examples:
             for split, shards in self.manifest["lengths"].get(str(length), {}).items()
             for shard in shards
         ]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(granted_cores()) as pool:
             found = pool.map(lambda shard: _problem(self.local / shard[0], shard[1]), shards)
             wrong = [(*shard, problem) for shard, problem in zip(shards, found, strict=True) if problem]
             if self.local == self.folder:

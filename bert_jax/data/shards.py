@@ -8,7 +8,8 @@ import dataclasses
 import io
 import json
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,18 +28,26 @@ class Counts:
     def __init__(self):
         self.sources: dict[str, Statistics] = {}
         self.unigrams: np.ndarray | int = 0
+        self.random_next: Counter[int] = Counter()
+        """Examples of each length whose second segment is from elsewhere."""
         self.duplicates = DuplicateLines()
 
     def add(self, source: str, result: ChunkResult) -> None:
         self.sources.setdefault(source, Statistics()).add(result.statistics)
         self.unigrams = self.unigrams + result.unigram_counts
+        self.random_next.update(result.random_next)
         self.duplicates.add(result.line_hashes)
 
     def merge(self, other: "Counts") -> None:
         for source, statistics in other.sources.items():
             self.sources.setdefault(source, Statistics()).add(statistics)
         self.unigrams = self.unigrams + other.unigrams
+        self.random_next.update(other.random_next)
         self.duplicates.merge(**other.duplicates.arrays())
+
+    def random_shares(self, examples: dict[int, int]) -> dict[str, float]:
+        """For each length, of that many examples, the share whose second segment is from elsewhere."""
+        return {str(length): self.random_next[length] / max(number, 1) for length, number in examples.items()}
 
     def total(self) -> Statistics:
         total = Statistics()
@@ -50,8 +59,9 @@ class Counts:
 class ShardWriter:
     """Writes the shards of one split, for all lengths side by side, in `folder`, which may lie in a bucket."""
 
-    def __init__(self, folder: Path, split: str, lengths: tuple[int, ...]):
-        self._folder, self._split, self._lengths = folder, split, lengths
+    def __init__(self, folder: Path, split: str, lengths: tuple[int, ...], sources: Iterable[str]):
+        """`sources` are the names that chunks have; a finished shard knows them by their order alone."""
+        self.folder, self._split, self._lengths, self._sources = folder, split, lengths, list(sources)
         self._progress = folder / "progress"
         storage.make_folder(self._progress)
         self._before = frozenset(self.finished())
@@ -73,6 +83,7 @@ class ShardWriter:
             self._tokens[length] += result.used[length]
         self._counts.add(source, result)
         self._held_out += result.held_out
+        self._made_of.append({**result.made_of, "source": self._sources.index(source)})
 
     def _start(self, number: int) -> None:
         self._number = number
@@ -80,6 +91,7 @@ class ShardWriter:
         self._files: dict[int, BinaryIO] = {}
         self._counts = Counts()
         self._held_out: list[Document] = []
+        self._made_of: list[dict] = []
 
     def _file_of(self, length: int) -> BinaryIO:
         if length not in self._files:
@@ -97,11 +109,17 @@ class ShardWriter:
             return
         entries = {length: self._finish(length, file) for length, file in self._files.items()}
         storage.write_whole(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
-        sources = {source: dataclasses.asdict(s) for source, s in self._counts.sources.items()}
+        sources = {self._sources.index(source): dataclasses.asdict(s) for source, s in self._counts.sources.items()}
+        about = {
+            "entries": entries,
+            "sources": sources,
+            "random_next": self._counts.random_next,
+            "made_of": self._made_of,
+        }
         counted = io.BytesIO()
         np.savez(
             counted,
-            about=json.dumps({"entries": entries, "sources": sources}),
+            about=json.dumps(about),
             unigrams=self._counts.unigrams,
             **self._counts.duplicates.arrays(),
         )
@@ -121,7 +139,7 @@ class ShardWriter:
         return {"name": path.name, **counts, "bytes": size, "crc32": crc}
 
     def _shard(self, length: int) -> Path:
-        return self._folder / str(length) / self._split / f"{self._number:05d}.records"
+        return self.folder / str(length) / self._split / f"{self._number:05d}.records"
 
     def _file(self, number: int, ending: str) -> Path:
         return self._progress / f"{self._split}-{number:05d}.{ending}"
@@ -130,6 +148,19 @@ class ShardWriter:
 
     def finished(self) -> list[int]:
         return sorted(int(file.stem.split("-")[1]) for file in self._progress.glob(f"{self._split}-*.npz"))
+
+    def made_of(self, number: int) -> list[dict]:
+        """For each chunk of a finished shard, its `text_of`, with the name that its source has now."""
+        with np.load(io.BytesIO(self._file(number, "npz").read_bytes())) as arrays:
+            made_of = json.loads(str(arrays["about"]))["made_of"]
+        names = dict(enumerate(self._sources))
+        return [{**text, "source": names.get(text["source"])} for text in made_of]
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Has shards made again."""
+        for number in numbers:
+            storage.remove(self._file(number, "npz"))
+        self._before -= frozenset(numbers)
 
     def held_out(self) -> Iterator[Document]:
         """The held-out documents of all finished shards, in order."""
@@ -144,7 +175,8 @@ class ShardWriter:
             with np.load(io.BytesIO(self._file(number, "npz").read_bytes())) as arrays:
                 about = json.loads(str(arrays["about"]))
                 part = Counts()
-                part.sources = {source: Statistics(**values) for source, values in about["sources"].items()}
+                part.sources = {self._sources[int(i)]: Statistics(**values) for i, values in about["sources"].items()}
+                part.random_next.update({int(length): n for length, n in about["random_next"].items()})
                 part.unigrams = arrays["unigrams"]
                 part.duplicates.merge(arrays["zeros"], arrays["hashes"], arrays["counts"])
             counts.merge(part)

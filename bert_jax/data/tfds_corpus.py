@@ -3,15 +3,13 @@
 import re
 from collections.abc import Iterator
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bert_jax.config import CorpusConfig, InputError, first_line
+from bert_jax.data.tfds_reading import made, name_of, opened, records
 
 # Files that TensorFlow reads side by side, its own number.
 READ_TOGETHER = 16
-# The GPUs are JAX's.
-tf.config.set_visible_devices([], "GPU")
 
 
 def tfds_shards(config: CorpusConfig) -> list[str]:
@@ -25,9 +23,8 @@ def tfds_shards(config: CorpusConfig) -> list[str]:
 
 def tfds_documents(config: CorpusConfig, split: str) -> Iterator[list[str]]:
     """One document for each record, its lines those of `text_field`; always in the same order."""
-    dataset = _builder(config).as_dataset(split=split, shuffle_files=False)
-    for record in dataset.as_numpy_iterator():
-        text = record[config.text_field].decode("utf-8")
+    texts = records(_builder(config), config.dataset, split, lambda record: record[config.text_field].decode("utf-8"))
+    for text in texts:
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         if lines:
             yield lines
@@ -49,26 +46,15 @@ def _splits(config: CorpusConfig) -> tfds.core.splits.SplitDict:
         if splits:
             splits[config.split]
     except (ValueError, KeyError) as error:
-        raise InputError(f"{_name(config)}, split {config.split!r}: {first_line(error)}") from None
+        raise InputError(f"{name_of(config.dataset)}, split {config.split!r}: {first_line(error)}") from None
     return splits
 
 
 def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
     """The data set, downloaded and made where it isn't yet."""
-    try:
-        builder = tfds.builder(config.dataset, data_dir=config.data_dir)
-    except (tfds.core.registered.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise InputError(f"{_name(config)}: {first_line(error)}") from None
+    builder = opened(config.dataset, config.data_dir)
     fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
     if config.text_field not in fields:
         there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
-        raise InputError(f"{_name(config)} has no text feature {config.text_field!r}; {there}")
-    try:
-        builder.download_and_prepare()
-    except (ValueError, OSError, tfds.download.DownloadError) as error:
-        raise InputError(f"{_name(config)}: {first_line(error)}") from None
-    return builder
-
-
-def _name(config: CorpusConfig) -> str:
-    return f"TFDS data set {config.dataset!r}"
+        raise InputError(f"{name_of(config.dataset)} has no text feature {config.text_field!r}; {there}")
+    return made(builder, config.dataset)

@@ -3,13 +3,9 @@
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
 
-from bert_jax.config import InputError, first_line
-
-# The GPUs are JAX's.
-tf.config.set_visible_devices([], "GPU")
+from bert_jax.config import InputError
+from bert_jax.data.tfds_reading import made, opened, records
 
 
 def tfds_records(dataset: str, split: str, data_dir: str | None) -> list[dict[str, Any]]:
@@ -18,14 +14,15 @@ def tfds_records(dataset: str, split: str, data_dir: str | None) -> list[dict[st
     Texts are strings; a class is its number, and -1 where it is kept secret. Raises `InputError` naming the data set.
     """
     try:
-        builder = tfds.builder(dataset, data_dir=data_dir)
-        builder.download_and_prepare()
-        records = list(builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator())
-    except (tfds.download.DownloadError, ValueError, OSError) as error:
-        problem = f"TFDS data set {dataset!r}, split {split!r}: {first_line(error)}"
-        raise InputError(f"{problem}; or give the official files: --task.folder FOLDER") from None
-    plain = [{name: _plain(value) for name, value in record.items()} for record in records]
+        builder = made(opened(dataset, data_dir), dataset)
+        plain = list(records(builder, dataset, split, _plain_record))
+    except InputError as error:
+        raise InputError(f"{error}; or give the official files: --task.folder FOLDER") from None
     return sorted(plain, key=lambda record: record["idx"])
+
+
+def _plain_record(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in record.items()}
 
 
 def _plain(value: Any) -> Any:

@@ -1,18 +1,40 @@
-"""Tokenizers as Hugging Face's folders hold them: vocab.txt, tokenizer.json, tokenizer_config.json."""
+"""Tokenizers as Hugging Face's folders hold them, read as `AutoTokenizer` reads them, and written for it.
+
+Whatever the files are, they are put together to one tokenizer.json. Where that is BERT's own WordPiece, or a
+SentencePiece model of ours, it becomes one; else it is taken as it is.
+"""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
 
+from bert_jax import contents
 from bert_jax.config import InputError
+from bert_jax.data import layouts, tokenizer_files
+from bert_jax.data.layouts import CLS, SEP, SPECIAL, UNK
+from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import BYTE, CONTROL, USER_DEFINED, pieces, settings
-from bert_jax.data.tokenizers import CLS, SEP, SPECIAL, UNK, SentencePiece, Tokenizer, WordPiece
+from bert_jax.data.tokenizer_files import CONFIG, OF_BERT, WHOLE, Declared, Token
+from bert_jax.data.tokenizer_json import TokenizerJson
+from bert_jax.data.tokenizers import LONGEST_WORD, SentencePiece, Tokenizer, WordPiece, by_ids, read_vocab
 
 SENTENCEPIECE_FILE = "spiece.model"
-# Whose tokenizer.json is the whole tokenizer. Of others, tokenizer_config.json decides how text is normalised.
-GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
-CLASSES = ("BertTokenizer", "BertTokenizerFast", *GENERIC)
-ADDED_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+# What tokenizer_config.json calls the parts of BERT's normalizer.
+NORMALIZER = {
+    "lowercase": "do_lower_case",
+    "strip_accents": "strip_accents",
+    "handle_chinese_chars": "tokenize_chinese_chars",
+}
+OWN_MODEL = {
+    "type": "WordPiece",
+    "unk_token": UNK,
+    "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": LONGEST_WORD,
+}
+# google-research's folders that don't name the case; its own check counts them among the uncased.
+UNCASED = ("multilingual_l-12_h-768_a-12", "chinese_l-12_h-768_a-12")
+AS_IT_IS = f'set "tokenizer_class": "PreTrainedTokenizerFast" in {CONFIG} to have {WHOLE} as it is'
+SAVE = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers writes it"
 
 
 # ---- Reading --------------------------------------------------------------------------------------------------------
@@ -21,114 +43,188 @@ ADDED_FIELDS = ("content", "single_word", "lstrip", "rstrip", "normalized", "spe
 def of_folder(folder: Path) -> Tokenizer:
     """The tokenizer of a Hugging Face or google-research folder, or one that `to_folder` wrote.
 
-    Its ids are those of `AutoTokenizer` there, but that special tokens written out in a text are text. Raises
-    `InputError` where it isn't BERT's WordPiece or a SentencePiece model of ours.
+    Its ids are those of `AutoTokenizer` there, but that [CLS], [SEP], [MASK] and the like are text where a text spells
+    them. Raises `InputError` that names the file, and the field, where the folder asks for what isn't done here.
     """
-    if (folder / SENTENCEPIECE_FILE).exists():
-        return SentencePiece((folder / SENTENCEPIECE_FILE).read_bytes())
-    config, whole = _json(folder / "tokenizer_config.json"), _json(folder / "tokenizer.json")
-    kind = config.get("tokenizer_class") or CLASSES[0]
-    if kind not in CLASSES:
-        raise InputError(f"{folder / 'tokenizer_config.json'}: {kind} isn't BERT's WordPiece tokenizer")
-    for name, piece in zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL, strict=True):
-        given = config.get(f"{name}_token") or piece
-        given = given["content"] if isinstance(given, dict) else given
-        if given != piece:
-            raise InputError(f"{folder / 'tokenizer_config.json'}: {name}_token is {given!r}; only {piece} is read")
-    if whole:
-        _check_bert(whole, folder / "tokenizer.json")
-        vocab = _in_order(whole["model"]["vocab"], 0, folder / "tokenizer.json")
-    elif (folder / "vocab.txt").exists():
-        vocab = _lines(folder / "vocab.txt")
-    else:
-        raise InputError(f"{folder}: holds no tokenizer; it takes vocab.txt or tokenizer.json")
     try:
-        return WordPiece(vocab, **_options(config, whole, folder, vocab), added=_added(config, whole, folder, vocab))
+        declared = tokenizer_files.read(folder)
+        if not declared.whole and not declared.is_bert:
+            remedy = f'{SAVE}, or set "tokenizer_class": "BertTokenizer" in {CONFIG} to read vocab.txt as BERT\'s'
+            raise InputError(f"{folder}: {declared.kind} is read from its {WHOLE}, which isn't there; {remedy}")
+        if not declared.whole and not (folder / "vocab.txt").exists():
+            return _sentencepiece_alone(folder)
+        if not declared.whole:
+            contents.check(folder / "vocab.txt")
+        general = _general(declared)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder}: its tokenizer's files are damaged ({error!r}); copy them again") from None
+    return _as_wordpiece(general) or _as_sentencepiece(general, folder) or general
+
+
+def _general(declared: Declared) -> TokenizerJson:
+    file = declared.folder / (WHOLE if declared.whole else "vocab.txt")
+    try:
+        backend = _bert(declared, file) if declared.is_bert else _loaded(declared.whole)
+        _add_tokens(backend, declared)
+        if declared.is_bert:
+            _finish_bert(backend, declared)
+        backend.no_truncation()
+        backend.no_padding()
+        names = {role: token["content"] for role, token in declared.special.items()}
+        return TokenizerJson(backend.to_str(), names, declared.token_types, declared.cut)
     except InputError as error:
-        raise InputError(f"{folder}: {error}") from None
+        raise InputError(f"{file}: {error}") from None
 
 
-def _options(config: dict, whole: dict, folder: Path, vocab: list[str]) -> dict[str, Any]:
-    """How text is normalised: what tokenizer_config.json says, else tokenizer.json, else the default."""
-    normalizer = whole.get("normalizer") or {}
-    if config.get("tokenizer_class") in GENERIC and normalizer:
-        config = {}
-    uncased = _is_uncased(folder, vocab) if not (folder / "config.json").exists() else True
-    return {
-        "lowercase": config.get("do_lower_case", normalizer.get("lowercase", uncased)),
-        "strip_accents": config.get("strip_accents", normalizer.get("strip_accents")),
-        "split_chinese": config.get("tokenize_chinese_chars", normalizer.get("handle_chinese_chars", True)),
-    }
+def _loaded(whole: dict):
+    from tokenizers import Tokenizer as Backend
 
-
-def _is_uncased(folder: Path, vocab: list[str]) -> bool:
-    """google-research's folders say it in their name alone; else a vocabulary without capitals is uncased."""
-    name = folder.absolute().name.lower()
-    if "cased" in name:
-        return "uncased" in name
-    return not any(piece != piece.lower() for piece in vocab if piece not in SPECIAL)
-
-
-def _check_bert(whole: dict, file: Path) -> None:
-    """That a tokenizer.json is BERT's."""
     try:
-        parts = {
-            "model": (whole["model"].get("type", "WordPiece"), "WordPiece"),
-            "normalizer": ((whole["normalizer"] or {}).get("type"), "BertNormalizer"),
-            "pre_tokenizer": ((whole["pre_tokenizer"] or {}).get("type"), "BertPreTokenizer"),
-            "continuing_subword_prefix": (whole["model"].get("continuing_subword_prefix", "##"), "##"),
-        }
-        whole["model"]["vocab"].items()
-    except (KeyError, AttributeError, TypeError):
-        raise InputError(f"{file}: not the tokenizer.json of a WordPiece tokenizer") from None
-    for name, (there, expected) in parts.items():
-        if there != expected:
-            raise InputError(f"{file}: its {name} is {there}, only BERT's, {expected}, is read")
+        return Backend.from_str(json.dumps(whole))
+    except Exception as error:  # The library raises nothing more special.
+        raise InputError(f"the tokenizers library can't read it ({error}); copy it again") from None
 
 
-def _added(config: dict, whole: dict, folder: Path, vocab: list[str]) -> list[dict]:
-    """The tokens besides BERT's own, in the order of their ids; those beyond the vocabulary fill the ids behind it."""
-    found: dict[int, dict] = {}
-    for content, i in _json(folder / "added_tokens.json").items():
-        found[i] = {"content": content}
-    for token in whole.get("added_tokens") or []:
-        found[token["id"]] = token
-    for i, token in (config.get("added_tokens_decoder") or {}).items():
-        found[int(i)] = token
-    tokens = [
-        {name: value for name, value in token.items() if name in ADDED_FIELDS}
-        for _, token in sorted(found.items())
-        if token["content"] not in SPECIAL
-    ]
-    beyond = {token["content"]: i for i, token in found.items() if i >= len(vocab)}
-    _in_order(beyond, len(vocab), folder)
-    return tokens
+def _bert(declared: Declared, file: Path):
+    """What transformers makes of BERT's vocabulary and tokenizer_config.json."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    if declared.whole:
+        _check_part(declared, "model", {"type": "WordPiece"})
+        vocab = declared.whole["model"]["vocab"]
+    else:
+        vocab = {piece: i for i, piece in enumerate(read_vocab(file))}
+    backend = Backend(models.WordPiece(vocab, unk_token=declared.special["unk_token"]["content"]))
+    said = {name: declared.config[field] for name, field in NORMALIZER.items() if field in declared.config}
+    backend.normalizer = normalizers.BertNormalizer(**{"lowercase": _lowercases(declared, vocab), **said})
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece()
+    if declared.whole:
+        own = json.loads(backend.to_str())
+        for part, without in (("model", ["vocab"]), ("normalizer", said), ("pre_tokenizer", [])):
+            _check_part(declared, part, {n: value for n, value in own[part].items() if n not in without})
+    return backend
 
 
-def _in_order(ids: dict[str, int], first: int, file: Path) -> list[str]:
-    """The tokens by their ids, which must be first, first + 1, ..."""
-    tokens = sorted(ids, key=ids.get)
-    if [ids[token] for token in tokens] != list(range(first, first + len(tokens))):
-        raise InputError(f"{file}: the ids of its tokens from {first} on have gaps, or two have the same")
-    return tokens
+def _check_part(declared: Declared, part: str, expected: dict) -> None:
+    """That tokenizer.json says what its class makes of the folder: transformers 4 reads the one and 5 the other."""
+    values = declared.whole.get(part) or {"type": None}
+    for name, value in expected.items():
+        if (other := values.get(name, value)) != value:
+            what = f"{part}.{name} is {json.dumps(other)}, but {declared.kind}'s {json.dumps(value)}"
+            remedy = f'say "{NORMALIZER[name]}" in {CONFIG}' if name in NORMALIZER else AS_IT_IS
+            raise InputError(f"its {what}, so that versions of transformers differ; {remedy}")
 
 
-def _lines(file: Path) -> list[str]:
+def _lowercases(declared: Declared, vocab: dict[str, int]) -> bool:
+    """Whether a folder is uncased that doesn't say it in tokenizer_config.json.
+
+    google-research's say it in their name alone; else a vocabulary without capitals is uncased, but for placeholders
+    in brackets.
+    """
+    if (declared.folder / "config.json").exists():
+        return True  # For transformers.
+    if "lowercase" in (normalizer := declared.whole.get("normalizer") or {}):
+        return normalizer["lowercase"]
+    name = declared.folder.absolute().name.lower()
+    if name in UNCASED or "cased" in name:
+        return name in UNCASED or "uncased" in name
+    return not any(piece != piece.lower() for piece in vocab if piece[:1] not in "[<")
+
+
+def _add_tokens(backend, declared: Declared) -> None:
+    """Adds the declared tokens, and holds their ids against what is said of them."""
+    _add(backend, [token for _, token in sorted(declared.added.items())])
+    for i, token in declared.added.items():
+        if (other := backend.token_to_id(token["content"])) != i:
+            remedy = "number added tokens from the vocabulary's end on, without gaps"
+            raise InputError(f"{token['content']!r} is said to have id {i}, but has {other}; {remedy}")
+    needed = [declared.special[role]["content"] for role in OF_BERT if role in declared.special]
+    if missing := [content for content in needed if backend.token_to_id(content) is None]:
+        remedy = f"bring the vocabulary that has them, or name its own in {CONFIG}"
+        raise InputError(f"the vocabulary lacks {', '.join(missing)}; {remedy}")
+    _add(backend, [*declared.special.values(), *declared.more])
+
+
+def _add(backend, tokens: list[Token]) -> None:
+    from tokenizers import AddedToken
+
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    for token in tokens:
+        if token["content"] not in known:
+            known.add(token["content"])
+            backend.add_tokens([AddedToken(**token)])
+
+
+def _finish_bert(backend, declared: Declared) -> None:
+    from tokenizers import processors
+
+    names = [declared.special[f"{role}_token"]["content"] for role in ("sep", "cls")]
+    backend.post_processor = processors.BertProcessing(*((name, backend.token_to_id(name)) for name in names))
+    if declared.whole:
+        ours, theirs = (x.post_processor for x in (backend, _loaded(declared.whole)))
+        if layouts.of_post_processor(ours) != layouts.of_post_processor(theirs):
+            raise InputError(
+                f"its post_processor isn't {declared.kind}'s, so that versions of transformers differ; {AS_IT_IS}"
+            )
+
+
+def _as_wordpiece(general: TokenizerJson) -> WordPiece | None:
+    """The same tokenizer, where it is BERT's own."""
+    whole = json.loads(general.content)
+    model, normalizer = whole["model"], whole["normalizer"] or {}
+    if any(model.get(name) != value for name, value in OWN_MODEL.items()) or not normalizer.get("clean_text"):
+        return None
+    if whole["pre_tokenizer"] != {"type": "BertPreTokenizer"} or not set(SPECIAL) <= model["vocab"].keys():
+        return None
+    tokens = sorted(whole["added_tokens"], key=lambda token: token["id"])
+    tokenizer = WordPiece(
+        by_ids(model["vocab"]),
+        lowercase=normalizer["lowercase"],
+        strip_accents=normalizer["strip_accents"],
+        split_chinese=normalizer["handle_chinese_chars"],
+        added=[tokenizer_files.as_token(token) for token in tokens if token["content"] not in SPECIAL],
+    )
+    return tokenizer if tokenizer.backend.get_vocab() == general.ids and _alike(tokenizer, general) else None
+
+
+def _as_sentencepiece(general: TokenizerJson, folder: Path) -> SentencePiece | None:
+    """The same tokenizer, where the folder holds the SentencePiece model that it was made of."""
+    if not (folder / SENTENCEPIECE_FILE).exists():
+        return None
+    tokenizer = _loaded_sentencepiece(folder / SENTENCEPIECE_FILE)
+    theirs = json.loads(general.content)
+    if theirs["model"]["type"] not in ("Unigram", "BPE") or not _alike(tokenizer, general):
+        return None
+    ours = json.loads(_of_sentencepiece(tokenizer).to_str())
+    same = all(ours[part] == theirs[part] for part in ("model", "normalizer", "pre_tokenizer"))
+    return tokenizer if same else None
+
+
+def _alike(a: Tokenizer, b: Tokenizer) -> bool:
+    return (a.vocab_size, a.special_ids, a.layout) == (b.vocab_size, b.special_ids, b.layout)
+
+
+def _sentencepiece_alone(folder: Path) -> SentencePiece:
+    """A model without a tokenizer.json, where its ids are the embeddings': it has BERT's special pieces itself."""
+    files = [file for file in sorted(folder.glob("*.model")) if file.is_file()]
+    if not files:
+        raise InputError(f"{folder}: holds no tokenizer; it takes vocab.txt or {WHOLE}")
+    if files[0].name == SENTENCEPIECE_FILE:
+        tokenizer = _loaded_sentencepiece(files[0])
+        if tokenizer.vocab_size == len(pieces(tokenizer.model)):
+            return tokenizer
+    remedy = f"bring its {WHOLE}: {SAVE}"
+    raise InputError(f"{files[0]}: not each id there is the model's (XLM-R's are one higher); {remedy}")
+
+
+def _loaded_sentencepiece(file: Path) -> SentencePiece:
+    contents.check(file)
     try:
-        vocab = file.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not UTF-8") from None
-    return vocab[:-1] if vocab[-1] == "" else vocab
-
-
-def _json(file: Path) -> dict:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); copy it again") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{file}: damaged (no JSON object); copy it again")
-    return values
+        return SentencePiece(file.read_bytes())
+    except InputError as error:
+        raise InputError(f"{file}: {error}; copy it again") from None
 
 
 # ---- Writing --------------------------------------------------------------------------------------------------------
@@ -139,15 +235,34 @@ def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
 
     There, a special token written out in a text becomes the token.
     """
-    from tokenizers import Tokenizer
+    if isinstance(tokenizer, NoTokenizer):
+        print(f"no tokenizer is written: {tokenizer.reason}", file=sys.stderr)
+        return
+    config = {"model_max_length": longest, **_written(tokenizer, folder)}
+    added = tokenizer_files.read_json(folder / WHOLE)["added_tokens"]
+    config["added_tokens_decoder"] = {str(token.pop("id")): token for token in added}
+    _write_json(folder / CONFIG, config)
+    special = {role: config[role] for role in OF_BERT if role in config}
+    _write_json(folder / "special_tokens_map.json", special)
 
+
+def _written(tokenizer: Tokenizer, folder: Path) -> dict:
+    """Writes tokenizer.json and the like; returns what is to be in tokenizer_config.json."""
+    from tokenizers import Tokenizer as Backend
+
+    inputs = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
+    if isinstance(tokenizer, TokenizerJson):
+        tokenizer.whole.save(str(folder / WHOLE))
+        if not tokenizer.token_types:
+            inputs = {} if tokenizer.token_types is None else {"model_input_names": ["input_ids", "attention_mask"]}
+        cut = {} if tokenizer.truncation_side == "right" else {"truncation_side": tokenizer.truncation_side}
+        return {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.names, **cut, **inputs}
     names = {piece: tokenizer.pieces()[tokenizer.special_ids[piece]] for piece in SPECIAL}
-    special = {f"{name}_token": names[f"[{name.upper()}]"] for name in ("pad", "unk", "cls", "sep", "mask")}
-    config = {**special, "model_max_length": longest}
+    roles = {role: names[piece] for role, piece in OF_BERT.items()}
     if isinstance(tokenizer, WordPiece):
-        backend = Tokenizer.from_str(tokenizer.backend.to_str())
+        backend = Backend.from_str(tokenizer.backend.to_str())
         (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in tokenizer.vocab), encoding="utf-8")
-        config |= {
+        options = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": tokenizer.options["lowercase"],
             "strip_accents": tokenizer.options["strip_accents"],
@@ -156,14 +271,10 @@ def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
     else:
         backend = _of_sentencepiece(tokenizer)
         (folder / SENTENCEPIECE_FILE).write_bytes(tokenizer.model)
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        options = {"tokenizer_class": "PreTrainedTokenizerFast"}
     _finish(backend, names, tokenizer.special_ids)
-    backend.save(str(folder / "tokenizer.json"))
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
-    decoder = {str(token.pop("id")): token for token in added}
-    config |= {"added_tokens_decoder": decoder, "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
-    _write_json(folder / "tokenizer_config.json", config)
-    _write_json(folder / "special_tokens_map.json", special)
+    backend.save(str(folder / WHOLE))
+    return {**options, **roles, **inputs}
 
 
 def _of_sentencepiece(tokenizer: SentencePiece):

@@ -1,4 +1,4 @@
-"""One protocol for WordPiece (through the `tokenizers` library) and SentencePiece."""
+"""One protocol for WordPiece (through the `tokenizers` library), SentencePiece, and any tokenizer.json."""
 
 import base64
 import functools
@@ -12,14 +12,18 @@ from typing import Protocol
 
 import numpy as np
 
+from bert_jax import contents
 from bert_jax.config import InputError, TokenizerConfig
+from bert_jax.data.layouts import CLS, MASK, PAD, SEP, SPECIAL, UNK, Layout
+from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import with_rounded_scores, without_dummy_prefix
-
-PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from bert_jax.data.tokenizer_json import TokenizerJson
 
 # Words that a WordPiece tokenizer remembers, and the longest that is worth remembering.
 CACHED_WORDS = 1 << 16
 CACHED_LENGTH = 40
+# Longer words, in characters, are [UNK].
+LONGEST_WORD = 100
 # Characters that a trained WordPiece vocabulary has; rarer ones become [UNK].
 ALPHABET = 1000
 
@@ -30,6 +34,8 @@ class Tokenizer(Protocol):
     kind: str
     vocab_size: int
     special_ids: dict[str, int]
+    layout: Layout
+    """How texts are put together to an input."""
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without [CLS] and [SEP]. A literal "[MASK]" in running text is split like any other."""
@@ -59,8 +65,9 @@ class Tokenizer(Protocol):
 class WordPiece:
     """BERT's tokenizer: the ids are those of the `tokenizers` library, remembered for each word.
 
-    `strip_accents` None is what `lowercase` is. `added` are tokens found in the text before it is split, as
-    `tokenizers.AddedToken` has their fields; those that aren't in the vocabulary take the ids after it.
+    The id of a piece is its place in `vocab`; of a piece that comes twice, the last. `strip_accents` None is what
+    `lowercase` is. `added` are tokens found in the text before it is split, as `tokenizers.AddedToken` has their
+    fields; those that aren't in the vocabulary take the ids after it.
     """
 
     kind = "wordpiece"
@@ -82,14 +89,12 @@ class WordPiece:
         missing = [piece for piece in SPECIAL if piece not in ids]
         if missing:
             raise InputError(f"the vocabulary lacks {', '.join(missing)}; a WordPiece vocab.txt has one piece a line")
-        if len(ids) < len(vocab):
-            twice = next(piece for i, piece in enumerate(vocab) if ids[piece] != i)
-            raise InputError(f"the vocabulary has {twice!r} twice; a WordPiece vocab.txt has each piece once")
         self.added = sorted(added, key=lambda token: ids.get(token["content"], len(vocab)))
         self._pieces = [*vocab, *(token["content"] for token in self.added if token["content"] not in ids)]
         self.vocab_size = len(self._pieces)
         self.special_ids = {piece: ids[piece] for piece in SPECIAL}
-        self.backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=100))
+        self.layout = Layout.of_bert(self.special_ids)
+        self.backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD))
         self.backend.normalizer = normalizers.BertNormalizer(
             lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_chinese
         )
@@ -168,6 +173,7 @@ class SentencePiece:
                 self._pieces.append(piece)
             self.special_ids[piece] = found
         self.vocab_size = len(self._pieces)
+        self.layout = Layout.of_bert(self.special_ids)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return self._backend.encode(texts, num_threads=1)
@@ -214,9 +220,16 @@ def _joined(parts: list[list[int]], separator: int) -> list[int]:
 
 def from_dict(values: dict) -> Tokenizer:
     """The inverse of a tokenizer's `to_dict`."""
-    if values["kind"] == "wordpiece":
-        return WordPiece(**{name: value for name, value in values.items() if name != "kind"})
-    return SentencePiece(base64.b64decode(values["model"]))
+    rest = {name: value for name, value in values.items() if name != "kind"}
+    match values["kind"]:
+        case WordPiece.kind:
+            return WordPiece(**rest)
+        case SentencePiece.kind:
+            return SentencePiece(base64.b64decode(rest["model"]))
+        case NoTokenizer.kind:
+            return NoTokenizer(**rest)
+        case _:
+            return TokenizerJson(**rest)
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
@@ -236,17 +249,39 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
         return tokenizer_folders.of_folder(file)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
+    contents.check(file)
     try:
         if config.kind == "sentencepiece":
             return SentencePiece(file.read_bytes())
-        vocab = file.read_text(encoding="utf-8").split("\n")
-        return WordPiece(vocab[:-1] if vocab[-1] == "" else vocab, config.lowercase)
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: not UTF-8; is it a SentencePiece model? then --tokenizer.kind sentencepiece"
-        ) from None
+        return WordPiece(read_vocab(file), config.lowercase)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def read_vocab(file: Path) -> list[str]:
+    """The pieces of a vocab.txt by their ids, as transformers reads it: of a piece that comes twice, the last counts.
+
+    Whatever text is on the line of an id that isn't used, it is the piece behind it here: so there is one list only for
+    the same ids.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # Windows' editors put a mark at the beginning.
+    except UnicodeDecodeError:
+        raise InputError(
+            "not UTF-8; save it so (if it is a SentencePiece model: --tokenizer.kind sentencepiece)"
+        ) from None
+    lines = lines[:-1] if lines[-1] == "" else lines
+    # White space behind a piece is no part of it. (A piece that is but a line separator, as Chinese BERT has, never
+    # comes out of a text.)
+    return by_ids({line.rstrip(" \t\u00a0\u3000"): i for i, line in enumerate(lines)})
+
+
+def by_ids(ids: dict[str, int]) -> list[str]:
+    """The pieces in the order of their ids; an id that no piece has repeats the piece behind it."""
+    pieces: list[str] = []
+    for piece in sorted(ids, key=ids.get):
+        pieces += [piece] * (ids[piece] + 1 - len(pieces))
+    return pieces
 
 
 def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:

@@ -1,5 +1,6 @@
-"""Processes that work on chunks side by side, with the results in the chunks' order."""
+"""Processes that work on chunks side by side, with the results in the chunks' order; and how many are granted."""
 
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -8,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 from bert_jax.config import InputError
@@ -23,11 +25,11 @@ def in_workers(
     start: Callable[..., None] | None = None,
     start_arguments: tuple = (),
 ) -> Iterator[tuple[Arguments, Result]]:
-    """`function(*arguments)` for each of the calls, in `workers` processes (None: one a core), each set up by `start`.
+    """`function(*arguments)` for each of the calls, in `workers` processes (None: `granted_cores`) begun by `start`.
 
     Results come in the order of the calls; at most two calls a worker are under way.
     """
-    workers = workers or os.cpu_count()
+    workers = workers or granted_cores()
     # Spawned, not forked: the parent may hold the threads of JAX and TensorFlow.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start, (start, start_arguments)) as pool:
@@ -58,3 +60,40 @@ def _end_with_parent() -> None:
     """A parent that is killed can't end its workers."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
+
+
+# ---- Cores ----------------------------------------------------------------------------------------------------------
+
+
+def granted_cores(root: Path = Path("/")) -> int:
+    """The cores that this process may use: of the machine's those it is bound to, as many as its cgroups pay for."""
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min([bound, *_quotas(root)])))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores that each of the process's cgroups, of either version, and those around it may keep busy on average."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return  # No cgroups, as on macOS.
+    for _, controllers, path in (line.split(":", 2) for line in groups):
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
+        # In a container the group may be mounted as the root of them all: then its path isn't there, but `mount` is.
+        group = mount / path.strip("/")
+        for folder in [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]:
+            yield from _quota(folder)
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    except OSError:
+        return
+    if quota != "max" and int(quota) > 0:
+        yield int(quota) / int(period)

@@ -187,7 +187,10 @@ class Layer(nn.Module):
 
 
 def rematerialised(config: ModelConfig, module, *names: str):
-    """The module, its activations computed again in the backward pass where `config.remat` is among the names."""
+    """The module, its activations computed again in the backward pass where `config.remat` is among the names.
+
+    What "auto" is, the devices decide, which a model doesn't know (`training.program`): here nothing is computed again.
+    """
     if config.remat not in names:
         return module
     # The passes are loops apart, unless unrolled: only then does XLA need a barrier not to find the same work in both.

@@ -35,7 +35,7 @@ class MaskedLM(nn.Module):
         # [B, S, H] -> [B, K, H]: only the positions to predict meet the vocabulary.
         x = jnp.take_along_axis(hidden, masked_lm_positions[..., None], axis=1)
         x = Transform(c, name="transform")(x)
-        bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,))
+        bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,), jnp.float32)
         # [B, K, H] x [V, H] -> [B, K, V]
         weights = word_embeddings.astype(x.dtype)
         logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias

@@ -19,6 +19,7 @@ from bert_jax.planning import hlo, roofline
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import sharding, steps
 from bert_jax.training.chips import GIB
+from bert_jax.training.memory import bytes_on_a_device
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
 NO_ROOM = "no room"
@@ -172,20 +173,18 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
     program = make_program(*of_pretraining(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
-    with jax.set_mesh(mesh):
-        lowered = program.train_step.lower(program.state, batch, program.seed, program.schedule)
     tokens = phase.batch_size * phase.sequence_length / len(topology.devices)
     per_token = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
     memory = Memory(
-        parameters=_bytes_on_a_chip(program.state["params"]),
-        optimizer=_bytes_on_a_chip(program.state["opt_state"]) + _bytes_on_a_chip(program.state["step"]),
-        batch=_bytes_on_a_chip(batch),
+        parameters=bytes_on_a_device(program.state["params"]),
+        optimizer=bytes_on_a_device(program.state["opt_state"]) + bytes_on_a_device(program.state["step"]),
+        batch=bytes_on_a_device(batch),
         hbm=topology.chip.hbm_bytes,
     )
     plan = PhasePlan(
         number=number,
         mesh=dict(mesh.shape),
-        remat=config.model.remat,
+        remat=program.model.config.remat,
         chips=len(topology.devices),
         sequence_length=phase.sequence_length,
         batch_size=phase.batch_size,
@@ -193,15 +192,8 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
         memory=memory,
         model_flops=per_token * tokens,
     )
-    return plan, lowered
-
-
-def _bytes_on_a_chip(arrays) -> int:
-    """As the shapes' shardings split them, without the padding of layouts."""
-    return sum(
-        int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize
-        for x in jax.tree.leaves(arrays)
-    )
+    with jax.set_mesh(mesh):
+        return plan, program.lowered(batch)
 
 
 def _needed(message: str, arguments: int) -> int:

@@ -31,9 +31,9 @@ def search(config: PretrainConfig, number: int, topology: Topology) -> list[Phas
     if not tries:
         raise InputError(f"--search: no mesh over the {len(topology.devices)} chips divides the model")
     _at_once(_Tries.own, tries)
-    mesh = min(tries, key=lambda t: _rank(t.own())).mesh
-    others = [name for name in _remats() if name != config.model.remat]
-    tries += _at_once(_Tries.own, [_Tries(config, mesh, name, number, topology) for name in others])
+    best = min(tries, key=lambda t: _rank(t.own()))
+    others = [name for name in _remats() if name not in ("auto", best.own().remat)]
+    tries += _at_once(_Tries.own, [_Tries(config, best.mesh, name, number, topology) for name in others])
     _at_once(_Tries.to_the_largest, sorted(tries, key=lambda t: _rank(t.own()))[:ENLARGED])
     return sorted((plan for t in tries for plan in t.plans.values()), key=_rank)
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bert_jax.model import make_model
 from bert_jax.page import write_page
 from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.training import loop, losses, sharding, steps
+from bert_jax.training.memory import refusals
 from bert_jax.training.program import make_forward
 
 
@@ -46,6 +48,7 @@ def evaluate(
     return (evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining)(saved, config, folder)
 
 
+@refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")
 def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None) -> dict[str, float]:
     """The scores of a fine-tuned model on all splits of a task that have files.
 
@@ -65,15 +68,17 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     if not splits:
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}", file=sys.stderr)
     outputs = _outputs(found, config, mesh)
     scores: dict[str, float] = {}
     for split in splits:
         examples = task.read(split)
+        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
         features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
         pad = found.tokenizer.special_ids[PAD]
         batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
         predictions = task.predict(examples, features, outputs(batches))
-        found_here = task.metrics(examples, predictions) if split in task.dev_splits else {}
+        found_here = task.metrics(examples, predictions)
         scores |= {f"{split}_{name}": value for name, value in found_here.items()}
         if output is not None:
             folder = output / split
@@ -95,6 +100,7 @@ def _outputs(found: pretrained.Pretrained, config: FinetuneConfig, mesh: Mesh):
     return functools.partial(outputs_of(make_forward(module, mesh), mesh), params)
 
 
+@refusals("the evaluation", "make room by a smaller batch_size of the last phase or by mesh.fsdp")
 def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
     """Loss, perplexity and accuracies of a pretrained model on all of the config's corpus, cut by its last phase."""
     from bert_jax.data import pipeline
@@ -102,9 +108,11 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
 
     if found.head.kind not in ("masked_lm", "pretraining"):
         raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
-    config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, held_out=0.0)).validate()
+    corpus = dataclasses.replace(config.corpus, held_out=0.0)
+    config = dataclasses.replace(config, model=found.model, corpus=corpus).validate()
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(found.model, found.head)
     shardings = sharding.state_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)

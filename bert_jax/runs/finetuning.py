@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 
 from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
-from bert_jax.config_files import differences, to_dict
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
+from bert_jax.training.memory import Ahead, bytes_on_a_device
 from bert_jax.training.plot import plot_finetuning
 from bert_jax.training.program import Program, Settings
 from bert_jax.training.sharding import path_name
@@ -39,14 +40,17 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     compiling.set_up(config.run)
     workdir = storage.path(workdir)
     mesh = sharding.make_mesh(config.mesh)
+    print(f"on {compiling.devices()}")
     found = pretrained.read(init)
     task = tasks.make(config.task)
     model = _model(config, found.model)
     examples = drawn(task.read("train"), config)
+    dev = {split: task.read(split) for split in task.dev_splits}
+    _describe(task, examples, dev)
     features = task.features(examples, found.tokenizer, config.sequence_length, training=True)
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
-    training = _training(config, task, model, found.tokenizer, features, mesh, str(init))
+    training = _training(config, task, model, found.tokenizer, features, dev, mesh, str(init))
     print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, found, task.head), profile)
@@ -55,6 +59,16 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
         plot_finetuning(workdir / "metrics.jsonl", workdir / "loss.png", scores)
         _report(result, workdir, examples_per_second(result, len(features), config.batch_size))
     return result
+
+
+def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
+    """Says what labels are learned from and scored, and how much is scored that was learned from."""
+    print(f"train: {len(train):,} examples: {task.summary(train)}")
+    learned = set(map(task.inputs, train))
+    for split, examples in dev.items():
+        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
+        if both := sum(task.inputs(example) in learned for example in examples):
+            print(f"{split}: {both:,} of its examples are in the training set too, and flatter its scores")
 
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
@@ -83,6 +97,7 @@ def _training(
     model: ModelConfig,
     tokenizer: Tokenizer,
     features: list[Feature],
+    dev: dict[str, list],
     mesh: Mesh,
     init: str,
 ) -> loop.Training:
@@ -92,19 +107,18 @@ def _training(
     total = math.ceil(len(batches) * config.epochs)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=round(total * config.warmup))
     module = make_model(model, head)
-    dev = {}  # Of each split the examples, their features and batches: the same after each epoch.
-    for split in task.dev_splits:
-        examples = task.read(split)
+    scored = {}  # Of each split the examples, their features and batches: the same after each epoch.
+    for split, examples in dev.items():
         parts = task.features(examples, tokenizer, config.sequence_length, training=False)
-        dev[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad, mesh)
+        scored[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad, mesh)
 
     def evaluation(program: Program) -> loop.Evaluate:
         outputs = outputs_of(program.forward, mesh)
 
-        def evaluate(params, step: int) -> dict[str, float]:
+        def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             found = {}
-            for split, (examples, parts, batched) in dev.items():
-                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched)))
+            for split, (examples, parts, batched) in scored.items():
+                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched, check)))
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
             return found
 
@@ -117,6 +131,7 @@ def _training(
         seed=config.seed,
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
         batches=lambda step: batches.train(config.seed, step, total, rows),
+        ahead=functools.partial(_ahead, total, batches, {name: of for name, (_, _, of) in dev.items() if len(of)}),
         evaluation=evaluation,
         score=functools.partial(_score, task),
         about={
@@ -128,6 +143,30 @@ def _training(
         },
         tokenizer=tokenizer.to_dict(),
     )
+
+
+def _ahead(total: int, batches: Batches, dev: dict[str, Batches], program: Program, step: int) -> Iterator[Ahead]:
+    """The largest of the programs that a run usually needs; the others are compiled when they are."""
+    if step < total:
+        shapes = _shapes(batches, program)
+        remedies = "make room by a smaller batch_size or sequence_length, run.accumulate_steps, mesh.fsdp"
+        yield Ahead(f"a training step of {_tokens(shapes)}", program.lowered(shapes), remedies)
+    for split, batched in dev.items():
+        shapes = _shapes(batched, program)
+        del shapes["labels"]
+        lowered = program.forward.lower(program.state["params"], shapes)
+        remedies = "make room by a smaller evaluation_batch_size or by mesh.fsdp"
+        optimizer = bytes_on_a_device(program.state["opt_state"])
+        yield Ahead(f"an evaluation step of {_tokens(shapes)} on {split}", lowered, remedies, optimizer)
+
+
+def _shapes(batches: Batches, program: Program) -> dict[str, jax.ShapeDtypeStruct]:
+    largest = batches.largest()
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.rows) for name, x in largest.items()}
+
+
+def _tokens(shapes: dict[str, jax.ShapeDtypeStruct]) -> str:
+    return " x ".join(map(str, shapes["input_ids"].shape)) + " tokens"
 
 
 def _checksum(features: list[Feature]) -> str:
@@ -150,16 +189,20 @@ def make_batches(
 
 
 def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
-    """A function (params, batches) -> the head's outputs of each feature as an array, without padding."""
+    """A function (params, batches) -> the head's outputs of each feature as an array, without padding.
+
+    A third argument, if given, is called after each batch.
+    """
     rows = functools.partial(sharding.local_rows, mesh)
 
-    def outputs(params, batches: Batches) -> list[np.ndarray]:
+    def outputs(params, batches: Batches, check: Callable[[], None] = lambda: None) -> list[np.ndarray]:
         found: list = [None] * len(batches.features)
         for places, batch in batches.once(rows):
             del batch["labels"]
             logits = np.asarray(forward(params, sharding.global_batch(mesh, batch)))
             for number, place in places.items():
                 found[number] = logits[place]
+            check()
         return found
 
     return outputs
@@ -198,7 +241,7 @@ def sweep(
             if runs[-1] is None:
                 return {}
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
-    summary = {"devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}", "rates": rates}
+    summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
         storage.write_whole(workdir / "summary.json", json.dumps(summary, indent=1).encode())
         for rate, scores in rates.items():
@@ -214,7 +257,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = json.loads(file.read_text())
-        scores = saved.pop("scores")
+        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved))
         for name, there, here in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
                 what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"

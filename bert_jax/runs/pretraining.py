@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -19,8 +20,9 @@ from bert_jax.data.records import Examples
 from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
+from bert_jax.training.memory import Ahead, bytes_on_a_device
 from bert_jax.training.plot import plot_pretraining
-from bert_jax.training.program import Program, of_pretraining
+from bert_jax.training.program import Program, batch_shapes, of_pretraining
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
@@ -59,6 +61,7 @@ def pretrain(
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
     _check_run(config, workdir)
+    print(f"on {compiling.devices()}")
     start = read_start(config, init) if init else None
     if start:
         config = start.checked(config)
@@ -66,7 +69,8 @@ def pretrain(
     config = _with_vocabulary(config, data)
     storage.make_folder(workdir)
     _check_shared(workdir)
-    training = _training(config, data, mesh, str(init) if init else None)
+    origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
+    training = _training(config, data, mesh, origin)
     result = loop.train(training, workdir, mesh, start and start.params, profile)
     if jax.process_index() == 0:
         plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
@@ -157,28 +161,30 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
     return config
 
 
-def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | None) -> loop.Training:
+def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) -> loop.Training:
     # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
     from bert_jax.data import pipeline
 
     rows = functools.partial(sharding.local_rows, mesh)
     model, settings = of_pretraining(config)
-    unigram = data.unigram_log_probabilities(config.model.vocab_size)
+    sums_of = steps.make_evaluation_step(model, data.unigram_log_probabilities(config.model.vocab_size))
+
+    def evaluation_step(program: Program) -> Callable:
+        """Jitted; whenever it is made of a program it is the same function, compiled once."""
+        shardings = program.shardings["params"], program.rows
+        return jax.jit(sums_of, in_shardings=shardings, out_shardings=program.everywhere)
 
     def evaluation(program: Program) -> loop.Evaluate:
-        step_of = jax.jit(
-            steps.make_evaluation_step(model, unigram),
-            in_shardings=(program.shardings["params"], program.rows),
-            out_shardings=program.everywhere,
-        )
+        step_of = evaluation_step(program)
 
-        def evaluate(params, step: int) -> dict[str, float]:
+        def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             """The whole held-out split once, in the shape of the phase that the last step was of."""
             phase = phase_of(config, max(step - 1, 0))
             sums: list[dict] = []
             for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
                 sums.append(step_of(params, batch))
                 loop.await_one(sums)
+                check()
             return held_out_means(loop.add_up(sums)) if sums else {}
 
         return evaluate
@@ -190,11 +196,34 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, init: str | No
         seed=config.seed,
         run=config.run,
         batches=functools.partial(pipeline.batches, data, config, rows=rows),
+        ahead=functools.partial(_ahead, config, data, evaluation_step),
         evaluation=evaluation,
         score=lambda held_out: -held_out["held_out_mlm_loss"] if held_out else None,
-        about={"config": to_dict(config), "examples": data.fingerprint, "init": init},
+        about={"config": to_dict(config), "examples": data.fingerprint, **origin},
         tokenizer=data.tokenizer.to_dict(),
     )
+
+
+def _ahead(
+    config: PretrainConfig, data: Examples, evaluation_step: Callable, program: Program, step: int
+) -> Iterator[Ahead]:
+    """What the phases that aren't over at a step will run: none shall turn out too large after days of another."""
+    end, every = 0, config.run.evaluate_every
+    for number, phase in enumerate(config.phases):
+        start, end = max(end, step), end + phase.steps
+        if end <= step:
+            continue
+        name = f"phase {number + 1} of {len(config.phases)}"
+        tokens = f"{phase.batch_size} x {phase.sequence_length} tokens"
+        batch = batch_shapes(config, phase, program.rows)
+        smaller = f"make room by a smaller phases.{number}.batch_size or by mesh.fsdp"
+        remedies = f"{smaller}, run.accumulate_steps, model.remat full"
+        yield Ahead(f"{name}: a training step of {tokens}", program.lowered(batch), remedies)
+        evaluated = end == config.total_steps or end // every > start // every
+        if evaluated and len(data.split("held_out", phase.sequence_length)):
+            lowered = evaluation_step(program).lower(program.state["params"], batch)
+            optimizer = bytes_on_a_device(program.state["opt_state"])
+            yield Ahead(f"{name}: an evaluation step of {tokens}", lowered, smaller, optimizer)
 
 
 def phase_of(config: PretrainConfig, step: int) -> Phase:

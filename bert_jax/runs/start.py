@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import pretrained, storage
+from bert_jax import pretrained
 from bert_jax.config import InputError, ModelConfig, PretrainConfig
 from bert_jax.data import tokenizers
 from bert_jax.training import steps
@@ -25,6 +25,8 @@ class Start:
     tokenizer: tokenizers.Tokenizer
     params: Callable
     """Reads the parameters in the place of the fresh ones that it is called with, laid out alike."""
+    embedding: dict
+    """How its vectors of texts are made, as those of the run will be."""
 
     def checked(self, config: PretrainConfig) -> PretrainConfig:
         """The config with this model's vocabulary size; raises `InputError` where it describes another model."""
@@ -43,15 +45,15 @@ class Start:
 def read_start(config: PretrainConfig, name: str | Path) -> Start:
     """Raises `InputError` where the model isn't whole, lacks a head that the run trains, or has another tokenizer."""
     kind = steps.pretraining_head(config).kind
-    if pretrained.format_of(storage.path(name)):
+    if pretrained.format_of(pretrained.folder_of(name)):
         found = pretrained.read(name)
-        model, head, tokenizer = found.model, found.head, found.tokenizer
+        model, head, tokenizer, about = found.model, found.head, found.tokenizer, found.about
 
         def params(fresh):  # Read again, so that they aren't held while examples are prepared.
             return jax.tree.map(placed, pretrained.with_head(pretrained.read(name), kind).params, fresh)
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
-        model, head, _ = pretrained.what_it_is(checkpoints, step)
+        model, head, about = pretrained.what_it_is(checkpoints, step)
         tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))
 
         def params(fresh):
@@ -65,7 +67,7 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     path = config.tokenizer.path
     if path and tokenizers.load(path, config.tokenizer).to_dict() != tokenizer.to_dict():
         raise InputError(f"{path}: not the tokenizer of {name}; leave --tokenizer.path out to take the model's")
-    return Start(str(name), model, tokenizer, params)
+    return Start(str(name), model, tokenizer, params, about.get("embedding", {}))
 
 
 def placed(array: np.ndarray, like: jax.Array) -> jax.Array:

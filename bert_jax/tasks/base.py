@@ -1,5 +1,6 @@
 """What every task has: examples to features, and the model's outputs to predictions, scores and files."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,6 +44,12 @@ class Task(Protocol):
 
     def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
         """What the model reads of them, at most `length` tokens each."""
+
+    def summary(self, examples: list[Any]) -> str:
+        """How often each label occurs, for a person to see what is learned from, or scored."""
+
+    def inputs(self, example: Any) -> Hashable:
+        """What the model reads of an example, without its label: alike for examples that are the same."""
 
     def predict(self, examples: list[Any], features: list[Feature], logits: list[np.ndarray]) -> list[Any]:
         """A prediction for each example. Logits are those of each feature, without padding: [labels], [tokens, labels],

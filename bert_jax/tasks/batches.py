@@ -66,6 +66,10 @@ class Batches:
                     places[number] = (row, slot if self._kind in OF_TEXTS else tokens)
             yield places, self._batch(shape, packed, rows)
 
+    def largest(self) -> Batch:
+        """A global batch without texts, of the largest shape that batches usually have."""
+        return self._batch(self.shapes[max(len(self.shapes) - 2, 0)], [], lambda rows: [range(rows)])
+
     @lru_cache(maxsize=2)  # noqa: B019
     def epoch(self, seed: int, epoch: int) -> list[np.ndarray]:
         """The batches of an epoch, as numbers of features."""

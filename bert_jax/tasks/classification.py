@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import math
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
-from bert_jax.data.tokenizers import CLS, SEP, Tokenizer
-from bert_jax.tasks import glue, metrics
+from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.tasks import classes, glue, metrics
 from bert_jax.tasks.base import Feature, Ids
-from bert_jax.tasks.tables import Row, read_table
+from bert_jax.tasks.tables import Row, check_ids, read_table
 
 METRICS = {
     "accuracy": metrics.accuracy,
@@ -32,6 +33,9 @@ CLASSIFICATION_METRICS = ("macro_f1", "accuracy")
 REGRESSION_METRICS = ("mse", "pearson", "spearman")
 # Labels that an error lists.
 LISTED = 10
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+# What test files have in place of labels that aren't to be known, beside nothing and what means that it is missing.
+HIDDEN = {"-1", "-1.0", "?"}
 
 
 @dataclass(frozen=True)
@@ -82,68 +86,112 @@ class Classification:
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
             labels = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
             raise InputError(f"{name}: {labels}; give a model of this task that says what its outputs are called")
-        labels = given or (self._glue.labels if self._glue else self._labels_of_training_file())
+        named = self._config.labels
+        if given and named and sorted(given) != sorted(named):
+            raise InputError(f"task.labels: are {_listed(named)}, the model's {_listed(given)}; leave them out")
+        labels = given or named or (self._glue.labels if self._glue else self._labels_of_training_file())
         if len(labels) < 2:
             where = "the model" if given else self._config.train
             raise InputError(f"{where}: has the one label {labels[0]!r}; a classification has two or more")
         return labels
 
     def _labels_of_training_file(self) -> tuple[str, ...]:
-        rows, columns = self._own("train")
-        return tuple(sorted({_label(row, columns.label) for row in rows}))
+        rows, columns = self._training
+        labels = [(_label(row, columns.label), row.place) for row in rows]
+        if self._config.text_column.isdecimal():
+            classes.check_header([_text(rows[0], name) for name in columns.texts], labels, rows[0].place)
+        return classes.classes_of(labels)
+
+    @cached_property
+    def _training(self) -> tuple[list[Row], glue.Columns]:
+        return self._own("train")
 
     def read(self, split: str) -> list[Example]:
-        rows, columns = glue.read_glue(self._config, split) if self._glue else self._own(split)
-        examples = [self._example(row, columns, str(i), split.startswith("test")) for i, row in enumerate(rows)]
+        if self._glue:
+            rows, columns = glue.read_glue(self._config, split)
+        else:
+            rows, columns = self._training if split == "train" else self._own(split)
+        test = split.startswith("test")
+        examples = [self._example(row, columns, str(i), test) for i, row in enumerate(rows)]
         if not examples:
             raise InputError(f"{self._config.name}, {split}: has no examples")
+        if test and self._regression and {example.label for example in examples} == {-1}:
+            examples = [replace(example, label=None) for example in examples]
         if empty := sum(not all(map(str.strip, example.texts)) for example in examples):
-            print(f"{self._config.name}, {split}: {empty} examples with an empty text, kept", file=sys.stderr)
+            self._say(split, f"{empty} examples with an empty text, kept")
+        labels = (example.label for example in examples)
+        if split == "train" and (count := classes.contradictions(map(self.inputs, examples), labels)):
+            self._say(split, f"{count} inputs occur more than once, with different labels")
         return examples
+
+    def _say(self, split: str, what: str) -> None:
+        print(f"{self._config.name}, {split}: {what}", file=sys.stderr)
 
     def _own(self, split: str) -> tuple[list[Row], glue.Columns]:
         c = self._config
         file = {"train": c.train, "dev": c.dev, "test": c.test}[split]
         if not file:
-            raise InputError(f"task.{split}: names no file; give a CSV, TSV or JSONL file with --task.{split}")
-        rows = read_table(file, header=not c.text_column.isdigit())
+            raise InputError(f"task.{split}: names no file; give a table, as CSV or JSON lines, with --task.{split}")
+        numbers = [int(name) for name in (c.text_column, c.pair_column or "", c.label_column) if name.isdecimal()]
+        rows = read_table(file, header=not c.text_column.isdecimal(), width=max(numbers, default=1))
         for setting in ("text_column", "pair_column", "id_column", *(() if split == "test" else ("label_column",))):
             column = getattr(c, setting)
             if column is not None and column not in rows[0].values:
                 option = f"--task.{setting.replace('_', '-')}"
                 there = _listed(tuple(rows[0].values))
                 raise InputError(
-                    f"{file}, line 1: has no column {column!r}, only {there}; name the right one with {option}"
+                    f"{file}, line 1: has no column {column!r}, only {there}; name the right one with {option}, or, "
+                    "where the file has no header, give its number"
                 )
         texts = (c.text_column,) if c.pair_column is None else (c.text_column, c.pair_column)
+        if split != "train":
+            check_ids(rows, c.id_column)
+        if split == "test":
+            self._say_unlabelled(file, set(rows[0].values) - {*texts, c.id_column})
+            if c.text_column.isdecimal():
+                classes.check_header([_text(rows[0], name, test=True) for name in texts], [], rows[0].place)
         return rows, glue.Columns(texts, c.label_column, c.id_column)
 
+    def _say_unlabelled(self, file: str, others: set[str]) -> None:
+        if others and self._config.label_column not in others:
+            there = f"no column {self._config.label_column!r} for scores, but {_listed(tuple(sorted(others)))}"
+            self._say("test", f"{file} has {there}; --task.label-column names it")
+
     def _example(self, row: Row, columns: glue.Columns, number: str, test: bool) -> Example:
-        texts = tuple(_text(row, name) for name in columns.texts)
-        if not self._glue:  # GLUE's own are kept: a submission has all of them.
+        texts = tuple(_text(row, name, test) for name in columns.texts)
+        if not (test or self._glue):  # Those are kept: what is handed in has all of them.
             for name, text in zip(columns.texts, texts, strict=True):
                 if not text.strip():
                     raise InputError(f"{row.place}: {name} is empty; fill it in, or leave the row out")
-        known = not test or row.values.get(columns.label) not in (None, "")
+        known = not (test and self._is_hidden(row.values.get(columns.label)))
         return Example(
             id=str(_value(row, columns.id) if self._config.id_column else row.values.get(columns.id, number)),
             texts=texts,
             label=self._checked(row, columns.label) if known else None,
         )
 
+    def _is_hidden(self, value: Any) -> bool:
+        """Whether a test file's label means that it isn't known."""
+        label = "" if value is None else str(value).strip()
+        if self._regression:  # There -1 may be a value.
+            return not label or label in classes.MISSING
+        return not label or (label in HIDDEN | classes.MISSING and label not in self._ids)
+
     def _checked(self, row: Row, column: str) -> str | float:
         label = _label(row, column)
         if self._regression:
             return _number(row, column, label)
         if label not in self._ids:
-            source = "the model's" if self._model_labels else "the task's" if self._glue else "the training file's"
+            source = "the task's" if self._glue else "task.labels" if self._config.labels else "the training file's"
+            source = "the model's" if self._model_labels else source
             raise InputError(
-                f"{row.place}: label {label!r} in column {column} is none of {source}: {_listed(self.head.labels)}"
+                f"{row.place}: label {label!r} in column {column} is none of {source}: {_listed(self.head.labels)}; "
+                "correct it, or leave the row out"
             )
         return label
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
-        """[CLS] text [SEP], or [CLS] first [SEP] second [SEP]; what is too long is cut at its end."""
+        """[CLS] text [SEP], or [CLS] first [SEP] second [SEP], or as else the tokenizer has it (`model_input`)."""
         ids = [tokenizer.encode(list(texts)) for texts in zip(*(e.texts for e in examples), strict=True)]
         inputs = (model_input(tokenizer, parts, length) for parts in zip(*ids, strict=True))
         labels = (e.label if self._regression or e.label is None else self._ids[e.label] for e in examples)
@@ -163,6 +211,18 @@ class Classification:
         odds = np.exp(logits - logits.max())
         best = int(odds.argmax())
         return Prediction(self.head.labels[best], float(odds[best] / odds.sum()))
+
+    def summary(self, examples: list[Example]) -> str:
+        labels = [e.label for e in examples]
+        if not self._regression:
+            return classes.counted(labels, self.head.labels)
+        values = [x for x in labels if x is not None]
+        spread = [f"from {min(values):g} to {max(values):g}, mean {sum(values) / len(values):.4g}"] if values else []
+        unknown = [f"{len(labels) - len(values):,} without a label"] if len(values) < len(labels) else []
+        return "; ".join(spread + unknown)
+
+    def inputs(self, example: Example) -> tuple[str, ...]:
+        return example.texts
 
     def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
         """Of the examples with a label; all but a mean squared error in percent. NaN where a correlation has no value:
@@ -210,23 +270,20 @@ class Classification:
 
 
 def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tuple[Ids, Ids]:
-    """Ids and token types of [CLS] a [SEP] or [CLS] a [SEP] b [SEP], at most `length` of them.
+    """Ids and token types of one text or two, at most `length`, as the tokenizer's layout puts them together.
 
     Of a pair, the longer one is cut; then both alike, as `tokenizers` does by "longest_first". (The original leaves an
     odd token to the first text always, not to the one that was longer.)
     """
-    room = length - 1 - len(parts)
+    layout = tokenizer.layout
+    room = length - layout.special_tokens(len(parts))
     if len(parts) == 2 and len(parts[0]) + len(parts[1]) > room:
         shorter = min(len(parts[0]), len(parts[1]), room // 2)
         first_longer = len(parts[0]) > len(parts[1])
         keep = (room - shorter, shorter) if first_longer else (shorter, room - shorter)
     else:
         keep = (room,) * len(parts)
-    ids, types = [tokenizer.special_ids[CLS]], [0]
-    for i, (part, kept) in enumerate(zip(parts, keep, strict=True)):
-        ids += [*part[:kept], tokenizer.special_ids[SEP]]
-        types += [i] * (len(ids) - len(types))
-    return ids, types
+    return layout.joined([layout.shortened(part, kept) for part, kept in zip(parts, keep, strict=True)])
 
 
 def _value(row: Row, column: str) -> Any:
@@ -236,8 +293,11 @@ def _value(row: Row, column: str) -> Any:
     return row.values[column]
 
 
-def _text(row: Row, column: str) -> str:
+def _text(row: Row, column: str, test: bool = False) -> str:
+    """A text; of a test file an empty one where there is none."""
     value = _value(row, column)
+    if test and (value is None or value != value):  # JSON's null, or NaN.
+        return ""
     if not isinstance(value, str):
         raise InputError(f"{row.place}: {column} is {value!r}, must be text")
     return value
@@ -245,7 +305,7 @@ def _text(row: Row, column: str) -> str:
 
 def _label(row: Row, column: str) -> str:
     value = _value(row, column)
-    if value is None or isinstance(value, list | dict):
+    if value is None or isinstance(value, list | dict) or (isinstance(value, float) and not math.isfinite(value)):
         raise InputError(f"{row.place}: {column} is {json.dumps(value)}, must be text or a number")
     label = value.strip() if isinstance(value, str) else json.dumps(value)
     if not label:
@@ -254,12 +314,10 @@ def _label(row: Row, column: str) -> str:
 
 
 def _number(row: Row, column: str, label: str) -> float:
-    try:
-        number = float(label)
-    except ValueError:
-        number = math.nan
+    number = float(label) if NUMBER.fullmatch(label) else math.nan
     if not math.isfinite(number):
-        raise InputError(f"{row.place}: {column} is {label!r}, must be a number")
+        how = "as 1234.5, with a point and nothing between thousands"
+        raise InputError(f"{row.place}: {column} is {label!r}, must be a number; write it {how}, or leave the row out")
     return number
 
 

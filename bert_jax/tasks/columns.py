@@ -1,16 +1,15 @@
 """Files of columns, a token a line and a blank line between sentences: CoNLL-2003, WNUT-17, and one's own."""
 
-import gzip
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.data.corpora import not_utf8
+from bert_jax.tasks.files import read_text
 from bert_jax.tasks.spans import of_words, unmarked
 
 START_OF_DOCUMENT = "-DOCSTART-"
+OTHER_SEPARATOR = re.compile(r".*[,;|](O|[BIES]-.+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +38,15 @@ class Sentence:
 
 
 def read_sentences(file: Path, comment: str | None = None) -> list[Sentence]:
-    """The sentences of a file, plain or .gz, lines that begin with `comment` left out; -DOCSTART- is one by itself.
+    """The sentences of a file, plain or compressed, lines that begin with `comment` left out.
 
-    Columns are parted by tabs where the first line of a token has one, else by spaces. In a file with tabs, a line
-    without any that begins with "# " is a comment (as in CoNLL-U). Raises `InputError` naming the file (and line) where
-    it can't be read or holds no sentence.
+    -DOCSTART- is a sentence by itself. Columns are parted by tabs where the first line of a token has one, else by
+    spaces. In a file with tabs, a line without any that begins with "# " is a comment (as in CoNLL-U). Raises
+    `InputError` naming the file (and line) where it can't be read or holds no sentence.
     """
     lines = [line.rstrip("\r") for line in read_text(file).split("\n")]
+    if re.match(r'\[?\s*\{\s*"', lines[0]):
+        raise InputError(f"{file}, line 1: is JSON; write a token and its tag a line, with a tab between them")
     others = ("# ", START_OF_DOCUMENT)
     tabs = "\t" in next((line for line in lines if line.strip() and not line.startswith(others)), "")
     sentences, rows, numbers = [], [], []
@@ -83,6 +84,9 @@ def read_tagged(file: Path, labelled: bool) -> list[Sentence]:
     sentences = read_sentences(file)
     first = next(sentence for sentence in sentences if not sentence.starts_document)
     count = len(first.rows[0])
+    if count < 2 and all(OTHER_SEPARATOR.fullmatch(row[0]) for row in first.rows):
+        how = "a token and its tag stand together; part them by a tab or a space, not a comma, semicolon or bar"
+        raise InputError(f"{first.where()}: {how}")
     if labelled and count < 2:
         raise InputError(f"{first.where()}: has a token and no tag; the tag is the last column")
     for sentence in sentences:
@@ -118,17 +122,3 @@ def write_sentences(file: Path, sentences: list[Sentence]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8", newline="\n")
     return file
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, plain or .gz; raises `InputError` naming it."""
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
-    try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        raise InputError(f"{file}: not a whole .gz file; copy it again") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise not_utf8(file) from None

@@ -11,8 +11,9 @@ import numpy as np
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.tasks.base import Feature
+from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
-from bert_jax.tasks.tables import Row, read_table
+from bert_jax.tasks.tables import Row, check_ids, read_table
 
 # The official files of SWAG.
 FILES = {"train": "train.csv", "dev": "val.csv", "test": "test.csv"}
@@ -72,16 +73,18 @@ class MultipleChoice:
                 f"task.{split}: names no file, and task.folder {self.config.folder} holds no {FILES[split]}; "
                 "give one or the other"
             )
-        examples = []
-        for row in read_table(path):
-            example = self._example(row, str(len(examples)), training=split == "train")
+        examples, rows = [], read_table(path)
+        if split != "train":
+            check_ids(rows, self.config.id_column)
+        for row in rows:
+            example = self._example(row, str(len(examples)), test=split == "test")
             if examples and len(example.choices) != len(examples[0].choices):
                 count = f"{len(example.choices)}, but {len(examples[0].choices)} in the file's first example"
                 raise InputError(f"{row.place}: choices: {count}; give each the same number")
             examples.append(example)
         return examples
 
-    def _example(self, row: Row, number: str, training: bool) -> Example:
+    def _example(self, row: Row, number: str, test: bool) -> Example:
         values = row.values
         context, begin = ("sent1", "sent2") if "sent1" in values else ("context", "question")
         choices = values.get("choices")
@@ -94,23 +97,36 @@ class MultipleChoice:
                 f"... or ending0, ending1, ...); this has {', '.join(values)}"
             )
         for text in (values[context], *choices):
-            if not isinstance(text, str) or not text.strip():
+            if not isinstance(text, str) or not (text.strip() or test):
                 raise InputError(f"{row.place}: {context} or a choice is {text!r}; give each a text")
         before = values.get(begin) or ""
-        label = self._label(row, len(choices), training)
-        id_ = str(values.get(self.config.id_column, number))
+        label = self._label(row, len(choices), test)
+        id_column = self.config.id_column
+        if id_column and id_column not in values:
+            raise InputError(
+                f"{row.place}: has no column {id_column!r}, only {', '.join(values)}; see --task.id-column"
+            )
+        id_ = str(values[id_column]) if id_column else number
         return Example(values[context], [f"{before} {choice}".strip() for choice in choices], label, id_)
 
-    def _label(self, row: Row, count: int, training: bool) -> int | None:
+    def _label(self, row: Row, count: int, test: bool) -> int | None:
         name = self.config.label_column
         value: Any = row.values.get(name)
-        if value in (None, ""):
-            if training:
-                raise InputError(f"{row.place}: has no {name!r}; training needs the right choice's index")
+        if test and value in (None, "", -1, "-1"):
             return None
+        if value in (None, ""):
+            raise InputError(f"{row.place}: has no {name!r}; give the right choice's index, from 0")
         if not re.fullmatch(r"\d+", str(value)) or int(value) >= count:
-            raise InputError(f"{row.place}: {name} is {value!r}, must be the right choice's index, 0 to {count - 1}")
+            raise InputError(
+                f"{row.place}: {name} is {value!r}, must be the right choice's index, 0 to {count - 1}; correct it"
+            )
         return int(value)
+
+    def summary(self, examples: list[Example]) -> str:
+        return counted(None if e.label is None else f"choice {e.label}" for e in examples)
+
+    def inputs(self, example: Example) -> tuple[str, ...]:
+        return example.context, *example.choices
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
         contexts = tokenizer.encode([example.context for example in examples])

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.tasks.columns import Sentence, check_shape, read_sentences, read_text
+from bert_jax.tasks.columns import Sentence, check_shape, read_sentences
+from bert_jax.tasks.files import read_text
 from bert_jax.tasks.spans import spans
 
 BRACKETS = re.compile(r"(?:\(([^()*]+))?\*(?:([^()*]*)(\)))?")

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
-from bert_jax.data.tokenizers import CLS, SEP, Tokenizer
+from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature
+from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
 
 # Null odds where nothing can be an answer: the original's null score before it has seen a window.
@@ -120,23 +121,23 @@ class Squad:
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
         """The windows of each question, labelled wherever an answer is known, `training` or not."""
-        most = self._config.query_length
-        if length <= most + 3:
-            shortest = f"must be more than task.query_length {most} and the 3 special tokens"
+        most, layout = self._config.query_length, tokenizer.layout
+        special = layout.special_tokens(2)
+        if length <= most + special:
+            shortest = f"must be more than task.query_length {most} and the {special} special tokens"
             raise InputError(f"sequence_length: is {length}, {shortest}; raise it, or lower that")
         contexts = list(dict.fromkeys(one.context for one in examples))
         documents = dict(zip(contexts, map(_document, tokenizer.encode_with_spans(contexts)), strict=True))
         queries = tokenizer.encode([one.question for one in examples])
-        cls, sep = tokenizer.special_ids[CLS], tokenizer.special_ids[SEP]
         windows = []
         for number, (one, query) in enumerate(zip(examples, queries, strict=True)):
-            document, head = documents[one.context], [cls, *query[:most], sep]
-            room = length - len(head) - 1
+            document, query = documents[one.context], query[:most]
+            room = length - special - len(query)
+            offset = special - 1 + len(query)
             for first in _firsts(len(document.ids), room, self._config.stride):
                 part = document.ids[first : first + room]
-                ids, types = [*head, *part, sep], [0] * len(head) + [1] * (len(part) + 1)
-                label = _label(one, document, range(first, first + len(part)), len(head))
-                windows.append(Window(ids, types, label, number, document, first, len(head)))
+                label = _label(one, document, range(first, first + len(part)), offset)
+                windows.append(Window(*layout.joined((query, part)), label, number, document, first, offset))
         return windows
 
     def predict(self, examples: list[Example], features: list[Window], logits: list[np.ndarray]) -> list[Prediction]:
@@ -185,6 +186,13 @@ class Squad:
         tokens = window.first - window.offset
         characters = [window.document.starts[first + tokens], window.document.ends[last + tokens]]
         return logits[first, 0], logits[last, 1], np.stack(characters, axis=-1)
+
+    def summary(self, examples: list[Example]) -> str:
+        kinds = {None: None, (): "no answer"}
+        return counted(kinds.get(one.answers, "with an answer") for one in examples)
+
+    def inputs(self, example: Example) -> tuple[str, str]:
+        return example.question, example.context
 
     def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
         """Those of the version's evaluation script, under its names; none where no gold answers are known."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
+from bert_jax.tasks.files import read_text
 
 # What the original takes for white space: U+202F is a narrow no-break space.
 _WORD = re.compile("[^ \t\r\n\u202f]+")
@@ -49,7 +50,7 @@ def read(file: Path, unanswerable: bool, answers_needed: bool = True) -> list[Ex
             raise InputError(f"{where}: its id {number!r} is that of {places[number]} too; give each question its own")
         places[number] = where.rpartition(": ")[2]
         question = _text(qa, "question", where)
-        if not (answers_needed or qa.get("answers") or "is_impossible" in qa):
+        if not (answers_needed or qa.get("answers") or qa.get("is_impossible")):
             examples.append(Example(question, context, number))
             continue
         golds = [
@@ -94,14 +95,13 @@ def _questions(file: Path) -> Iterator[tuple[str, Any, str]]:
 
 
 def _json(file: Path) -> Any:
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
+    text = read_text(file)
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 ({error.reason} at byte {error.start}); save it as such") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
+        if error.msg == "Extra data":
+            raise InputError(f"{file}, {place}: is JSON lines; SQuAD's files are one object with 'data'") from None
         raise InputError(f"{file}, {place}: not JSON ({error.msg}); if the file was cut, copy it again") from None
     except (ValueError, RecursionError) as error:  # A number of thousands of digits; lists in lists in lists.
         raise InputError(f"{file}: JSON that can't be read ({first_line(error)}); mend it or copy it again") from None

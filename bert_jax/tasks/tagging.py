@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
-from bert_jax.data.tokenizers import CLS, SEP, UNK, Tokenizer
+from bert_jax.data.tokenizers import UNK, Layout, Tokenizer
 from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import NO_LABEL, Feature, Ids
+from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
@@ -104,6 +105,9 @@ class Tagging:
                     f"{', '.join(self.files.get(split, ()))}; give one or the other"
                 )
             self._examples[split] = self._read(paths, training=split == "train")
+            bare = next((one for one in self._examples[split] if one.tags is None), None)
+            if bare and not split.startswith("test"):
+                raise InputError(f"{bare.where}: has no tags to learn from or to score; give it some, or leave it out")
         return self._examples[split]
 
     def _paths(self, split: str) -> list[Path]:
@@ -119,21 +123,25 @@ class Tagging:
             if id(example.text) not in texts:
                 words = [pieces[word] for word in example.text]
                 texts[id(example.text)] = list(chain(*words)), [0, *accumulate(map(len, words))]
-            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.special_ids, length)
+            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.layout, length)
         return found
 
     def _features_of(
-        self, example: Example, number: int, flat: Ids, starts: list[int], special: dict[str, int], length: int
+        self, example: Example, number: int, flat: Ids, starts: list[int], layout: Layout, length: int
     ) -> Iterator[Window]:
         """`flat` are the pieces of the text, and `starts` says where those of each of its words begin, and the end."""
         # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell a
         # layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
         predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
-        second = [*(flat[i] for i in predicate[: length // 4]), special[SEP]] if predicate else []
+        second = [[flat[i] for i in predicate[: length // 4]]] if predicate else []
+        if second and not layout.types[-2]:
+            raise InputError("task srl: marks the predicate by a token type, which this model's tokenizer doesn't give")
         words = range(example.start, example.start + len(example.words))
-        for own, left, right in _windows(starts, words, length - 2 - len(second)):
-            input_ids = [special[CLS], *flat[left:right], special[SEP], *second]
-            types = [0, *(int(i in predicate) for i in range(left, right)), 0, *(1 for _ in second)]
+        special = layout.special_tokens(1 + len(second))
+        for own, left, right in _windows(starts, words, length - special - sum(map(len, second))):
+            input_ids, types = layout.joined([flat[left:right], *second])
+            for i in range(max(left, predicate.start), min(right, predicate.stop)) if predicate else ():
+                types[1 + i - left] = layout.types[-2]
             places = [1 + starts[word] - left for word in own]
             label = None
             if example.tags:
@@ -157,6 +165,13 @@ class Tagging:
             found[feature.example].tags[own] = [labels[i] for i in best]
             found[feature.example].probabilities[own] = probabilities.max(-1).tolist()
         return found
+
+    def summary(self, examples: list[Example]) -> str:
+        """Of the tags, each of a word."""
+        return counted(tag for e in examples for tag in (e.tags or [None] * len(e.words)))
+
+    def inputs(self, example: Example) -> tuple:
+        return *example.words, example.predicate
 
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
         """precision, recall and f1 of spans, all together and of each type (f1/TYPE), and the accuracy of tags, all in
@@ -217,8 +232,7 @@ class NamedEntities(Tagging):
                 f"{sentences[0].where()}: no {columns.START_OF_DOCUMENT} line, so where documents begin isn't known; "
                 "add them, or leave out --task.document-context"
             )
-        if not training:
-            self._check_types(sentences)
+        (self._check_alike if training else self._check_types)(sentences)
         examples, document = [], []
         for number, sentence in enumerate(sentences):
             if sentence.starts_document or not self.config.document_context:
@@ -229,6 +243,15 @@ class NamedEntities(Tagging):
             examples.append(Example(words, tags, sentence.where(), number, document, len(document)))
             document += words
         return examples
+
+    @staticmethod
+    def _check_alike(sentences: list[columns.Sentence]) -> None:
+        """A type that is another one but for how it is written is a mistake in the file."""
+        meaning, types = standard({tag for sentence in sentences for tag in sentence.tags()}), {}
+        for sentence in sentences:
+            for i, tag in enumerate(sentence.tags()):
+                types.setdefault(meaning[tag].partition("-")[2], sentence.where(i))
+        check_alike(types.items(), "write them alike")
 
     def _check_types(self, sentences: list[columns.Sentence]) -> None:
         """A type that the training file lacks is an error; B- or I- of a type it has (as in IOB1) is not."""

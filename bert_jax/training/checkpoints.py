@@ -1,7 +1,10 @@
 """Checkpoints: asynchronous, atomic, and complete (state, config, tokenizer). The only file that knows Orbax."""
 
 import contextlib
+import json
 import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax import storage
 from bert_jax.config import InputError, RunConfig, first_line
-from bert_jax.config_files import differences
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
@@ -19,10 +22,16 @@ from bert_jax.training.sharding import path_name
 MAY_CHANGE = ("mesh", "run", "corpus", "tokenizer", "model.scan_unroll", "model.remat", "evaluation_batch_size")
 MAY_CHANGE += ("task.folder", "task.train", "task.dev", "task.test")
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
-SCORE = "score"
+# Where Orbax looks for a checkpoint's metrics, of which there is one.
+METRICS, SCORE = "metrics", "score"
 
 logging.getLogger("absl").setLevel(logging.ERROR)
-policies = ocp.checkpoint_managers.preservation_policy
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """The loop asks that, after every batch; another's question, by the step, would mix up the count."""
+        return False
 
 
 class Checkpoints:
@@ -38,18 +47,8 @@ class Checkpoints:
         self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False, host_arrays: bool = False
     ):
         self.folder = storage.absolute(storage.path(folder))
-        metric = dict(n=run.keep_best, keep_checkpoints_without_metrics=False)
-        keep = [
-            policies.LatestN(run.keep_last),
-            policies.BestN(get_metric_fn=lambda metrics: metrics[SCORE], **metric),
-        ]
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy(keep),
-            # Orbax writes the metrics down, and so knows them after a restart, only where it has a best_fn too.
-            best_fn=lambda metrics: metrics[SCORE],
-            create=False,
-            cleanup_tmp_directories=writing,
-        )
+        self._run, self._scores = run, {}
+        options = ocp.CheckpointManagerOptions(preservation_policy=self, create=False, cleanup_tmp_directories=writing)
         handlers = None
         if host_arrays:
             registry = ocp.type_handlers.create_type_handler_registry(
@@ -58,17 +57,47 @@ class Checkpoints:
             state = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
             handlers = {"state": state, "about": ocp.JsonCheckpointHandler(), "tokenizer": ocp.JsonCheckpointHandler()}
         self._options = dict(options=options, item_handlers=handlers)
-        self._manager = ocp.CheckpointManager(self.folder, **self._options) if self.folder.is_dir() else None
+        self._manager = _Manager(self.folder, **self._options) if self.folder.is_dir() else None
+        found = {step: self._manager.metrics(step) for step in self.steps}
+        self._scores = {
+            step: values[SCORE] for step, values in found.items() if values and math.isfinite(values[SCORE])
+        }
 
-    def save(self, step: int, state: Any, about: dict, tokenizer: dict, score: float | None) -> None:
-        """Starts to write; returns once the arrays are copied. With a score it is a candidate for best."""
+    def save(self, step: int, state: Any, about: dict, tokenizer: dict) -> None:
+        """Starts to write; returns once the arrays are copied."""
         if self._manager is None:
             storage.make_folder(self.folder)
-            self._manager = ocp.CheckpointManager(self.folder, **self._options)
+            self._manager = _Manager(self.folder, **self._options)
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
         )
-        self._manager.save(step, args=items, metrics=None if score is None else {SCORE: score})
+        self._manager.save(step, args=items)
+
+    def add_score(self, step: int, score: float | None) -> None:
+        """Makes a checkpoint, where there is one of the step, a candidate for best; once it is on disk."""
+        if score is None or not math.isfinite(score) or step not in self.steps:
+            return
+        self.wait()
+        if jax.process_index() == 0:
+            folder = self.folder / str(step) / METRICS
+            storage.make_folder(folder)
+            storage.write_whole(folder / METRICS, json.dumps({SCORE: score}).encode())
+        self._scores[step] = score
+        for other in set(self.steps) - self._kept(self.steps):
+            self._manager.delete(other)
+
+    def _kept(self, steps: Sequence[int]) -> set[int]:
+        ranked = self._ranked(steps)
+        return {*sorted(steps)[-self._run.keep_last :], *ranked[max(len(ranked) - self._run.keep_best, 0) :]}
+
+    def _ranked(self, steps: Sequence[int]) -> list[int]:
+        """Those with a score, the best last; of two alike the later."""
+        return sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], step))
+
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
+        """Orbax asks it after each save."""
+        kept = self._kept([checkpoint.step for checkpoint in checkpoints])
+        return [checkpoint.step in kept for checkpoint in checkpoints]
 
     def wait(self) -> None:
         """Until what was saved is on disk."""
@@ -87,12 +116,15 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self.steps[-1] if self.steps else None
 
+    def score(self, step: int) -> float | None:
+        """None where the checkpoint has none, or there is none of the step."""
+        return self._scores.get(step)
+
     @property
     def best(self) -> int | None:
         """The step with the highest score among those kept; None where none has one."""
-        found = {step: self._manager.metrics(step) for step in self.steps}
-        scores = {step: values[SCORE] for step, values in found.items() if values}
-        return max(scores, key=scores.get) if scores else None
+        ranked = self._ranked(self.steps)
+        return ranked[-1] if ranked else None
 
     def about(self, step: int) -> dict:
         return self._json(step, "about")
@@ -144,7 +176,8 @@ def _arrays(tree) -> dict[str, str]:
 
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
-    for name, there, here in differences(saved["config"], current["config"]):
+    # By way of the config, so that settings which a later version added have their defaults.
+    for name, there, here in differences(to_dict(config_of(saved)), current["config"]):
         if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
             raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,7 +11,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
@@ -21,6 +18,8 @@ from bert_jax import storage
 from bert_jax.config import InputError, RunConfig
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
+from bert_jax.training.interrupt import Interrupt, Stopped
+from bert_jax.training.memory import Ahead, compile_ahead, refusals
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import schedule
 from bert_jax.training.program import Program, Settings, make_program
@@ -34,8 +33,9 @@ AHEAD = 2
 PROFILED = range(5, 10)
 
 
-# Scores of the parameters, after so many steps: by name, as they are logged.
-Evaluate = Callable[[Any, int], dict[str, float]]
+# Scores of the parameters, after so many steps: by name, as they are logged. The function given is called after each
+# batch, and raises `Stopped` where the run is to end.
+Evaluate = Callable[[Any, int, Callable[[], None]], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Training:
     run: RunConfig
     batches: Callable[[int], Iterator[Batch]]
     """From a step (0 is the first) to the last: numpy arrays, of the rows that this process holds."""
+    ahead: Callable[[Program, int], Iterator[Ahead]]
+    """What to compile, and hold against the devices' memory, before that step; the rest is when it is needed."""
     evaluation: Callable[[Program], Evaluate]
     score: Callable[[dict[str, float]], float | None]
     """Of an evaluation; the checkpoint with the highest is kept. None: there is nothing to compare."""
@@ -78,8 +80,8 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     """Trains to the last step, resuming from the workdir's last checkpoint where there is one.
 
     `init` turns fresh parameters into those to start from, laid out alike. Raises
-    `InputError` where the checkpoint is of another run, or too many updates in a row weren't finite. SIGINT and SIGTERM
-    save first.
+    `InputError` where the checkpoint is of another run, a device's memory is too small, or too many updates in a row
+    weren't finite. SIGINT and SIGTERM save first.
     """
     # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
     program = make_program(training.model, training.settings, mesh)
@@ -95,7 +97,10 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     if checkpoints.latest is not None:
         saved = checkpoints.about(checkpoints.latest)
         check_same_run(saved, about, workdir)
-        about = {**about, "init": saved["init"]}
+        about = about | {name: saved[name] for name in ("init", "embedding") if name in saved}
+    with jax.set_mesh(mesh):  # Before the state is made, which may itself be too large.
+        compile_ahead(training.ahead(program, checkpoints.latest or 0))
+    if checkpoints.latest is not None:
         state = checkpoints.restore(checkpoints.latest, program.state)
     else:
         state = program.init(seed)
@@ -108,8 +113,9 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     metrics = Metrics(workdir, step)
     held_out: dict[str, float] = {}
     with (
+        refusals("the run", "make room by smaller batches, run.accumulate_steps, mesh.fsdp"),
         jax.set_mesh(mesh),
-        _Interrupt() as interrupt,
+        Interrupt() as interrupt,
         contextlib.closing(checkpoints),
         contextlib.closing(metrics),
         _Trace(workdir / "profile" if profile else None) as trace,
@@ -117,47 +123,69 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     ):
         pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
         clock, compiled = _Clock(), set()
-        for batch in on_device(training.batches(step), mesh):
-            if (shape := batch["input_ids"].shape) in compiled:
-                state, values = program.train_step(state, batch, seed, rates)
-                clock.count(batch["input_ids"], steps.model_flops(training.model.config, batch))
-            else:
-                # The first step of a shape compiles: not the speed of training.
-                compiled.add(shape)
-                jax.block_until_ready(pending)
-                with clock.paused():
-                    state, values = jax.block_until_ready(program.train_step(state, batch, seed, rates))
-            pending.append(values)
-            _check_finite(await_one(pending), step, run.max_skipped_updates)
-            step += 1
-            bar.update()
-            trace.after(step - started, values)
 
-            last, stopped = step == total, interrupt.after(step)
-            evaluated = step % run.evaluate_every == 0 or last
-            saved = step % run.checkpoint_every == 0 or last or stopped
-            if evaluated or saved or step % run.log_every == 0:
-                row = _row(pending, clock, step, learning_rate)
-                _check_finite(pending[-1], step, run.max_skipped_updates)
-                with clock.paused():
-                    held_out = evaluate(state["params"], step) if evaluated else {}
-                metrics.write(step, {**row, **held_out})
-                bar.set_postfix_str(_postfix(row))
-                pending = []
-            if saved:
-                with clock.paused():
-                    score = training.score(held_out) if evaluated else None
-                    checkpoints.save(step, state, about, training.tokenizer, score)
-            if saved or evaluated:
-                with clock.paused():
+        def save() -> None:
+            with clock.paused():
+                checkpoints.save(step, state, about, training.tokenizer)
+                metrics.upload()
+
+        def measure() -> dict[str, float]:
+            """The scores after this step; written down, unless the run was done before and just tells them again."""
+            with clock.paused():
+                scores = evaluate(state["params"], step, interrupt.check)
+                if checkpoints.score(step) is None:
+                    metrics.add(step, scores)
+                    checkpoints.add_score(step, training.score(scores))
                     metrics.upload()
-            if stopped:
-                break
-        if step == started and step == total:  # The run was done already.
-            held_out = evaluate(state["params"], step)
+            return scores
+
+        def is_evaluated() -> bool:
+            return step % run.evaluate_every == 0 or step == total
+
+        stopped = False
+        try:
+            # A run that ended in an evaluation, or before it, begins with it.
+            if step == total or (step and is_evaluated() and checkpoints.score(step) is None):
+                held_out = measure()
+            for batch in on_device(training.batches(step), mesh):
+                if (shape := batch["input_ids"].shape) in compiled:
+                    state, values = program.train_step(state, batch, seed, rates)
+                    clock.count(batch["input_ids"], steps.model_flops(training.model.config, batch))
+                else:
+                    # The first step of a shape compiles: not the speed of training.
+                    compiled.add(shape)
+                    jax.block_until_ready(pending)
+                    with clock.paused():
+                        state, values = jax.block_until_ready(program.train_step(state, batch, seed, rates))
+                pending.append(values)
+                _check_finite(await_one(pending), step, run.max_skipped_updates)
+                step += 1
+                bar.update()
+                trace.after(step - started, values)
+
+                stopped = interrupt.came()
+                is_saved = step % run.checkpoint_every == 0 or step == total or stopped
+                if is_saved or is_evaluated() or step % run.log_every == 0:
+                    row = _row(pending, clock, step, learning_rate)
+                    _check_finite(pending[-1], step, run.max_skipped_updates)
+                    metrics.write(step, row)
+                    bar.set_postfix_str(_postfix(row))
+                    pending = []
+                if is_saved:  # Before the evaluation, which may take longer than a machine that is taken away has.
+                    save()
+                if stopped:
+                    break
+                if is_evaluated():
+                    held_out = measure()
+        except Stopped:
+            stopped = True
+            if checkpoints.latest != step:
+                save()
         checkpoints.wait()
         best = checkpoints.best
-    return Result(step, held_out, interrupt.signal if step < total else None, best, clock.steps_per_second)
+    if stopped:
+        return Result(step, {}, interrupt.signal, best, clock.steps_per_second)
+    return Result(step, held_out, None, best, clock.steps_per_second)
 
 
 def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
@@ -283,37 +311,3 @@ class _Clock:
         begin = time.perf_counter()
         yield
         self._start += time.perf_counter() - begin
-
-
-class _Interrupt:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after the step; a second one acts as ever.
-
-    Of several processes all stop after the same step, when SIGTERM came to one: JAX has a handler for that.
-    """
-
-    def __init__(self):
-        self.signal: int | None = None
-
-    def __enter__(self):
-        self._before = {}
-        main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else.
-        if main and jax.process_count() == 1:
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def after(self, step: int) -> int | None:
-        """The signal to stop for, now that the step is done."""
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self.signal = signal.SIGTERM
-        return self.signal
-
-    def _note(self, number, _):
-        self.signal = number
-        self._restore()
-
-    def __exit__(self, *_):
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

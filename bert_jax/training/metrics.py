@@ -30,18 +30,32 @@ class Metrics:
         from tensorboardX import SummaryWriter  # 200 MB, and whoever reads metrics needs none of them.
 
         self._mirror = storage.Mirror(workdir)
-        file = self._mirror.folder / "metrics.jsonl"
-        kept = [row for row in read(workdir / file.name) if row["step"] <= step]
-        storage.write_whole(file, "".join(json.dumps(row) + "\n" for row in kept).encode())
-        self._stream = open(file, "a", buffering=1)  # noqa: SIM115
+        self._file = self._mirror.folder / "metrics.jsonl"
+        self._rewrite([row for row in read(workdir / self._file.name) if row["step"] <= step])
         self._board = SummaryWriter(str(self._mirror.folder / "tensorboard"), purge_step=step + 1)
         self.upload()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if not self._writes:
             return
-        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._stream.write(json.dumps({"step": step, **finite}) + "\n")
+        self._stream.write(_line({"step": step, **_finite(values)}))
+        self._draw(step, values)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """To what was written of the step, the last one."""
+        if not self._writes or not values:
+            return
+        self._stream.close()
+        rows = read(self._file)
+        row = rows.pop() if rows and rows[-1]["step"] == step else {"step": step}
+        self._rewrite([*rows, row | _finite(values)])
+        self._draw(step, values)
+
+    def _rewrite(self, rows: list[dict]) -> None:
+        storage.write_whole(self._file, "".join(map(_line, rows)).encode())
+        self._stream = open(self._file, "a", buffering=1)  # noqa: SIM115
+
+    def _draw(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
@@ -55,6 +69,15 @@ class Metrics:
             self._stream.close()
             self._board.close()
             self._mirror.upload()
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _line(row: dict) -> str:
+    return json.dumps(row) + "\n"
 
 
 def read(file: Path) -> list[dict]:

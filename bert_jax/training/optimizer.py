@@ -128,10 +128,13 @@ def _uncorrected_adam(config: OptimizerConfig) -> optax.GradientTransformation:
 def _trust_ratio() -> optax.GradientTransformation:
     """LAMB's layer-wise scale |parameter| / |update| (arXiv 1904.00962, algorithm 2), 1 where either is 0.
 
-    Stacked layers are layers each: optax's own would take the norm over all of them.
+    As its authors have it (google-research/albert), it is of what is `decayed` alone: biases start at 0, and by steps
+    of their own size would hardly leave it. Stacked layers are layers each: optax's takes the norm over all of them.
     """
 
-    def scale(path, update, param):
+    def scale(path, update, param, scaled: bool):
+        if not scaled:
+            return update
         axes = tuple(range(1 if "layer" in path_name(path).split("/") else 0, param.ndim))
         norm = jnp.sqrt(jnp.sum(param**2, axes, keepdims=True))
         update_norm = jnp.sqrt(jnp.sum(update**2, axes, keepdims=True))
@@ -139,6 +142,6 @@ def _trust_ratio() -> optax.GradientTransformation:
         return update * ratio
 
     def update(updates, state, params):
-        return jax.tree_util.tree_map_with_path(scale, updates, params), state
+        return jax.tree_util.tree_map_with_path(scale, updates, params, decayed(params)), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

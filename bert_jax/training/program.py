@@ -1,5 +1,6 @@
 """What a config is on a mesh: shapes, shardings and the jitted training step. The loop runs it, `plan` compiles it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ def of_pretraining(config: PretrainConfig) -> tuple[BertForPreTraining, Settings
 @dataclass(frozen=True)
 class Program:
     model: nn.Module
+    """The model given, its `remat` decided."""
     optimizer: optax.GradientTransformation
     state: Any
     """The train state's shapes and types, each with its sharding (`jax.ShapeDtypeStruct`)."""
@@ -56,13 +58,28 @@ class Program:
     forward: Callable
     """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
+    def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """The training step for a batch of these shapes, to be compiled; where the mesh is set, as for a call."""
+        return self.train_step.lower(self.state, batch, self.seed, self.schedule)
+
 
 def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
     """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet.
 
     The same arguments, whatever the schedule, give the same program: runs of several seeds and rates compile it once.
     """
+    remat = _remat(model.config.remat, mesh)
+    model = model.clone(config=dataclasses.replace(model.config, remat=remat))
     return _make_program(model, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
+
+
+def _remat(remat: str, mesh: Mesh) -> str:
+    """What "auto" is on the mesh's devices, which needn't be here: `plan` compiles for others.
+
+    A chip waits for its memory more than for products, so that computing again costs less than writing and reading
+    would. On a CPU it costs up to a tenth of a step, where layers are unrolled most, and memory is seldom short.
+    """
+    return remat if remat != "auto" else "none" if mesh.devices.flat[0].platform == "cpu" else "dots"
 
 
 @functools.lru_cache(maxsize=4)

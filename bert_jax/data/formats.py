@@ -1,0 +1,130 @@
+"""The formats of text files: where each may be cut, so that processes share a file, and how lines become documents."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+Document = list[str]
+
+# Longer documents are parted: memory stays bounded where a corpus has no blank lines, and next sentences from another
+# document can be had near by.
+LONGEST_DOCUMENT = 1 << 16  # characters
+LONGEST_LINE = 1 << 20  # characters
+# How far plain text is searched for a blank line, a line's end or a space to cut it at.
+CUT_WITHIN = 1 << 16
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class BadLine(Exception):
+    """What is wrong with the line that was read last, and the remedy."""
+
+
+def divided(lines: Iterable[str]) -> Iterator[Document]:
+    """Documents of lines, parted at blank lines and where they are too long."""
+    document: Document = []
+    characters = 0
+    for line in map(str.strip, lines):
+        if document and (not line or characters > LONGEST_DOCUMENT):
+            yield document
+            document, characters = [], 0
+        if line:
+            document.append(line)
+            characters += len(line)
+    if document:
+        yield document
+
+
+@dataclass(frozen=True)
+class PlainText:
+    """A paragraph or sentence a line, a blank line between documents."""
+
+    longest_line = LONGEST_LINE
+    """Longer lines may be read in parts (-1: none may)."""
+
+    def cut(self, stream: BinaryIO, at: int) -> int:
+        """Where a file is cut at or after a byte: behind a blank line, or else a line, a space, or a character."""
+        if at == 0:
+            return 0
+        stream.seek(at)
+        window = stream.read(CUT_WITHIN)
+        for pattern in (rb"\n\s*\n", rb"\n", rb"\s"):
+            if end := re.search(pattern, window):
+                return at + end.end()
+            if len(window) < CUT_WITHIN:  # The file's last document.
+                return at + len(window)
+        return at + len(window) - len(window.lstrip(bytes(range(0x80, 0xC0))))
+
+    def documents(self, lines: Iterable[str]) -> Iterator[Document]:
+        """The documents of the lines between two cuts. Raises `BadLine`."""
+        return divided(lines)
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A JSON object a line, as of C4, OSCAR and the Pile; the text in its `field` is a document."""
+
+    field: str
+    longest_line = -1
+
+    def cut(self, stream: BinaryIO, at: int) -> int:
+        return _next_line(stream, at)
+
+    def documents(self, lines: Iterable[str]) -> Iterator[Document]:
+        for line in lines:
+            if line.strip():
+                yield from divided(filter(str.strip, self._text(line).split("\n")))
+
+    def _text(self, line: str) -> str:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadLine(f"not JSON ({error}); mend the line or take it out") from None
+        if not isinstance(record, dict):
+            raise BadLine("not a JSON object, as the first line is; mend the line or take it out")
+        text = record.get(self.field, self)
+        if text is self or not isinstance(text, str | None):
+            what = "no" if text is self else f"{text!r:.40} for"
+            texts = ", ".join(name for name, value in record.items() if isinstance(value, str))
+            hint = f"--corpus.text-field is one of {texts}" if texts else "it has no text at all"
+            raise BadLine(f"has {what} field {self.field!r}; {hint}")
+        # JSON can hold half a pair of surrogates, which is no character: it becomes the mark of broken text.
+        return _SURROGATES.sub("\ufffd", text or "")
+
+
+@dataclass(frozen=True)
+class Articles:
+    """WikiExtractor's: an article between <doc ...> and </doc>, with blank lines in it; its title is its first line."""
+
+    BEGIN = "<doc id="
+    longest_line = LONGEST_LINE
+
+    def cut(self, stream: BinaryIO, at: int) -> int:
+        at = _next_line(stream, at)
+        while at and (line := stream.readline()) and not line.startswith(self.BEGIN.encode()):
+            at = stream.tell()
+        return at
+
+    def documents(self, lines: Iterable[str]) -> Iterator[Document]:
+        article: Document = []
+        for line in map(str.strip, lines):
+            if line.startswith(self.BEGIN) or line == "</doc>":
+                yield from divided(article)
+                article = []
+            elif line:
+                article.append(line)
+        yield from divided(article)
+
+
+Format = PlainText | JsonLines | Articles
+
+
+def _next_line(stream: BinaryIO, at: int) -> int:
+    """Where the first line begins at or after a byte; the stream then stands there."""
+    if at == 0:
+        return 0
+    stream.seek(at - 1)
+    stream.readline()
+    return stream.tell()

@@ -1,0 +1,120 @@
+"""A tokenizer.json of any kind, taken as it is through the `tokenizers` library."""
+
+import functools
+import json
+from typing import Literal
+
+import numpy as np
+
+from bert_jax.config import InputError
+from bert_jax.data import layouts
+from bert_jax.data.layouts import CLS, MASK, PAD, SEP, UNK, SpecialIds
+
+# Put before a piece that no text may be split into: a character that Unicode reserves for uses like this.
+HIDDEN = "\ufdd0"
+
+
+class TokenizerJson:
+    """A `Tokenizer` of the content of a tokenizer.json.
+
+    `names` are its special tokens by their roles in tokenizer_config.json: {"cls_token": "<s>", ...}. `token_types`
+    says whether the model is given any; None where its folder doesn't say.
+    """
+
+    kind = "tokenizers"
+
+    def __init__(
+        self,
+        content: str,
+        names: dict[str, str],
+        token_types: bool | None = True,
+        truncation_side: Literal["left", "right"] = "right",
+    ):
+        from tokenizers import Tokenizer as Backend
+
+        self.content, self.names = content, names
+        self.token_types, self.truncation_side = token_types, truncation_side
+        self.whole = Backend.from_str(content)
+        self.ids: dict[str, int] = self.whole.get_vocab()
+        self._pieces = [""] * (1 + max(self.ids.values()))
+        for piece, i in self.ids.items():
+            self._pieces[i] = piece
+        self.vocab_size = len(self._pieces)
+        whole = json.loads(content)
+        self._model, self._splitter = whole["model"], whole["pre_tokenizer"]
+        self._check_unknown()
+        self.layout = layouts.of_post_processor(self.whole.post_processor, token_types, truncation_side)
+        special = {CLS: self.layout.first, SEP: self.layout.last}
+        special |= {piece: self.ids[name] for piece in (PAD, UNK, MASK) if (name := self._name(piece)) in self.ids}
+        self.special_ids = SpecialIds((piece, special[piece]) for piece in layouts.SPECIAL if piece in special)
+
+    def _check_unknown(self) -> None:
+        """That a text of anything has ids."""
+        kind, unknown = self._model["type"], self._model.get("unk_token")
+        if kind in ("WordPiece", "WordLevel") and unknown not in self.ids:
+            raise InputError(f"its model.unk_token {unknown} isn't in its vocabulary; name one that is")
+        if kind == "Unigram" and self._model["unk_id"] is None and not self._model["byte_fallback"]:
+            raise InputError("its model.unk_id is null; give it the id of the unknown token")
+
+    def _name(self, piece: str) -> str:
+        """What [PAD], [UNK] or [MASK] is called; where nothing says it, as BERT's."""
+        return self.names.get(f"{piece[1:-1].lower()}_token", piece)
+
+    @functools.cached_property
+    def backend(self):
+        return self._with_special_as_text({self._pieces[i] for i in self.special_ids.values()})
+
+    @functools.cached_property
+    def _masking(self):
+        mask = self.special_ids[MASK]
+        return self._with_special_as_text({self._pieces[i] for i in self.special_ids.values() if i != mask})
+
+    def _with_special_as_text(self, names: set[str]):
+        """The same, but that these tokens, written in a text, are split like any other word."""
+        from tokenizers import Tokenizer as Backend
+
+        whole = json.loads(self.content)
+        for token in whole["added_tokens"]:
+            token["special"] = token["content"] in names
+        if whole["model"]["type"] == "Unigram":  # It finds any piece of its vocabulary in a text, these too.
+            vocab = whole["model"]["vocab"]
+            inside = {piece for piece, _ in vocab} & names
+            whole["model"]["vocab"] = [(HIDDEN + p if p in inside else p, score) for p, score in vocab]
+            whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] not in inside]
+        backend = Backend.from_str(json.dumps(whole))
+        backend.encode_special_tokens = True
+        return backend
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        return [one.ids for one in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
+        return [(ids, [start for start, _ in spans]) for ids, spans in self.encode_with_spans(texts)]
+
+    def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+        return [(one.ids, one.offsets) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
+
+    def encode_masked(self, text: str) -> list[int]:
+        text = text.replace(MASK, self._pieces[self.special_ids[MASK]])
+        return self._masking.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self.whole.decode(ids, skip_special_tokens=False)
+
+    def pieces(self) -> list[str]:
+        return self._pieces
+
+    def continues_word(self) -> np.ndarray:
+        if prefix := self._model.get("continuing_subword_prefix"):
+            return np.array([piece.startswith(prefix) for piece in self._pieces])
+        if self._model["type"] == "WordLevel":
+            return np.zeros(self.vocab_size, bool)
+        mark = "Ġ" if "ByteLevel" in json.dumps(self._splitter) else "▁"
+        begins = np.array([piece.startswith(mark) for piece in self._pieces])
+        if not begins.any():
+            raise InputError("which pieces begin a word can't be seen in the tokenizer's vocabulary; take another one")
+        return ~begins
+
+    def to_dict(self) -> dict:
+        settings = {"token_types": self.token_types, "truncation_side": self.truncation_side}
+        return {"kind": self.kind, "names": self.names, **settings, "content": self.content}
