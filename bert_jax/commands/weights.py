@@ -17,10 +17,13 @@ def import_model(arguments: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
     from bert_jax import pretrained
+    from bert_jax.config import InputError
     from bert_jax.data.tokenizers import Unread
 
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing)
+        if isinstance(found.tokenizer, Unread) and options.head != "encoder":
+            raise InputError(f"{found.tokenizer.why}; --head encoder imports the weights without the tokenizer")
         if options.head:
             found = pretrained.with_head(found, options.head, options.allow_missing)
         pretrained.save(found, aside)
@@ -30,7 +33,7 @@ def import_model(arguments: list[str]) -> None:
     for line in found.report.lines():
         print(f"  {line}")
     if isinstance(found.tokenizer, Unread):
-        print(f"  without a tokenizer: {found.tokenizer.why}")
+        print(f"  without its tokenizer: {found.tokenizer.why}")
 
 
 def export_model(arguments: list[str]) -> None:
