@@ -20,10 +20,14 @@ def import_model(arguments: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
     from bert_jax import compiling, pretrained
+    from bert_jax.config import InputError
+    from bert_jax.data.no_tokenizer import NoTokenizer
 
     compiling.begin()
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
+        if isinstance(found.tokenizer, NoTokenizer) and options.head != "encoder":
+            raise InputError(f"{found.tokenizer.reason}; --head encoder imports the weights without the tokenizer")
         if options.labels:
             found = pretrained.with_labels(found, options.labels)
         pretrained.save(found, aside)

@@ -107,7 +107,7 @@ def _class(folder: Path, config: dict) -> str:
     for name, values in ((CONFIG, config), ("config.json", read_json(folder / "config.json"))):
         if kind := values.get("tokenizer_class"):
             if kind.removesuffix("Fast") in PYTHON:
-                remedy = "give the model ids made by transformers (import --head encoder; apply)"
+                remedy = "give the model's `apply` ids made by transformers"
                 raise InputError(f"{folder / name}: tokenizer_class {kind} splits texts in Python, not here; {remedy}")
             return kind.removesuffix("Fast")
     return BERT[0]

@@ -140,10 +140,11 @@ def _add_tokens(backend, declared: Declared) -> None:
         if (other := backend.token_to_id(token["content"])) != i:
             remedy = "number added tokens from the vocabulary's end on, without gaps"
             raise InputError(f"{token['content']!r} is said to have id {i}, but has {other}; {remedy}")
-    needed = [declared.special[role]["content"] for role in OF_BERT if role in declared.special]
-    if missing := [content for content in needed if backend.token_to_id(content) is None]:
+    needed = {role: declared.special[role]["content"] for role in OF_BERT if role in declared.special}
+    if missing := {role: content for role, content in needed.items() if backend.token_to_id(content) is None}:
+        roles = ", ".join(f"{role} is {content!r}" for role, content in missing.items())
         remedy = f"bring the vocabulary that has them, or name its own in {CONFIG}"
-        raise InputError(f"the vocabulary lacks {', '.join(missing)}; {remedy}")
+        raise InputError(f"the vocabulary lacks {', '.join(missing.values())} ({roles}); {remedy}")
     _add(backend, [*declared.special.values(), *declared.more])
 
 

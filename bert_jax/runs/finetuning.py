@@ -131,7 +131,7 @@ def _training(
         seed=config.seed,
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
         batches=lambda step: batches.train(config.seed, step, total, rows),
-        ahead=functools.partial(_ahead, total, batches, {name: of for name, (_, _, of) in dev.items() if len(of)}),
+        ahead=functools.partial(_ahead, total, batches, {name: of for name, (_, _, of) in scored.items() if len(of)}),
         evaluation=evaluation,
         score=functools.partial(_score, task),
         about={

@@ -91,8 +91,8 @@ class Checkpoints:
         return {*sorted(steps)[-self._run.keep_last :], *ranked[max(len(ranked) - self._run.keep_best, 0) :]}
 
     def _ranked(self, steps: Sequence[int]) -> list[int]:
-        """Those with a score, the best last; of two alike the later."""
-        return sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], step))
+        """Those with a score, the best last; of two alike the earlier."""
+        return sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], -step))
 
     def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
         """Orbax asks it after each save."""
