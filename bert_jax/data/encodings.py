@@ -58,15 +58,19 @@ def _guess(line: bytes) -> str | None:
 
 def iconv(file: Path, encoding: str | None) -> str:
     """What to type to have a file in UTF-8, from its encoding (None: it isn't known) or without its `DAMAGED` bytes."""
-    target, source = (shlex.quote(str(path)) for path in (beside(file, "utf8"), file))
-    command = _compression(file)[1]
-    text = f"{command} -dc {source}" if command else f"cat {source}"
+    target, text = shlex.quote(str(beside(file, "utf8"))), printing(file)
     if (
         encoding == DAMAGED
     ):  # iconv takes it for an error if the last character isn't whole; the line's end prevents that.
         return f"it is but for some bytes; without those: ({text}; echo) | iconv -c -f UTF-8 -t UTF-8 > {target}"
     unknown = "" if encoding else " from its own encoding (CP1251, GB18030, SHIFT_JIS, ...)"
     return f"convert it{unknown}: {text} | iconv -f {encoding or 'ENCODING'} -t UTF-8 > {target}"
+
+
+def printing(file: Path) -> str:
+    """The command that prints a file, unpacked."""
+    command = _compression(file)[1]
+    return f"{f'{command} -dc' if command else 'cat'} {shlex.quote(str(file))}"
 
 
 def beside(file: Path, what: str) -> Path:
