@@ -121,6 +121,12 @@ def test_what_was_finished_stays_where_its_text_is_the_same(text, tmp_path, chan
     assert min(again) == (0 if anew else STOPPED_AFTER)
 
 
+def test_of_shards_beyond_the_end_nothing_is_left(text, tmp_path):
+    stop(config_of(text), tmp_path / "out")
+    (text / "b.txt").write_text("The end.")
+    assert min(gone_on(config_of(text), tmp_path / "out")) < STOPPED_AFTER
+
+
 def test_a_bad_byte_loses_no_shard(text, tmp_path):
     mend(text, b"A caf\xe9.")
     with pytest.raises(

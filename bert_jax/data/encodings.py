@@ -105,9 +105,7 @@ def _likely(lines: bytes) -> list[str]:
 
 def iconv(file: Path, *encodings: str) -> str:
     """What to type to have a file in UTF-8, from one of these encodings, or without its `DAMAGED` bytes."""
-    target, source = (shlex.quote(str(path)) for path in (beside(file, "utf8"), file))
-    command = _compression(file)[1]
-    text = f"{command} -dc {source}" if command else f"cat {source}"
+    target, text = shlex.quote(str(beside(file, "utf8"))), printing(file)
     if encodings == (DAMAGED,):
         # iconv takes it for an error if the last character isn't whole; the line's end prevents that.
         drop = f"({text}; echo) | iconv -c -f UTF-8 -t UTF-8 > {target}"
@@ -116,6 +114,12 @@ def iconv(file: Path, *encodings: str) -> str:
     if len(encodings) == 1:
         return f"it seems {encodings[0]}; convert it: {convert}"
     return f"convert it, naming its encoding ({' or '.join(encodings) or 'CP1251, GB18030, SHIFT_JIS, ...'}): {convert}"
+
+
+def printing(file: Path) -> str:
+    """The command that prints a file, unpacked."""
+    command = _compression(file)[1]
+    return f"{f'{command} -dc' if command else 'cat'} {shlex.quote(str(file))}"
 
 
 def beside(file: Path, what: str) -> Path:

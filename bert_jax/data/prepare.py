@@ -56,9 +56,10 @@ def prepare(
     _check_free(output, overwrite)
     job = resuming.job_of(config, tokenizer)
     made = [] if remote else [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
-    if changed := resuming.begin(partial, job, overwrite):
-        _keep_same(config, partial, job, changed)
+    changed = resuming.begin(partial, job, overwrite)
     with resuming.kept_if_begun(partial, made):
+        if changed:
+            _keep_same(config, partial, job, changed)
         if not (partial / "manifest.json").exists():
             _write(config, _tokenizer(config, partial, tokenizer), partial, engine or Processes(config.run.workers))
     for leftover in ("progress", "job.json"):
@@ -259,12 +260,12 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
     train, held_out = _writers(config, folder)
     chunks = _numbered(corpora.pieces(config.corpus), repeated)
     resuming.keep_same(train, chunks, _chunks_a_shard(size), was, job["text"])
-    held_out.forget(held_out.finished())
+    held_out.keep(())
     if isinstance(job["tokenizer"], dict):  # It is trained on the text.
         before, now = _tokenizer(config, folder), tokenizers.train(TokenizerSample(config), config.tokenizer)
         if tokenizers.fingerprint(before) != tokenizers.fingerprint(now):
             print("the text has changed, and its vocabulary is another: all shards are made again")
-            train.forget(train.finished())
+            train.keep(())
             storage.write_whole(folder / "tokenizer.json", json.dumps(now.to_dict()).encode())
     resuming.write_job(folder, job)
 

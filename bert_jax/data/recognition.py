@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.data.encodings import beside, iconv, utf_16_or_32
+from bert_jax.data.encodings import beside, iconv, printing, utf_16_or_32
 from bert_jax.data.formats import Articles, Format, JsonLines, PlainText
 
 _BOM = rb"(?:\xef\xbb\xbf)?\s*"
@@ -63,7 +63,7 @@ _MARKUP = _compiled(
         (
             _BOM + rb'\[\s*[\[{]\s*["\]}]',
             "a JSON array",
-            "make it a line for each text: jq -c '.[]' {file} > {file}.jsonl",
+            "make it a line for each text: {text} | jq -c '.[]' > {file}.jsonl",
         ),
     ]
 )
@@ -82,14 +82,12 @@ def not_text(file: Path, head: bytes) -> str | None:
 
 
 def _kind(file: Path, head: bytes, kinds: list[tuple[re.Pattern, str, str]]) -> str | None:
-    name = shlex.quote(str(file))
-    # Not str.format(), for commands have braces of their own.
-    said = (
-        f"is {what}, not text; {remedy.replace('{file}', name)}"
-        for pattern, what, remedy in kinds
-        if pattern.match(head)
-    )
-    return next(said, None)
+    for pattern, what, remedy in kinds:
+        if pattern.match(head):
+            # Not str.format(), for commands have braces of their own.
+            remedy = remedy.replace("{file}", shlex.quote(str(file))).replace("{text}", printing(file))
+            return f"is {what}, not text; {remedy}"
+    return None
 
 
 def format_of(file: Path, head: bytes, text_field: str) -> Format:
@@ -106,15 +104,14 @@ def format_of(file: Path, head: bytes, text_field: str) -> Format:
     if len(head.translate(None, _CONTROL)) < 0.98 * len(head):
         raise InputError(f"{file}: is binary data, not text; leave it out of corpus.files")
     if b"\n" not in head and head.count(b"\r") > 1:
-        remedy = f"tr '\\r' '\\n' < {shlex.quote(str(file))} > {shlex.quote(str(beside(file, 'lines')))}"
+        remedy = f"{printing(file)} | tr '\\r' '\\n' > {shlex.quote(str(beside(file, 'lines')))}"
         raise InputError(
             f"{file}: its lines end in carriage returns alone, as of old Macs; make them line feeds: {remedy}"
         )
     if may_be_json(head):
         return _json_lines(file, head, text_field)
     if delimiter := _delimiter(file, head, text_field):
-        name = shlex.quote(str(file))
-        remedy = f"python -c '{_TABLE.format(delimiter)}' < {name} > {name}.jsonl"
+        remedy = f"{printing(file)} | python -c '{_TABLE.format(delimiter)}' > {shlex.quote(str(file))}.jsonl"
         raise InputError(f"{file}: is a table, not text; make it JSON lines: {remedy}")
     return PlainText()
 
@@ -124,8 +121,7 @@ def _json_lines(file: Path, head: bytes, text_field: str) -> JsonLines:
     try:
         json.loads(line.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        name = shlex.quote(str(file))
-        remedy = f"jq -c . {name} > {name}.jsonl"
+        remedy = f"{printing(file)} | jq -c . > {shlex.quote(str(file))}.jsonl"
         raise InputError(f"{file}: is JSON, but not an object a line; make it that: {remedy}") from None
     return JsonLines(text_field)
 

@@ -112,7 +112,7 @@ def keep_same(writer: ShardWriter, chunks: Iterable[Numbered], chunks_a_shard: i
         raise InputError(f"{change}, and is other text; give it back to go on, or remove {writer.folder}")
     if again := set(finished) - same:
         print(f"the text has changed: {len(again)} of {len(finished)} finished shards are made again")
-    writer.forget(again)
+    writer.keep(same)
 
 
 def _is_same(shard: Iterable[Numbered], made_of: list[dict], unchanged: set[str]) -> bool:

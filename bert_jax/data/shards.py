@@ -9,7 +9,7 @@ import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -156,11 +156,16 @@ class ShardWriter:
         names = dict(enumerate(self._sources))
         return [{**text, "source": names.get(text["source"])} for text in made_of]
 
-    def forget(self, numbers: Iterable[int]) -> None:
-        """Has shards made again."""
-        for number in numbers:
-            storage.remove(self._file(number, "npz"))
-        self._before -= frozenset(numbers)
+    def keep(self, numbers: Collection[int]) -> None:
+        """Has all other shards made again."""
+        folders = [self.folder / str(length) / self._split for length in self._lengths]
+        files = {file: file.name.split(".")[0] for folder in folders for file in folder.glob("*.records")}
+        for file in self._progress.glob(f"{self._split}-*"):
+            files[file] = file.name.split(".")[0].split("-")[1]
+        for file, number in files.items():
+            if int(number) not in numbers:
+                storage.remove(file)
+        self._before = frozenset(numbers)
 
     def held_out(self) -> Iterator[Document]:
         """The held-out documents of all finished shards, in order."""
