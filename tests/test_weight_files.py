@@ -57,8 +57,9 @@ ANY = {"a Git LFS pointer": POINTER, "a web page": PAGE, "empty": b"", "a packed
 def test_a_file_that_a_download_left_behind(folder, name, what):
     if name in WEIGHTS:
         (folder / "model.safetensors").unlink()
-    if name == "vocab.txt":
-        (folder / "tokenizer.json").unlink()
+    if name in ("vocab.txt", "spiece.model"):
+        for other in ("tokenizer.json", "vocab.txt"):
+            (folder / other).unlink()
     (folder / name).write_bytes(ANY[what])
     with pytest.raises(InputError, match=rf"{name}: {what}"):
         pretrained.read(folder)
