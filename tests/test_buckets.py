@@ -104,6 +104,7 @@ def test_a_prepare_that_was_killed_goes_on_to_the_same_bytes(server, bucket, obj
     with pytest.raises(InputError, match="holds no examples"):
         Examples(output)
     made = server.buckets["bucket"]["here/killed/64/train/00000.records"]["generation"]
+    os.utime(tmp_path / "a.txt", (1, 1))  # Another file, for all that is known before its text is read.
     subprocess.run(prepare_command(output, *flags), check=True, capture_output=True)
     assert objects_of(output) == files_of(tmp_path / "whole")
     assert server.buckets["bucket"]["here/killed/64/train/00000.records"]["generation"] == made
