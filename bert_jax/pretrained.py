@@ -217,7 +217,7 @@ def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -
     model, head, params, report = module.read(folder, allow_missing, kind)
     tokenizer = _tokenizer(files, model)
     if isinstance(tokenizer, NoTokenizer):
-        report = dataclasses.replace(report, notes=[*report.notes, f"ids only, no texts: {tokenizer.reason}"])
+        report = dataclasses.replace(report, notes=[*report.notes, f"without its tokenizer: {tokenizer.reason}"])
     embedding = sentence_transformers.read(files, model.max_position_embeddings)
     about = {"source": str(folder), "embedding": to_dict(embedding)}
     return Pretrained(model, head, tokenizer, params, about, report)

@@ -197,8 +197,10 @@ def test_an_encoder_that_computes_something_else_does_not(change, tmp_path):
 def test_a_folder_without_a_tokenizer_takes_ids(tmp_path, capsys):
     """And texts are refused with the reason, before and after an import."""
     one, _ = torch_folder(tmp_path / "hf", "masked_lm")
-    assert main(["import", str(tmp_path / "hf"), str(tmp_path / "ours")]) == 0
-    assert "ids only, no texts: " in capsys.readouterr().out
+    command = ["import", str(tmp_path / "hf"), str(tmp_path / "ours")]
+    assert main(command) == 2 and "--head masked_lm imports the weights" in capsys.readouterr().err
+    assert main([*command, "--head", "masked_lm"]) == 0
+    assert "without its tokenizer: " in capsys.readouterr().out
     batch = one.batch(2, 16)
     for folder in (tmp_path / "hf", tmp_path / "ours"):
         bert = Bert(pretrained.read(folder))

@@ -26,8 +26,10 @@ def import_model(arguments: list[str]) -> None:
     compiling.begin()
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
-        if isinstance(found.tokenizer, NoTokenizer) and options.head != "encoder":
-            raise InputError(f"{found.tokenizer.reason}; --head encoder imports the weights without the tokenizer")
+        if isinstance(found.tokenizer, NoTokenizer) and not options.head:
+            raise InputError(
+                f"{found.tokenizer.reason}; --head encoder imports the weights without it, --head {found.head.kind} too"
+            )
         if options.labels:
             found = pretrained.with_labels(found, options.labels)
         pretrained.save(found, aside)
