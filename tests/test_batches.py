@@ -207,15 +207,6 @@ def test_every_ordinary_place_is_as_likely(static):
     assert np.abs(hits - hits.mean()).max() < 5 * np.sqrt(hits.mean())
 
 
-def test_the_number_of_masks_is_the_originals():
-    tokenizer = tokenizers.WordPiece(VOCABULARY, True)
-    masker = Masker.of(MaskingConfig(), 77, tokenizer)
-    lengths = np.arange(10, 513)
-    ids = np.where(np.arange(512) < lengths[:, None] - 2, 20, tokenizer.special_ids["[PAD]"]).astype(np.int32)
-    weights = masker(tf.constant(ids), tf.constant(lengths), PlaceDraws(0, 0, (range(len(ids)),)))[3].numpy()
-    assert weights.sum(1).tolist() == [min(77, max(1, int(round(n * 0.15)))) for n in range(10, 513)]
-
-
 def test_masks_repeat_for_one_seed_and_step_only():
     first = masked(seed=1, step=7)
     assert all(np.array_equal(a, b) for a, b in zip(first[3:], masked(seed=1, step=7)[3:], strict=True))

@@ -11,6 +11,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from conftest import small_config, write_corpus
 from runs import assert_same_state, command, rows, saved_state, with_run, write_config
@@ -183,6 +184,31 @@ def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
     again.add_score(7, float("nan"))
     assert again.score(7) == -0.5
     again.close()
+
+
+def test_a_full_disk_is_named_and_what_was_saved_remains(tmp_path, capfd):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True
+    ).returncode:
+        pytest.skip("may not mount a small disk")
+    try:
+        checkpoints = Checkpoints(folder, RunConfig(keep_last=9), writing=True)
+        with pytest.raises(InputError, match=f"{folder}: No space left on device; make room"):
+            for step in range(1, 9):
+                checkpoints.save(step, {"params": np.random.default_rng(step).random((100, 100))}, {}, {})
+                checkpoints.wait()
+        checkpoints.close()
+        assert "Traceback" not in capfd.readouterr().err
+        again = Checkpoints(folder, writing=True)
+        assert again.steps == list(range(1, step))
+        for saved in again.steps:
+            params = ocp.PyTreeCheckpointer().restore(folder / str(saved) / "state")["params"]
+            assert np.array_equal(params, np.random.default_rng(saved).random((100, 100)))
+        again.close()
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_checkpoint_of_another_shape_names_the_array(tmp_path):

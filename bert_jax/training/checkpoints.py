@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ MAY_NOT_CHANGE = ("run.accumulate_steps",)
 # Where Orbax looks for a checkpoint's metrics, of which there is one.
 METRICS, SCORE = "metrics", "score"
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs, with a traceback, what it raises too.
 
 
 class _Manager(ocp.CheckpointManager):
@@ -71,7 +72,8 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
         )
-        self._manager.save(step, args=items)
+        with _room(self.folder):
+            self._manager.save(step, args=items)
 
     def add_score(self, step: int, score: float | None) -> None:
         """Makes a checkpoint, where there is one of the step, a candidate for best; once it is on disk."""
@@ -80,8 +82,9 @@ class Checkpoints:
         self.wait()
         if jax.process_index() == 0:
             folder = self.folder / str(step) / METRICS
-            storage.make_folder(folder)
-            storage.write_whole(folder / METRICS, json.dumps({SCORE: score}).encode())
+            with _room(self.folder):
+                storage.make_folder(folder)
+                storage.write_whole(folder / METRICS, json.dumps({SCORE: score}).encode())
         self._scores[step] = score
         for other in set(self.steps) - self._kept(self.steps):
             self._manager.delete(other)
@@ -102,11 +105,13 @@ class Checkpoints:
     def wait(self) -> None:
         """Until what was saved is on disk."""
         if self._manager:
-            self._manager.wait_until_finished()
+            with _room(self.folder):
+                self._manager.wait_until_finished()
 
     def close(self) -> None:
         if self._manager:
-            self._manager.close()
+            with _room(self.folder):
+                self._manager.close()
 
     @property
     def steps(self) -> list[int]:
@@ -167,6 +172,18 @@ def _named(path: Path):
         raise InputError(
             f"{path}: damaged ({first_line(error)[:200]}); remove {path.parent} to go on from the checkpoint before it"
         ) from error
+
+
+@contextlib.contextmanager
+def _room(folder: Path):
+    """Says in one line that the disk is full, which is an OSError of Orbax's or whatever TensorStore makes of it."""
+    try:
+        yield
+    except Exception as error:
+        if full := re.search("No space left on device|Disk quota exceeded", str(error)):
+            remedy = "make room (or keep less: run.keep_last), and the same command goes on from the last checkpoint"
+            raise InputError(f"{folder}: {full[0]}; {remedy}") from error
+        raise
 
 
 def _arrays(tree) -> dict[str, str]:
