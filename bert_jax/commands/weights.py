@@ -27,9 +27,7 @@ def import_model(arguments: list[str]) -> None:
     with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
         if isinstance(found.tokenizer, NoTokenizer) and not options.head:
-            raise InputError(
-                f"{found.tokenizer.reason}; --head encoder imports the weights without it, --head {found.head.kind} too"
-            )
+            raise InputError(f"{found.tokenizer.reason}; --head {found.head.kind} imports the weights without it")
         if options.labels:
             found = pretrained.with_labels(found, options.labels)
         pretrained.save(found, aside)
