@@ -242,6 +242,9 @@ def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
     config = {"model_max_length": longest, **_written(tokenizer, folder)}
     added = tokenizer_files.read_json(folder / WHOLE)["added_tokens"]
     config["added_tokens_decoder"] = {str(token.pop("id")): token for token in added}
+    roles = {config[name] for name in config if name.endswith("_token")}
+    if others := [token["content"] for token in added if token["special"] and token["content"] not in roles]:
+        config["additional_special_tokens"] = others  # Decoding can leave them out, too.
     _write_json(folder / CONFIG, config)
     special = {role: config[role] for role in OF_BERT if role in config}
     _write_json(folder / "special_tokens_map.json", special)
