@@ -205,8 +205,8 @@ class EmbeddingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as BERT's, or LAMB (arXiv 1904.00962) as its authors trained BERT with it, who leave biases and LayerNorm out
-    of weight decay and of the layer-wise ratio. The step count of the schedule is the sum of the phases'."""
+    """AdamW as BERT's, or LAMB (arXiv 1904.00962) as its authors have it: no layer-wise ratio of biases and LayerNorm.
+    The step count of the schedule is the sum of the phases'."""
 
     name: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = 1e-4
