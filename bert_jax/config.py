@@ -252,7 +252,8 @@ class EmbeddingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as BERT's, or LAMB (arXiv 1904.00962). The step count of the schedule is the sum of the phases'."""
+    """AdamW as BERT's, or LAMB (arXiv 1904.00962) as its authors have it: no layer-wise ratio of biases and LayerNorm.
+    The step count of the schedule is the sum of the phases'."""
 
     name: Literal["adamw", "lamb"] = "adamw"
     learning_rate: float = 1e-4
