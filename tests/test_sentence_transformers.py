@@ -232,7 +232,6 @@ NOT_DONE = {
     "tokenizer_args": lambda f: edit(f / ENCODER, tokenizer_args={"model_max_length": 5}),
     "tokenizer_name_or_path": lambda f: edit(f / ENCODER, tokenizer_name_or_path="other/model"),
     "a_field_of_version_9 1": lambda f: edit(f / ENCODER, a_field_of_version_9=1),
-    "truncation_side left": lambda f: edit(f / "tokenizer_config.json", truncation_side="left"),
     'model_type "SparseEncoder"': lambda f: edit(f / ABOUT, model_type="SparseEncoder"),
     "what modules.json says (missing": lambda f: (f / "modules.json").unlink(),
 }
@@ -291,7 +290,13 @@ def test_the_folder_of_the_encoder_alone(plain, tmp_path, monkeypatch):
         bert_jax.load(tmp_path / "copied").encode(TEXTS)
 
 
-@pytest.mark.parametrize("length", [{}, {"model_max_length": 7}, {"max_len": 7}, {"model_max_length": 1e30}])
+@pytest.mark.parametrize(
+    "length",
+    [
+        *({}, {"model_max_length": 7}, {"max_len": 7}, {"model_max_length": 1e30}),
+        {"model_max_length": 7, "truncation_side": "left"},
+    ],
+)
 def test_a_folder_of_transformers_alone_is_read_as_the_library_reads_it(length, plain, tmp_path):
     shutil.copytree(plain, tmp_path / "theirs")
     edit(tmp_path / "theirs/tokenizer_config.json", **length)

@@ -68,8 +68,6 @@ def read(folder: Path, longest: int) -> EmbeddingConfig:
     """
     encoder, tokenizer = _json(folder / ENCODER) or {}, _json(folder / TOKENIZER) or {}
     unknown = _not_done(encoder, OF_ENCODER)
-    if tokenizer.get("truncation_side", "right") != "right":
-        unknown.append(f"truncation_side {tokenizer['truncation_side']}")
     values = {"max_length": _max_length(folder, encoder, tokenizer, longest)}
     values["lowercase"] = bool(encoder.get("do_lower_case"))
     root, modules = _with_modules(folder)
