@@ -38,6 +38,8 @@ REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
+# In `jax.Device.device_kind`.
+TPU_V6E = ("TPU v6 lite", "TPU v6e")
 
 
 def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
@@ -105,6 +107,16 @@ class Embeddings(nn.Module):
         return rows_split(self.dropout(x, deterministic=deterministic))
 
 
+def _apart(config: ModelConfig, scores):
+    """The scores, on a TPU v6e kept out of the products that they are computed again for.
+
+    Fused with those, libtpu's compiler overflows its stack (0.0.42, at length 512); others are up to 5 % faster so.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    again = config.remat in REMAT_POLICIES and device is not None
+    return jax.lax.optimization_barrier(scores) if again and device.device_kind in TPU_V6E else scores
+
+
 class DotProductAttention(nn.Module):
     """Each head's mean of the values, weighted by the softmax of queries times keys."""
 
@@ -115,7 +127,8 @@ class DotProductAttention(nn.Module):
     def __call__(self, query, key, value, mask_adder):
         # [B, N, S, D] x [B, N, S, D] -> [B, N, S, S]
         scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
-        probabilities = jax.nn.softmax(scores / math.sqrt(query.shape[-1]) + mask_adder)
+        scores = _apart(self.config, scores / math.sqrt(query.shape[-1]) + mask_adder)
+        probabilities = jax.nn.softmax(scores)
         dropout = Dropout(self.config.attention_probs_dropout_prob, name="dropout")
         probabilities = dropout(probabilities, deterministic=self.deterministic)
         # [B, N, S, S] x [B, N, S, D] -> [B, S, N, D]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from bert_jax.config import InputError, first_line
 from bert_jax.training.chips import GIB
@@ -42,6 +43,8 @@ def compile_ahead(programs: Iterable[Ahead]) -> None:
         if limit and needed > limit:
             raise InputError(f"{program.name} {takes}; {program.remedies}")
         _say(f"  in {time.perf_counter() - start:.0f} s; it {takes}")
+    # Processes compile for different times: here they wait as long as it takes, in the first step not half a minute.
+    multihost_utils.sync_global_devices("all is compiled")
 
 
 def _say(line: str) -> None:
