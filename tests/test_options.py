@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "bert_jax"
 MESH = dict.fromkeys(["mesh.data", "mesh.fsdp", "mesh.tensor"], "training/sharding.py")
 # Each with the file or folder that reads it.
 TASK = {
-    **dict.fromkeys([f"task.{name}" for name in ("name", "folder", "data_dir", "dev", "test")], "tasks"),
+    **dict.fromkeys([f"task.{name}" for name in ("name", "folder", "data_dir", "dev", "test", "labels")], "tasks"),
     **dict.fromkeys([f"task.{kind}_column" for kind in ("text", "pair", "label", "id")], "tasks"),
     **dict.fromkeys([f"task.{name}" for name in ("query_length", "stride", "n_best", "answer_length")], "tasks"),
     **dict.fromkeys(["task.unanswerable", "task.null_threshold", "task.document_context"], "tasks"),
@@ -24,8 +24,10 @@ FINETUNE = {
     **TASK,
     **MESH,
     "task.train": "tasks",
-    **dict.fromkeys(["seed", "sequence_length", "batch_size", "evaluation_batch_size", "epochs"], "finetune.py"),
-    **dict.fromkeys(["warmup", "dtype", "dropout", "task.train_examples", "run.accumulate_steps"], "finetune.py"),
+    **dict.fromkeys(["seed", "sequence_length", "batch_size", "evaluation_batch_size", "epochs"], "runs/finetuning.py"),
+    **dict.fromkeys(
+        ["warmup", "dtype", "dropout", "task.train_examples", "run.accumulate_steps"], "runs/finetuning.py"
+    ),
     **dict.fromkeys([f"optimizer.{n}" for n in ("name", "learning_rate", "b1", "b2", "eps")], "training/optimizer.py"),
     **dict.fromkeys([f"optimizer.{n}" for n in ("weight_decay", "bias_correction")], "training/optimizer.py"),
     **dict.fromkeys(["optimizer.decay", "optimizer.clip_norm"], "training/optimizer.py"),
@@ -36,7 +38,7 @@ FINETUNE = {
 EVALUATE_TASK = {
     **TASK,
     **MESH,
-    **dict.fromkeys(["sequence_length", "evaluation_batch_size", "dtype"], "evaluate.py"),
+    **dict.fromkeys(["sequence_length", "evaluation_batch_size", "dtype"], "runs/evaluation.py"),
     "run.compilation_cache": "compiling.py",
 }
 CORPUS = ("source", "files", "dataset", "split", "text_field", "data_dir", "clean", "deduplicate")
