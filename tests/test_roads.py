@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from conftest import write_corpus
 from heads import torch_model
+from safetensors.torch import load_file
+from test_flax_folders import in_flax
+from test_flax_folders import write as write_flax
 
 import bert_jax
 from bert_jax import cli, pretrained
@@ -63,15 +66,21 @@ TASKS = (*TASK_OF.values(), "regression")
 FORMATS = ("hf", "tf1", "onnx", "stablehlo")
 
 STARTS = ["pretrain sentence_pairs", "pretrain full_sentences", *(f"finetune {task}" for task in TASKS)]
+# As transformers writes them today; as its Flax models were saved; with the files of sentence-transformers.
 FOLDERS = [f"folder {kind}" for kind in HEADS]
+OTHER_FOLDERS = ["flax pretraining", "flax sequence_classification", "sentence_transformers encoder"]
 WAYS = [
     *STARTS,
     *FOLDERS,
+    *OTHER_FOLDERS,
+    "pretrain sentence_pairs > export tf1",
+    "finetune classification > export tf1",
     *(f"finetune {task} > import > export hf > import" for task in TASKS),
     *(
         pytest.param(f"{start} > {action}", marks=pytest.mark.long)
-        for start in (*STARTS, *FOLDERS)
+        for start in (*STARTS, *FOLDERS, *OTHER_FOLDERS)
         for action in ("import", "export hf", "export tf1")
+        if f"{start} > {action}" not in ("pretrain sentence_pairs > export tf1", "finetune classification > export tf1")
     ),
 ]
 THINGS = ("predict", "evaluate", "finetune", "pretrain", *(f"export {form}" for form in FORMATS))
@@ -134,6 +143,19 @@ class World:
                     bert_jax.finetune(self.task(what), self.model("pretrain sentence_pairs"), folder)
                 case "folder":
                     self.of_transformers(what, folder)
+                case "flax":
+                    self.of_transformers(what, folder)
+                    write_flax(folder, in_flax(load_file(folder / "model.safetensors")))
+                    (folder / "model.safetensors").unlink()
+                case "sentence_transformers":
+                    self.of_transformers(what, folder)
+                    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+                    modules = [
+                        {"path": at, "type": f"sentence_transformers.models.{kind}"} for at, kind in kinds.items()
+                    ]
+                    (folder / "modules.json").write_text(json.dumps(modules))
+                    (folder / "1_Pooling").mkdir()
+                    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
                 case "import":
                     assert cli.main(["import", str(self.model(before)), str(folder)]) == 0
                 case "export":
