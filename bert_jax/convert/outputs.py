@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from bert_jax.config import HeadConfig, InputError
+from bert_jax.contents import json_object
 
 # By their names in sentence-transformers.
 ACTIVATIONS = {
@@ -97,7 +98,7 @@ def _count(config: dict, file: Path) -> int | None:
 def _activation(config: dict, file: Path) -> str | None:
     """Where sentence-transformers has it: since version 6 in a file of its own, since 4 in a field of its own."""
     beside = file.with_name("config_sentence_transformers.json")
-    values = _json(beside) if beside.exists() else {}
+    values = json_object(beside) if beside.exists() else {}
     field = config.get("sentence_transformers")
     older = [field.get("activation_fn")] if isinstance(field, dict) else []
     said = [values.get("activation_fn"), *older, config.get("sbert_ce_default_activation_function")]
@@ -108,11 +109,3 @@ def _activation(config: dict, file: Path) -> str | None:
     if name not in ACTIVATIONS:
         raise InputError(f"{file}: the activation is {name}; there are {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
-
-
-def _json(file: Path) -> dict:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); copy it again") from None
-    return values if isinstance(values, dict) else {}

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bert_jax.config import InputError, MeshConfig, PretrainConfig
+from bert_jax.data.workers import granted_cores
 from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training.chips import GIB
@@ -47,7 +47,7 @@ def scaling(config: PretrainConfig, number: int, largest: Topology, folder: Path
             if math.prod(vars(mesh(chips)).values()) == chips:
                 divisions.setdefault(mesh(chips), name)
         jobs += [("weak", name, topology, rows * chips) for name in divisions.values()]
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    with ThreadPoolExecutor(max(1, granted_cores() // 2)) as pool:
         plans = list(pool.map(lambda job: _planned(config, number, *job), jobs))
     found = [(kind, name, plan) for (kind, name, _, _), plan in zip(jobs, plans, strict=True) if plan]
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,13 +1,13 @@
 """The batch, mesh and rematerialisation that go fastest, of those that fit."""
 
 import dataclasses
-import os
 import sys
 import typing
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from bert_jax.config import InputError, MeshConfig, ModelConfig, PretrainConfig
+from bert_jax.data.workers import granted_cores
 from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology
 from bert_jax.training import sharding
@@ -57,7 +57,7 @@ def _rank(plan: PhasePlan) -> tuple:
 def _at_once(method, tries: Iterable["_Tries"]) -> list["_Tries"]:
     """A compilation keeps about two cores busy."""
     tries = list(tries)
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    with ThreadPoolExecutor(max(1, granted_cores() // 2)) as pool:
         list(pool.map(method, tries))
     return tries
 
