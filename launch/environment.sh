@@ -12,7 +12,7 @@ install() {
     fi
     # Nothing to do where this very setup is installed already.
     local stamp=.venv/installed state
-    state="$1 $(sha256sum setup.cfg pyproject.toml)"
+    state="$1 $(cat setup.cfg pyproject.toml | sha256sum)" # One line: grep takes each for a pattern.
     if ! grep --quiet --line-regexp --fixed-strings "$state" "$stamp" 2>/dev/null; then
         echo "installing $1 into .venv (minutes, the first time)"
         .venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable "$1"

@@ -273,3 +273,19 @@ def test_jobset():
     assert (job["backoffLimit"], job["completionMode"]) == (0, "Indexed")
     assert job["parallelism"] == job["completions"] == 16 * 16 // container["resources"]["limits"]["google.com/tpu"]
     assert container["args"][:2] == ["pretrain", "--distributed"]
+
+
+# environment.sh
+
+
+def test_each_thing_is_installed_once_and_after_another_too(tmp_path):
+    for name in ("setup.cfg", "pyproject.toml"):
+        (tmp_path / name).write_text(name)
+    executable(tmp_path / ".venv/bin/pip", '#!/bin/sh\nfor last; do :; done\necho "$last" >> calls\n')
+    script = executable(tmp_path / "both.sh", f'set -e\ncd "{tmp_path}"\n. "{LAUNCH}/environment.sh"\ninstall "$1"\n')
+    for target in (".", ".[test]", ".", ".[test]"):
+        assert run(script, target, PYTHON=sys.executable).returncode == 0
+    assert (tmp_path / "calls").read_text().split() == [".", ".[test]"]
+    (tmp_path / "setup.cfg").write_text("changed")
+    run(script, ".[test]", PYTHON=sys.executable)
+    assert (tmp_path / "calls").read_text().split() == [".", ".[test]", ".[test]"]
