@@ -176,7 +176,8 @@ def check(seed: int, tmp_path: Path, with_transformers: bool) -> None:
         before, after = (as_transformers_reads(f, folder.kind) for f in (folder.path, tmp_path / "exported"))
         for name in ("fields", "ids", "special"):
             assert after[name] == before[name], name
-        for old, new in zip(before["outputs"], after["outputs"], strict=True):
+        compared = 2 if first.head.pooler else 1  # transformers makes up a pooler where there is none.
+        for old, new in zip(before["outputs"][:compared], after["outputs"][:compared], strict=True):
             np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
 
 
