@@ -114,7 +114,7 @@ def tarred() -> bytes:
 
 
 def parquet() -> bytes:
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
     from pyarrow import parquet
 
     parquet.write_table(pyarrow.table({"text": ["a"], "label": [1]}), stream := io.BytesIO())
@@ -122,7 +122,8 @@ def parquet() -> bytes:
 
 
 def arrow(new: str) -> bytes:
-    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow
+
     table = pyarrow.table({"text": ["a"]})
     with getattr(pyarrow.ipc, new)(stream := io.BytesIO(), table.schema) as writer:
         writer.write_table(table)
