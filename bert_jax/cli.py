@@ -10,6 +10,7 @@ import threading
 import bert_jax
 from bert_jax import storage
 from bert_jax.config import InputError
+from bert_jax.printable import printable
 
 HELP = """\
 usage: bert-jax COMMAND [options]
@@ -92,5 +93,5 @@ def _terminate(number, _):
 
 
 def _fail(message: str) -> int:
-    print(f"bert-jax: {message}", file=sys.stderr)
+    print(f"bert-jax: {printable(message)}", file=sys.stderr)
     return 2

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import json
 import re
+import shlex
 import traceback
 import typing
 from pathlib import Path
@@ -35,6 +36,31 @@ def config_of(about: dict) -> FinetuneConfig | PretrainConfig | None:
     if values is None:
         return None
     return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values)
+
+
+# Settings that name code, text, or a folder to write in. Those in the config that comes with a model are whoever's who
+# made it, so they are given again by whoever uses it. A task's own files aren't among them: they are tables, and read.
+PLACES = ("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter")
+PLACES += ("task.data_dir", "run.compilation_cache")
+
+
+def without_places(config) -> tuple[Any, dict[str, Any]]:
+    """The config with all `PLACES` at their defaults, and by their paths those that were others."""
+    values, defaults, found = to_dict(config), to_dict(type(config)()), {}
+    for path in PLACES:
+        section, name = path.split(".")
+        if section in values and values[section][name] != defaults[section][name]:
+            found[path] = values[section][name]
+            values[section][name] = defaults[section][name]
+    return from_dict(type(config), values), found
+
+
+def flags(settings: dict[str, Any]) -> str:
+    """Settings by their paths, as they are given on the command line."""
+    named = ((path.replace("_", "-"), value) for path, value in settings.items())
+    return " ".join(
+        f"--{path} {shlex.join(value if isinstance(value, list) else [str(value)])}" for path, value in named
+    )
 
 
 def _from_json(hint, value, where: str):

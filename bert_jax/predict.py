@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import warnings
@@ -15,6 +14,7 @@ from bert_jax import labelling
 from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import Bert
+from bert_jax.printable import json_line, printable
 
 # Texts are read and predicted together up to so many of them, or so many characters.
 CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 24
@@ -27,7 +27,7 @@ def fill_mask(bert: Bert, top: int) -> Predict:
     def predict(texts: list[str]) -> Iterator[str]:
         for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
             guesses = [[{"token": g.token, "probability": round(g.probability, 6)} for g in one] for one in masks]
-            yield _json({"text": text, "masks": guesses})
+            yield json_line({"text": text, "masks": guesses})
 
     return predict
 
@@ -40,7 +40,7 @@ def embed(bert: Bert, **how) -> Predict:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
             # As many digits as float32 has, not those of the float64 it would become.
             numbers = ", ".join(vector.astype(str))
-            yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}'
+            yield f'{json_line({"text": text})[:-1]}, "embedding": [{numbers}]}}'
 
     return predict
 
@@ -55,7 +55,7 @@ def classify(bert: Bert, second: str | None) -> Predict:
             found |= dict(zip(chosen, bert.classify(*columns), strict=True)) if chosen else {}
         for i, (text, pair) in enumerate(parted):
             inputs = {"text": text} if pair is None else {"text": text, "pair": pair}
-            yield _json(inputs | _rounded(dataclasses.asdict(found[i])))
+            yield json_line(inputs | _rounded(dataclasses.asdict(found[i])))
 
     return predict
 
@@ -66,7 +66,7 @@ def tag(bert: Bert, second: str | None) -> Predict:
         found = bert.tag(texts, None if None in predicates else predicates)
         for text, predicate, spans in zip(texts, predicates, found, strict=True):
             inputs = {"text": text} if predicate is None else {"text": text, "predicate": predicate}
-            yield _json(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
+            yield json_line(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
 
     return predict
 
@@ -77,7 +77,7 @@ def answer(bert: Bert, second: str | None) -> Predict:
         for question, found in zip(questions, bert.answer(questions, contexts), strict=True):
             values = {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
             values["answer"] = values.pop("text")
-            yield _json({"question": question} | _rounded(values))
+            yield json_line({"question": question} | _rounded(values))
 
     return predict
 
@@ -86,10 +86,6 @@ def parts(line: str, second: str | None) -> tuple[str, str | None]:
     """What stands before and behind a line's first tab; without a tab, the line and `second`."""
     first, tab, behind = line.partition("\t")
     return first, behind if tab else second
-
-
-def _json(values: dict) -> str:
-    return json.dumps(values, ensure_ascii=False)
 
 
 def _rounded(values: dict) -> dict:
@@ -187,7 +183,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {printable(str(message))}", file=sys.stderr)
     try:
         yield
     finally:

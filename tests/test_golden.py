@@ -118,8 +118,8 @@ def replace_epochs(config: FinetuneConfig, epochs: float) -> FinetuneConfig:
 
 
 def test_evaluation_gives_the_same_scores(golden):
-    for model in ("pretrained", "finetuned"):
-        bert_jax.evaluate(model, output=golden / "now" / model)
+    for model, config in (("pretrained", load_config("pretrain.py")), ("finetuned", None)):
+        bert_jax.evaluate(model, config, golden / "now" / model)
         expected = json.loads((golden / "evaluated" / model / "scores.json").read_text())
         scores = json.loads((golden / "now" / model / "scores.json").read_text())
         assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=CLOSE, rel=CLOSE)

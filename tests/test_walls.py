@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "config.py": {"bert_jax.checks"},
     "config_files.py": {"bert_jax.checks", "bert_jax.config"},
     "contents.py": {"bert_jax.config"},
+    "printable.py": set(),
     "storage.py": {"bert_jax.config", "etils", "fsspec"},
     "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},

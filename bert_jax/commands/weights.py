@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bert_jax import storage
 from bert_jax.config import HeadConfig
+from bert_jax.printable import printable
 
 KINDS = typing.get_args(typing.get_type_hints(HeadConfig)["kind"])
 
@@ -35,7 +36,7 @@ def import_model(arguments: list[str]) -> None:
         f"{options.folder}: {found.head.kind}, {found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
     )
     for line in found.report.lines():
-        print(f"  {line}")
+        print(f"  {printable(line)}")
 
 
 def export_model(arguments: list[str]) -> None:

@@ -14,11 +14,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import compiling, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config_files import config_of
+from bert_jax.config_files import config_of, flags, without_places
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
 from bert_jax.model import make_model
 from bert_jax.page import write_page
+from bert_jax.printable import json_line
 from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.memory import refusals
@@ -35,17 +36,43 @@ def evaluate(
 
     Args:
       model: a MODEL's name, or what `pretrained.read` made of it.
-      config: the task and its files, or the corpus (None: those that the model was trained with).
+      config: the task and its files, or the corpus (None: those that the model was trained with, where it doesn't
+        choose a text or code).
       output: a folder for `scores.json` and, of a task, the predictions.
 
     Raises `InputError` where the model doesn't say what it was trained on, or can't do what the config asks for.
     """
     saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
-    config = config or config_of(saved.about)
     if config is None:
-        raise InputError("the model doesn't say what it was trained on; give a config")
+        config, places = own_config(saved)
+        check_repeated(config, places)
     folder = None if output is None else storage.path(output)
     return (evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining)(saved, config, folder)
+
+
+def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
+    """The config of the run that made a model, without its places; and these, of `without_places`."""
+    config = config_of(saved.about)
+    if config is None:
+        raise InputError(f"{name}: doesn't say what it was trained on; give a config")
+    return without_places(config)
+
+
+def check_repeated(config: FinetuneConfig | PretrainConfig, places: dict) -> None:
+    """Raises `InputError` where the config lacks what the model was made with, and nobody says it again."""
+    if isinstance(config, FinetuneConfig):
+        task = config.task
+        lacking = {"task.data_dir": not (task.data_dir or task.folder or task.dev or task.test)}
+    else:
+        corpus = config.corpus
+        lacking = {
+            "corpus.files": corpus.source == "text" and not corpus.files,
+            "corpus.dataset": corpus.source == "tfds" and not corpus.dataset,
+            "examples.word_segmenter": config.masking.whole_word and config.examples.word_segmenter is None,
+        }
+    if again := {path: value for path, value in places.items() if lacking.get(path)}:
+        what = f"the model was made with {flags(again)}, but a model decides neither what is read nor what is run"
+        raise InputError(f"{what}; add that, or other values")
 
 
 @refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")
@@ -139,7 +166,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
 
 
 def _lines(rows: list[dict]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return "".join(json_line(row) + "\n" for row in rows).encode()
 
 
 def _write_scores(folder: Path, scores: dict[str, float]) -> None:
