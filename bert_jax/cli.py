@@ -46,6 +46,10 @@ COMMANDS = {
 }
 
 
+# Why a file can't be written. To try again doesn't help before somebody has helped.
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for bad input, 128 + n when signal n stopped it."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -72,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR):
+        if error.errno not in (*WRITING, errno.EEXIST, errno.ENOTDIR):
             raise
         return _fail(f"{error.filename or 'writing'}: {error.strerror}")
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax import config as configs
+from bert_jax import versions
 from bert_jax.checks import did_you_mean
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 
@@ -22,20 +23,26 @@ def to_dict(config) -> dict:
 
 
 def from_dict(cls: type, values: dict, where: str = "") -> Any:
-    """The inverse of `to_dict`; an unknown field raises `InputError` with the nearest right name."""
-    hints = typing.get_type_hints(cls)
+    """The inverse of `to_dict`, for what any earlier version wrote: fields that are new have their defaults.
+
+    An unknown field raises `InputError` with the nearest right name, behind `where`.
+    """
+    hints, values = typing.get_type_hints(cls), versions.migrated(cls.__name__, values, where)
     for name in values:
         if name not in hints:
             raise InputError(f"{where + name}: no such field of {cls.__name__}; {did_you_mean(name, hints)}")
     return cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
 
 
-def config_of(about: dict) -> FinetuneConfig | PretrainConfig | None:
-    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere."""
+def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfig | None:
+    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere.
+
+    Raises `InputError`, behind `where`, for a field that there isn't.
+    """
     values = about.get("config")
     if values is None:
         return None
-    return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values)
+    return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values, f"{where}: " if where else "")
 
 
 # Settings that name code, text, or a folder to write in. Those in the config that comes with a model are whoever's who

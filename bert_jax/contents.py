@@ -35,11 +35,11 @@ class NotTheFile(InputError):
 
 def check(file: Path) -> bytes:
     """Returns how a file begins; raises `NotTheFile` for a link to nothing, an empty file, a pointer, a web page..."""
-    if file.is_symlink() and not file.exists():
+    if isinstance(file, Path) and file.is_symlink() and not file.exists():
         raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
     if file.is_dir():
         raise NotTheFile(f"{file}: a folder, must be a file")
-    with open(file, "rb") as opened:
+    with file.open("rb") as opened:
         beginning = opened.read(HEAD)
     if not beginning:
         raise NotTheFile(f"{file}: empty; copy it again")

@@ -173,23 +173,27 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
 
 def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:
     """Config and head of a checkpoint's model, and where it comes from."""
-    about = checkpoints.about(step)
+    about, where = checkpoints.about(step), f"{checkpoints.folder / str(step)}: "
     if "config" not in about:
-        return from_dict(ModelConfig, about["model"]), _head(about["head"], about["about"]), about["about"]
+        return (
+            from_dict(ModelConfig, about["model"], where),
+            _head(about["head"], about["about"], where),
+            about["about"],
+        )
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
     if "embedding" in about:
         origin["embedding"] = about["embedding"]
     if "head" in about:  # Fine-tuned.
-        return from_dict(ModelConfig, about["model"]), _head(about["head"], origin), origin
-    config = from_dict(PretrainConfig, about["config"])
+        return from_dict(ModelConfig, about["model"], where), _head(about["head"], origin, where), origin
+    config = from_dict(PretrainConfig, about["config"], where)
     return config.model, steps.pretraining_head(config), origin
 
 
-def _head(values: dict, origin: dict) -> HeadConfig:
+def _head(values: dict, origin: dict, where: str) -> HeadConfig:
     """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
-    head = from_dict(HeadConfig, values)
+    head = from_dict(HeadConfig, values, where)
     ours = "task" in origin.get("config", {})
     return dataclasses.replace(head, **VALUE) if ours and head.unsaid else head
 

@@ -1,6 +1,8 @@
 """Several processes of one run: how they find each other, train as one, and what happens when one goes."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -266,13 +268,13 @@ def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
 RESTORE = """
 import dataclasses, sys
 import jax
-from bert_jax.config import PretrainConfig
+from bert_jax.config import InputError, PretrainConfig
 from bert_jax.config_files import from_dict
 from bert_jax.training import sharding, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
 
-source, target, port, process = sys.argv[1:]
+source, target, damaged, port, process = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", 2, int(process), cluster_detection_method="deactivate")
 checkpoints = Checkpoints(source)
 config = from_dict(PretrainConfig, checkpoints.about(30)["config"])
@@ -284,14 +286,32 @@ like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding
 again = Checkpoints(target)
 again.save(30, checkpoints.restore(30, like), {}, {})
 again.close()
+try:
+    Checkpoints(damaged).restore(30, like)
+except InputError as error:
+    print(error)
 """
 
 
 def test_two_processes_restore_bit_for_bit_what_one_saved(one_process, tmp_path):
+    """With the same checksums, whichever process has which parts; both name what isn't what was saved."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    arguments = [str(one_process / "checkpoints"), str(tmp_path / "checkpoints"), str(free_port())]
+    damaged = shutil.copytree(one_process / "checkpoints", tmp_path / "damaged")
+    record = damaged / "30/checksums/metadata"
+    checksums = json.loads(record.read_text())
+    (name, values), *_ = ((n, values) for n, values in checksums["state"].items() if n.endswith("query/kernel"))
+    record.write_text(record.read_text().replace(values[1], values[1][::-1]))
+    arguments = [str(one_process / "checkpoints"), str(tmp_path / "checkpoints"), str(damaged), str(free_port())]
     processes = [
-        subprocess.Popen([sys.executable, "-c", RESTORE, *arguments, str(i)], env=environment) for i in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", RESTORE, *arguments, str(i)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for i in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    said = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
     assert_same_state(saved_state(tmp_path, 30), saved_state(one_process, 30))
+    again = json.loads((tmp_path / "checkpoints/30/checksums/metadata").read_text())
+    assert again["state"] == checksums["state"]
+    what = f"{damaged}/30/state: damaged ({name} isn't what was saved); the last good checkpoint is {damaged}/20: "
+    assert all(line.startswith(what) for line in said), said

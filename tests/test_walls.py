@@ -13,7 +13,7 @@ ANY = {"anything"}
 MAY_IMPORT = {
     "checks.py": set(),
     "config.py": {"bert_jax.checks"},
-    "config_files.py": {"bert_jax.checks", "bert_jax.config"},
+    "config_files.py": {"bert_jax.checks", "bert_jax.config", "bert_jax.versions"},
     "contents.py": {"bert_jax.config"},
     "printable.py": set(),
     "storage.py": {"bert_jax.config", "etils", "fsspec"},
@@ -24,11 +24,11 @@ MAY_IMPORT = {
     "data/tfds_": {"bert_jax.config", "bert_jax.data", "tensorflow", "tensorflow_datasets"},
     "data/": {
         *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.data", "bert_jax.storage"),
-        *("sentencepiece", "tokenizers", "tqdm"),
+        *("bert_jax.versions", "sentencepiece", "tokenizers", "tqdm"),
     },
     "training/checkpoints.py": {
-        *("bert_jax.config", "bert_jax.config_files", "bert_jax.storage", "bert_jax.training"),
-        *("jax", "orbax"),
+        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.storage", "bert_jax.training"),
+        *("bert_jax.versions", "jax", "orbax"),
     },
     "training/": {
         *("bert_jax.config", "bert_jax.model", "bert_jax.storage", "bert_jax.training"),
@@ -51,6 +51,7 @@ MAY_IMPORT = {
         *("flax", "jax", "safetensors"),
     },
     "packing.py": set(),
+    "versions.py": {"bert_jax.config"},
     "compiling.py": {"bert_jax.config", "jax"},
     "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
     "cluster.py": {"bert_jax.config"},

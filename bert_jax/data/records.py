@@ -25,8 +25,9 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import storage
-from bert_jax.config import InputError
+from bert_jax import storage, versions
+from bert_jax.config import InputError, PretrainConfig
+from bert_jax.config_files import from_dict, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
 from bert_jax.data.workers import granted_cores
@@ -58,9 +59,11 @@ class Examples:
             raise InputError(f"{self.folder}: holds no examples (no manifest.json); {hint}") from None
         except (json.JSONDecodeError, NotADirectoryError):
             raise InputError(f"{self.folder / 'manifest.json'}: damaged; prepare the examples again") from None
-        if self.manifest.get("format") != FORMAT:
-            found = self.manifest.get("format")
+        versions.check_format(found := self.manifest.get("format"), FORMAT, self.folder)
+        if found < FORMAT:
             raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; prepare the examples again")
+        # As this version would have written it.
+        self.manifest["config"] = to_dict(from_dict(PretrainConfig, self.manifest["config"], f"{self.folder}: "))
         if tokenizers.fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
             file = self.folder / "tokenizer.json"
             raise InputError(f"{file}: not the tokenizer that the examples were made with; prepare them again")

@@ -110,9 +110,11 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
 
     # ---- The loop -------------------------------------------------------------------------------------------------
     started = step
-    metrics = Metrics(workdir, step)
+    with checkpoints.room(workdir):
+        metrics = Metrics(workdir, step)
     held_out: dict[str, float] = {}
     with (
+        checkpoints.room(workdir),
         refusals("the run", "make room by smaller batches, run.accumulate_steps, mesh.fsdp"),
         jax.set_mesh(mesh),
         Interrupt() as interrupt,

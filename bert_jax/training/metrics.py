@@ -2,12 +2,15 @@
 
 import json
 import math
+import time
 from pathlib import Path
 
 import jax
 
 from bert_jax import storage
 from bert_jax.training.chips import PEAK_FLOPS
+
+FLUSH_EVERY = 120  # seconds
 
 
 def peak_flops() -> float | None:
@@ -27,12 +30,10 @@ class Metrics:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        from tensorboardX import SummaryWriter  # 200 MB, and whoever reads metrics needs none of them.
-
         self._mirror = storage.Mirror(workdir)
         self._file = self._mirror.folder / "metrics.jsonl"
         self._rewrite([row for row in read(workdir / self._file.name) if row["step"] <= step])
-        self._board = SummaryWriter(str(self._mirror.folder / "tensorboard"), purge_step=step + 1)
+        self._board = _Board(self._mirror.folder / "tensorboard", step + 1)
         self.upload()
 
     def write(self, step: int, values: dict[str, float]) -> None:
@@ -57,7 +58,7 @@ class Metrics:
 
     def _draw(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add(name, value, step)
 
     def upload(self) -> None:
         if self._writes:
@@ -69,6 +70,38 @@ class Metrics:
             self._stream.close()
             self._board.close()
             self._mirror.upload()
+
+
+class _Board:
+    """An event file of TensorBoard's, written in this thread: tensorboardX's own writer has another, which dies of a
+    full disk with a traceback, and then the run waits for it for ever."""
+
+    def __init__(self, folder: Path, first_step: int):
+        """What other files of the folder say from `first_step` on isn't shown."""
+        # 200 MB, and whoever reads metrics needs none of them.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._scalar, self._flushed = Event, scalar, time.monotonic()
+        self._file = EventsWriter(str(folder / "events"))
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        self._write(step=step, summary=self._scalar(name, value))
+
+    def _write(self, **fields) -> None:
+        self._file.write_event(self._event(wall_time=time.time(), **fields))
+        if time.monotonic() - self._flushed > FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
