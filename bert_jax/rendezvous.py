@@ -324,7 +324,9 @@ class Hub(_Link):
         """What another process says of itself; None of one that isn't of the run."""
         task = asyncio.current_task()
         if len(self._strangers) >= STRANGERS:
-            next(iter(self._strangers)).cancel()
+            first = next(iter(self._strangers))
+            del self._strangers[first]
+            first.cancel()
         self._strangers[task] = None
         try:
             async with asyncio.timeout(HELLO):

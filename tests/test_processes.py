@@ -116,10 +116,12 @@ def free_port() -> int:
         return min(probe.getsockname()[1], 65_000)
 
 
-def supervisors(workdir: Path, *places: tuple[int, int], arguments=("--version",), timeout: float = 20):
-    """Starts a supervisor for each (process, processes)."""
+def supervisors(
+    workdir: Path, *places: tuple[int, int], arguments=("--version",), timeout: float = 20, python=sys.executable
+):
+    """Starts a supervisor for each (process, processes), whose child `python` runs."""
     code = "import pathlib, sys; from bert_jax import cluster, supervisor; a = sys.argv; place = cluster.Place("
-    code += "'localhost', *map(int, a[1:4])); workdir = pathlib.Path(a[5]); "
+    code += f"'localhost', *map(int, a[1:4])); workdir = pathlib.Path(a[5]); sys.executable = {str(python)!r}; "
     code += "sys.exit(supervisor.supervise(place, a[6:], workdir, float(a[4])))"
     port = str(free_port())
     return [
@@ -167,6 +169,41 @@ def test_only_process_0_speaks(tmp_path):
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0][0] and not outputs[1][0] and not outputs[0][1] + outputs[1][1]
+
+
+CHILD = f"""#!{sys.executable}
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+what = "prepares" if "BERT_JAX_PREPARE" in os.environ else "trains"
+pathlib.Path(__file__).with_name(f"{{what}} {{os.getppid()}}").touch()
+if sys.argv[-1] == what:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "sent", "codes"),
+    [
+        ("trains", (signal.SIGTERM, signal.SIGTERM), [143, 143]),
+        ("trains", (signal.SIGINT, signal.SIGTERM), [130, 130]),
+        ("trains", (signal.SIGTERM, signal.SIGINT), [130, 130]),
+        ("prepares", (signal.SIGINT, signal.SIGINT), [130, 130]),
+        ("prepares", (signal.SIGTERM, None), [143, 75]),
+    ],
+)
+def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
+    python = tmp_path / "python"
+    python.write_text(CHILD)
+    python.chmod(0o755)
+    processes = supervisors(tmp_path / "run", (0, 2), (1, 2), arguments=(at,), python=python)
+    waiting = [tmp_path / f"{at} {process.pid}" for process in processes[: 1 if at == "prepares" else 2]]
+    deadline = time.monotonic() + 60
+    while not all(file.exists() for file in waiting) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process, number in zip(processes, sent, strict=True):
+        if number:
+            process.send_signal(number)
+    assert [code for code, _ in ends(processes)] == codes
 
 
 # ---- Two processes of four devices each -----------------------------------------------------------------------------

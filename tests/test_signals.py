@@ -9,7 +9,10 @@ import time
 
 import pytest
 
+from bert_jax import cli
+from bert_jax.runs import finetuning
 from bert_jax.signals import Ending, Stopped
+from bert_jax.training import loop
 from bert_jax.training.interrupt import Interrupt
 
 # A command of which a test gives the body. `ready` lets the signal come.
@@ -159,3 +162,18 @@ def test_a_run_notes_a_signal_and_the_one_after_the_last_batch_is_not_lost(numbe
             send(number)
         assert ending.number == number
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sweep", [[], ["--seeds", "3"], ["--learning-rates", "1e-5", "2e-5"]])
+def test_finetuning_ends_with_the_signal_that_stopped_it(monkeypatch, tmp_path, number, sweep):
+    runs = []
+
+    def finetune(*_):
+        runs.append(_)
+        return loop.Result(3, {}, number)
+
+    monkeypatch.setattr(finetuning, "finetune", finetune)
+    arguments = ["finetune", "--init", "none", "--workdir", str(tmp_path), *sweep]
+    assert (cli.main([*arguments, "--task.train", "a.csv"]), len(runs)) == (128 + number, 1)
+    assert not list(tmp_path.iterdir())
