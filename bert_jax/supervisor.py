@@ -92,11 +92,12 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
                 stopped = await link.finish(number)
                 return 128 + stopped if code else 0
         except _Failed as failed:
-            return 128 + caught[0] if caught and failed.code in GOOD else failed.code
+            return 128 + caught[0] if caught and failed.code in (*GOOD, 128 + signal.SIGKILL) else failed.code
         except End as end:
             hint = "" if end.code == BAD_INPUT else "; the same command goes on from the last checkpoint"
             print(f"bert-jax: {end}{hint}", file=sys.stderr)
-            return end.code
+            # Stopped, and another one, that was stopped too, was quicker.
+            return 128 + caught[0] if caught and end.code == LOST else end.code
         except asyncio.CancelledError:
             return 128 + caught[0]
 
