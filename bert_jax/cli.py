@@ -5,12 +5,12 @@ import importlib
 import os
 import signal
 import sys
-import threading
 
 import bert_jax
 from bert_jax import storage
 from bert_jax.config import InputError
 from bert_jax.printable import printable
+from bert_jax.signals import Ending, Stopped
 
 HELP = """\
 usage: bert-jax COMMAND [options]
@@ -61,11 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not sys.stderr.isatty():  # In a log, a progress bar every ten seconds is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "10")
-    before = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    ending = Ending()
     try:
         if arguments[0] not in COMMANDS:
             raise InputError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)} (bert-jax --help)")
-        with storage.errors_in_one_line():
+        with ending, storage.errors_in_one_line():
             module, function = COMMANDS[arguments[0]].split(":")
             run = getattr(importlib.import_module(f"bert_jax.commands.{module}"), function)
             return run(arguments[1:]) or 0
@@ -79,21 +79,11 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno not in (*WRITING, errno.EEXIST, errno.ENOTDIR):
             raise
         return _fail(f"{error.filename or 'writing'}: {error.strerror}")
+    except Stopped as stopped:
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("\nbert-jax: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        if _in_main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _terminate(number, _):
-    """Lets what is under way clean up; the training loop, which saves first, has a handler of its own."""
-    sys.exit(128 + number)
+        return 128 + (ending.number or signal.SIGINT)
 
 
 def _fail(message: str) -> int:

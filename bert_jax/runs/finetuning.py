@@ -18,6 +18,7 @@ from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.runs.start import placed
+from bert_jax.signals import Stopped
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
@@ -228,8 +229,8 @@ def sweep(
     """Runs every seed from `config.seed` on at every rate, in folders of their own, and sums them up.
 
     A run that is finished is not done again. Returns, and writes to `summary.json`, the `devices` and of each of the
-    `rates` the scores after the last step: mean, sample deviation, and those of each run. Empty where a signal stopped
-    a run.
+    `rates` the scores after the last step: mean, sample deviation, and those of each run. Raises `Stopped` where a
+    signal stopped a run.
     """
     workdir, rates = storage.path(workdir), {}
     for rate in learning_rates or (config.optimizer.learning_rate,):
@@ -238,8 +239,6 @@ def sweep(
             optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
             one = dataclasses.replace(config, seed=seed, optimizer=optimizer)
             runs.append(_scores_of(one, init, workdir / f"lr-{rate:g}-seed-{seed}"))
-            if runs[-1] is None:
-                return {}
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
@@ -252,8 +251,8 @@ def sweep(
     return summary
 
 
-def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[str, float] | None:
-    """Of a run, done now or before, after its last step; None where a signal stopped it."""
+def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[str, float]:
+    """Of a run, done now or before, after its last step."""
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = json.loads(file.read_text())
@@ -265,7 +264,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
         return scores
     result = finetune(config, init, workdir)
     if result.signal:
-        return None
+        raise Stopped(result.signal)
     if jax.process_index() == 0:
         storage.write_whole(file, json.dumps({"scores": result.held_out, **current}).encode())
     return result.held_out

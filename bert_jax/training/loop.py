@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from bert_jax import storage
 from bert_jax.config import InputError, RunConfig
+from bert_jax.signals import Stopped
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
-from bert_jax.training.interrupt import Interrupt, Stopped
+from bert_jax.training.interrupt import Interrupt
 from bert_jax.training.memory import Ahead, compile_ahead, refusals
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import schedule
