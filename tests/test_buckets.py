@@ -122,10 +122,10 @@ def test_what_is_there_is_overwritten_only_when_asked(bucket, objects_of, config
     assert objects_of(output).keys() == files_of(examples.folder).keys()
     assert json.loads(objects_of(output)["manifest.json"])["config"]["seed"] == 1
     (output / "manifest.json").unlink()
-    (output / "job.json").write_text(json.dumps(resuming.job_of(other)))  # As a run leaves it that was killed.
+    resuming.write_job(output, resuming.job_of(other))  # As a run leaves it that was killed.
     with pytest.raises(InputError, match="seed was 1 in the run that was stopped there, is 0 now"):
         prepare(config, output)
-    (output / "job.json").write_text("{}")  # As one that was killed while it emptied the folder.
+    resuming.write_job(output, {})  # As one that was killed while it emptied the folder.
     prepare(config, output)
     assert objects_of(output) == files_of(examples.folder)
 

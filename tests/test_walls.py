@@ -16,14 +16,15 @@ MAY_IMPORT = {
     "config_files.py": {"bert_jax.checks", "bert_jax.config"},
     "contents.py": {"bert_jax.config"},
     "storage.py": {"bert_jax.config", "etils", "fsspec"},
+    "folders.py": {"bert_jax.config", "bert_jax.storage"},
     "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
     "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
     "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
     "data/tfds_": {"bert_jax.config", "bert_jax.data", "tensorflow", "tensorflow_datasets"},
     "data/": {
-        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.data", "bert_jax.storage"),
-        *("sentencepiece", "tokenizers", "tqdm"),
+        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.data", "bert_jax.folders"),
+        *("bert_jax.storage", "sentencepiece", "tokenizers", "tqdm"),
     },
     "training/checkpoints.py": {
         *("bert_jax.config", "bert_jax.config_files", "bert_jax.storage", "bert_jax.training"),

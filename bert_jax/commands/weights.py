@@ -4,7 +4,7 @@ import argparse
 import typing
 from pathlib import Path
 
-from bert_jax import storage
+from bert_jax import folders, storage
 from bert_jax.config import HeadConfig
 
 KINDS = typing.get_args(typing.get_type_hints(HeadConfig)["kind"])
@@ -24,7 +24,7 @@ def import_model(arguments: list[str]) -> None:
     from bert_jax.data.no_tokenizer import NoTokenizer
 
     compiling.begin()
-    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
+    with folders.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
         if isinstance(found.tokenizer, NoTokenizer) and not options.head:
             raise InputError(f"{found.tokenizer.reason}; --head {found.head.kind} imports the weights without it")

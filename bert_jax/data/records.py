@@ -93,7 +93,7 @@ class Examples:
             for shard in shards
         ]
         with ThreadPoolExecutor(granted_cores()) as pool:
-            found = pool.map(lambda shard: _problem(self.local / shard[0], shard[1]), shards)
+            found = pool.map(lambda shard: problem_of(self.local / shard[0], shard[1]), shards)
             wrong = [(*shard, problem) for shard, problem in zip(shards, found, strict=True) if problem]
             if self.local == self.folder:
                 for name, _, problem in wrong:
@@ -121,7 +121,7 @@ class Examples:
             if isinstance(error, FileNotFoundError):
                 raise InputError(f"{self.folder / name}: missing; prepare the examples again") from None
             raise
-        if problem := _problem(aside, shard):
+        if problem := problem_of(aside, shard):
             aside.unlink()
             raise InputError(f"{self.folder / name}: {problem}; prepare the examples again")
         os.replace(aside, file)
@@ -159,7 +159,7 @@ class Examples:
         return np.pad(logs, (0, vocab_size - len(counts))).astype(np.float32)
 
 
-def _problem(file: Path, shard: dict) -> str | None:
+def problem_of(file: Path, shard: dict) -> str | None:
     """What is wrong with a shard's file, held against what the manifest says of it."""
     if not file.is_file():
         return "missing"

@@ -47,7 +47,7 @@ class Checkpoints:
     def __init__(
         self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False, host_arrays: bool = False
     ):
-        self.folder = storage.absolute(storage.path(folder))
+        self.folder = storage.literal(storage.path(folder))
         self._run, self._scores = run, {}
         options = ocp.CheckpointManagerOptions(preservation_policy=self, create=False, cleanup_tmp_directories=writing)
         handlers = None
