@@ -31,6 +31,10 @@ bert-jax COMMAND --help lists a command's options; every setting of the config i
 """
 
 
+# What an error of the system's is about where it is the person's to mend.
+THE_PERSONS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+THE_PERSONS += (errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV)
+
 # Each command's module and function.
 COMMANDS = {
     "prepare": "prepare:run",
@@ -71,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR):
+        if error.errno not in THE_PERSONS:
             raise
         return _fail(f"{error.filename or 'writing'}: {error.strerror}")
     except KeyboardInterrupt:

@@ -2,7 +2,6 @@
 
 import argparse
 import typing
-from pathlib import Path
 
 from bert_jax import folders, storage
 from bert_jax.config import HeadConfig
@@ -49,4 +48,5 @@ def export_model(arguments: list[str]) -> None:
 
     compiling.begin()
     pretrained.export(options.model, options.folder, options.format, options.overwrite)
-    print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")
+    made = sorted(file.name for file in storage.path(options.folder).iterdir())
+    print(f"{options.folder}: {options.format}, {', '.join(made)}")

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import storage
+from bert_jax import contents, storage
 from bert_jax.config import InputError
 from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
@@ -87,10 +87,10 @@ class Examples:
         """Holds the shards' sizes and checksums against the manifest; copies from a bucket what isn't here yet."""
         lengths = set(lengths)
         shards = [
-            (f"{length}/{split}/{shard['name']}", shard)
+            (f"{length}/{split}/{self._name_of(shard)}", shard)
             for length in sorted(lengths)
-            for split, shards in self.manifest["lengths"].get(str(length), {}).items()
-            for shard in shards
+            for split in SPLITS
+            for shard in self.manifest["lengths"].get(str(length), {}).get(split, [])
         ]
         with ThreadPoolExecutor(granted_cores()) as pool:
             found = pool.map(lambda shard: problem_of(self.local / shard[0], shard[1]), shards)
@@ -104,6 +104,9 @@ class Examples:
                     for copied in pool.map(lambda shard: self._copy(*shard[:2]), wrong):
                         bar.update(copied)
         self._checked |= lengths
+
+    def _name_of(self, shard: dict) -> str:
+        return contents.plain_name(shard["name"], self.folder / "manifest.json")
 
     def _copy(self, name: str, shard: dict) -> int:
         """Copies a file from the bucket, whole or not at all: other processes may do the same. Returns its size."""
@@ -139,7 +142,7 @@ class Examples:
             if self.local != self.folder and length not in self._checked:
                 self.check_files([length])
             folder, shards = self.local / str(length) / split, lengths[str(length)][split]
-            files, counts = [folder / s["name"] for s in shards], [s["examples"] for s in shards]
+            files, counts = [folder / self._name_of(s) for s in shards], [s["examples"] for s in shards]
             self._readers[split, length] = ExampleReader(files, counts, length, self.dtype)
         return self._readers[split, length]
 
