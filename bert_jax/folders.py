@@ -213,7 +213,8 @@ class Lock:
                 os.close(descriptor)
                 if error.errno in UNSUPPORTED:
                     return None
-                raise
+                self.file.unlink(missing_ok=True)
+                raise OSError(error.errno, error.strerror, str(self.file)) from None
             os.close(descriptor)
 
     def _is_there(self, descriptor: int) -> bool:

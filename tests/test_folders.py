@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -81,30 +82,37 @@ def last_line(capsys) -> str:
 # ---- Names ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["team[1]/lr[1e-4] *?'s", 'ä² %41#{x}"$HOME|~', "-x/[!a", "."])
-def test_a_run_lives_in_a_folder_of_any_name(name, place, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["team[1]/lr[1e-4] *?'s ä²%41#{x}\"$HOME|~", "-x/[!a", "."])
+def test_a_run_lives_in_a_folder_of_any_name(name, place, examples, tmp_path, monkeypatch):
     """What glob, a shell, a URL or a parser of options would take for something else."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    (tmp_path / "team1").mkdir()  # As team[1] would match.
-    commands = arguments_of(place)
-    *workdir_of, flag = commands["pretrain"]
-    for steps in ("1", "2"):  # Once more, to resume.
-        assert main([*workdir_of, f"{flag}={name}", "--phases.0.steps", "2", "--run.keep-last", steps]) == 0
+    (here / "team1").mkdir()  # As team[1] would match.
+    command = [*arguments_of(place)["pretrain"][:-1], f"--workdir={name}", "--examples", str(examples.folder)]
+    assert main(command) == 0
+    shutil.rmtree(here / name / "checkpoints/2")
+    assert main(command) == 0  # Resumes.
     assert Checkpoints(Path(name) / "checkpoints").steps == [1, 2]
     assert main(["predict", "fill-mask", f"--model={name}", "the [MASK] bird."]) == 0
-    assert main([*commands["evaluate"][:1], f"--model={name}", f"--output={name}/scores"]) == 0
-    assert "mlm_loss" in json.loads((Path(name) / "scores/scores.json").read_text())
-    exports = []
+    assert not [file for file in here.rglob("*") if file.name.startswith(".") or "partial" in file.name]
+
+
+def test_a_model_goes_through_folders_of_any_name(place, examples, tmp_path, monkeypatch):
+    name = "a [1]*?'s ä²%#"
+    monkeypatch.chdir(tmp_path)
+    commands, inside = arguments_of(place), lambda *names: "/".join(["here", name, *names])
+    assert main([*commands["prepare"], inside("examples")]) == 0
+    assert files_of(Path(inside("examples"))) == files_of(examples.folder)
+    shutil.copytree(place / "model", inside("model"))
+    assert main(["evaluate", "--model", inside("model"), *commands["evaluate"][3:], inside("scores")]) == 0
+    assert "mlm_loss" in json.loads(Path(inside("scores/scores.json")).read_text())
+    assert main(["finetune", "--init", inside("model"), *commands["finetune"][3:], inside("tuned")]) == 0
+    assert pretrained.read(inside("tuned")).head.kind == "sequence_classification"
     for form in ("hf", "tf1"):
-        exports.append(Path(name) / f"as [{form}]")
-        assert main(["export", f"./{name}", f"./{exports[-1]}", "--format", form]) == 0
-    for source in exports:
-        made = f"./{name}/ours of {source.name}"
-        assert main(["import", f"./{source}", made]) == 0
-        assert pretrained.read(made).head.kind == "pretraining"
-    assert not [file for file in here.rglob("*") if file.name.startswith((".lock", ".")) or "partial" in file.name]
+        assert main(["export", inside("model"), inside(f"as [{form}]"), "--format", form]) == 0
+        assert main(["import", inside(f"as [{form}]"), inside(f"from [{form}]")]) == 0
+        assert pretrained.read(inside(f"from [{form}]")).head.kind == "masked_lm"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

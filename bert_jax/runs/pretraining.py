@@ -68,8 +68,12 @@ def pretrain(
         start = read_start(config, init) if init else None
         if start:
             config = start.checked(config)
-        data = _examples(config, workdir, examples, start, locks)
+        data = _examples(config, workdir, examples, start)
         config = _with_vocabulary(config, data)
+        if jax.process_index() == 0:
+            locks.enter_context(folders.shared(data.folder))
+            if Examples(data.folder).manifest != data.manifest:
+                raise InputError(f"{data.folder}: was replaced while it was checked; give the command again")
         storage.make_folder(workdir)
         _check_shared(workdir)
         origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
@@ -117,13 +121,8 @@ def _check_shared(workdir: Path) -> None:
         raise InputError(f"{workdir}: process {blind} sees another folder; --workdir must be one that all share")
 
 
-def _examples(
-    config: PretrainConfig, workdir: Path, folder: str | Path | None, start: Start | None, locks: contextlib.ExitStack
-) -> Examples:
-    """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config.
-
-    Nobody replaces them until the `locks` are released.
-    """
+def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, start: Start | None) -> Examples:
+    """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
     own, lengths = workdir / "examples", [phase.sequence_length for phase in config.phases]
     if folder is None and is_missing(own):
         if jax.process_count() > 1:  # They were prepared before the processes started.
@@ -131,13 +130,10 @@ def _examples(
                 f"{own}: process {jax.process_index()} doesn't see it; --workdir must be one that all share"
             )
         data = prepare(config, own, tokenizer=start and start.tokenizer)
-        locks.enter_context(folders.shared(data.folder))
         if storage.is_remote(own):
             data.check_files(lengths)
         return data
     data = Examples(folder or own)
-    if jax.process_index() == 0:
-        locks.enter_context(folders.shared(data.folder))
     data.check_files(lengths)
     for name, there, here in differences(data.manifest["config"], to_dict(config)):
         section = name.split(".")[0]
