@@ -32,6 +32,10 @@ bert-jax COMMAND --help lists a command's options; every setting of the config i
 """
 
 
+# What an error of the system's is about where it is the person's to mend: then to try again doesn't help before.
+THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+THE_PERSONS += (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV)
+
 # Each command's module and function.
 COMMANDS = {
     "prepare": "prepare:run",
@@ -44,10 +48,6 @@ COMMANDS = {
     "plan": "plan:run",
     "bench": "bench:run",
 }
-
-
-# Why a file can't be written. To try again doesn't help before somebody has helped.
-WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
-        if error.errno not in (*WRITING, errno.EEXIST, errno.ENOTDIR):
+        if error.errno not in THE_PERSONS:
             raise
         return _fail(f"{error.filename or 'writing'}: {error.strerror}")
     except Stopped as stopped:

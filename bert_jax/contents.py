@@ -27,6 +27,7 @@ WEIGHTS = (
     (PICKLE, "a pickle; call it pytorch_model.bin if torch wrote it"),
 )
 HEAD = 512  # bytes that are looked at
+PLAIN = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 class NotTheFile(InputError):
@@ -52,6 +53,18 @@ def check_links(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not file.exists():
             check(file)
+
+
+def plain_name(name: object, file: Path) -> str:
+    """The name of another file, or folder, that a file says is beside it: one name, which leads nowhere else.
+
+    Whatever a file names is opened, and written, by way of this. Raises `NotTheFile` for all else.
+    """
+    if not isinstance(name, str) or not PLAIN.fullmatch(name) or name in (".", "..") or len(name.encode()) > 255:
+        raise NotTheFile(
+            f"{file}: names {name!r:.80}, must be a plain name of what lies beside it; bring a file that you trust"
+        )
+    return name
 
 
 def check_weights(file: Path, *kinds: bytes) -> None:

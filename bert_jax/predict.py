@@ -150,8 +150,10 @@ def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int 
     first. `total` is for the progress bar, on standard error.
     """
     partial = output.with_name(f"{output.name}.partial") if output else None
+    if partial:
+        partial.unlink(missing_ok=True)  # What was left there, or a link that would lead elsewhere.
     with (
-        open(partial, "w", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
+        open(partial, "x", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
         _warnings_in_one_line(),
     ):

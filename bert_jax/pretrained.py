@@ -10,7 +10,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax import compiling, contents, model_card, storage
+from bert_jax import compiling, contents, folders, model_card, storage
 from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
 from bert_jax.convert import names, sentence_transformers, weight_files
@@ -107,7 +107,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
     `model` is a MODEL's name, or what `read` made of it. Raises `InputError` where the folder exists and isn't to be
     replaced, and where the packages for the format are missing; then nothing is written.
     """
-    with storage.whole_folder(storage.path(folder), overwrite) as aside:
+    with folders.whole_folder(storage.path(folder), overwrite) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)
         module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
         module.write(aside, saved.model, saved.head, saved.params)
@@ -162,7 +162,7 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
         if (latest := checkpoints.latest) is not None:
             fine_tuned = "head" in checkpoints.about(latest)
             return checkpoints, (checkpoints.best or latest) if fine_tuned else latest
-    elif path.name.isdigit() and path.is_dir():
+    elif path.name.isdecimal() and path.is_dir():
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
             return checkpoints, int(path.name)

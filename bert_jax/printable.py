@@ -4,8 +4,8 @@ import json
 import re
 
 # Control characters, with the escape codes of terminals that begin with them; line ends; marks that reverse what stands
-# around them (Unicode Standard Annex 9).
-ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# around them (Unicode Standard Annex 9); halves of a character, which can't be written.
+ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:

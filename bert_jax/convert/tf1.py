@@ -6,6 +6,7 @@ original doesn't have, and of labels, we write a field "head", which the origina
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from bert_jax.convert import hf_config, names
 from bert_jax.convert.report import Report
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
+LONGEST_CHECKPOINT = 1 << 20  # bytes of the file that lists a run's checkpoints
 SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("max_position_embeddings", "type_vocab_size"),
@@ -62,7 +64,7 @@ def read(
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
-    for part in sorted(prefix.parent.glob(f"{prefix.name}.[id]*")):  # The index, and the data.
+    for part in sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.[id]*")):  # The index, and the data.
         contents.check(part)
     with _errors_in_one_line(prefix):
         reader = _tensorflow().train.load_checkpoint(str(prefix))
@@ -86,12 +88,24 @@ def find(source: Path) -> Path:
     if _index(source).exists():
         return source
     found = sorted(index.with_suffix("") for index in source.glob("*.index"))
-    latest = _tensorflow().train.latest_checkpoint(str(source)) if len(found) > 1 else None
-    if latest or len(found) == 1:
-        return Path(latest) if latest else found[0]
+    if len(found) == 1:
+        return found[0]
+    if (latest := _latest(source)) in found:
+        return latest
     if not found:
         raise InputError(f"{source}: holds no checkpoint; its index, {CHECKPOINT}.index, must lie there")
     raise InputError(f"{source}: holds {', '.join(path.name for path in found)}; name one: {found[-1]}")
+
+
+def _latest(folder: Path) -> Path | None:
+    """The checkpoint that a training run's file `checkpoint` names: by a path of the machine that it ran on."""
+    file = folder / "checkpoint"
+    if not file.is_file():
+        return None
+    contents.check(file)
+    with open(file, "rb") as stream:
+        named = re.search(rb'^model_checkpoint_path: "([^"\n]*)"', stream.read(LONGEST_CHECKPOINT), re.MULTILINE)
+    return folder / contents.plain_name(named[1].decode(errors="replace").rpartition("/")[2], file) if named else None
 
 
 def _index(prefix: Path) -> Path:

@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import storage, versions
+from bert_jax import contents, storage, versions
 from bert_jax.config import InputError, PretrainConfig
 from bert_jax.config_files import from_dict, to_dict
 from bert_jax.data import tokenizers
@@ -90,13 +90,13 @@ class Examples:
         """Holds the shards' sizes and checksums against the manifest; copies from a bucket what isn't here yet."""
         lengths = set(lengths)
         shards = [
-            (f"{length}/{split}/{shard['name']}", shard)
+            (f"{length}/{split}/{self._name_of(shard)}", shard)
             for length in sorted(lengths)
-            for split, shards in self.manifest["lengths"].get(str(length), {}).items()
-            for shard in shards
+            for split in SPLITS
+            for shard in self.manifest["lengths"].get(str(length), {}).get(split, [])
         ]
         with ThreadPoolExecutor(granted_cores()) as pool:
-            found = pool.map(lambda shard: _problem(self.local / shard[0], shard[1]), shards)
+            found = pool.map(lambda shard: problem_of(self.local / shard[0], shard[1]), shards)
             wrong = [(*shard, problem) for shard, problem in zip(shards, found, strict=True) if problem]
             if self.local == self.folder:
                 for name, _, problem in wrong:
@@ -107,6 +107,9 @@ class Examples:
                     for copied in pool.map(lambda shard: self._copy(*shard[:2]), wrong):
                         bar.update(copied)
         self._checked |= lengths
+
+    def _name_of(self, shard: dict) -> str:
+        return contents.plain_name(shard["name"], self.folder / "manifest.json")
 
     def _copy(self, name: str, shard: dict) -> int:
         """Copies a file from the bucket, whole or not at all: other processes may do the same. Returns its size."""
@@ -124,7 +127,7 @@ class Examples:
             if isinstance(error, FileNotFoundError):
                 raise InputError(f"{self.folder / name}: missing; prepare the examples again") from None
             raise
-        if problem := _problem(aside, shard):
+        if problem := problem_of(aside, shard):
             aside.unlink()
             raise InputError(f"{self.folder / name}: {problem}; prepare the examples again")
         os.replace(aside, file)
@@ -142,7 +145,7 @@ class Examples:
             if self.local != self.folder and length not in self._checked:
                 self.check_files([length])
             folder, shards = self.local / str(length) / split, lengths[str(length)][split]
-            files, counts = [folder / s["name"] for s in shards], [s["examples"] for s in shards]
+            files, counts = [folder / self._name_of(s) for s in shards], [s["examples"] for s in shards]
             self._readers[split, length] = ExampleReader(files, counts, length, self.dtype)
         return self._readers[split, length]
 
@@ -162,7 +165,7 @@ class Examples:
         return np.pad(logs, (0, vocab_size - len(counts))).astype(np.float32)
 
 
-def _problem(file: Path, shard: dict) -> str | None:
+def problem_of(file: Path, shard: dict) -> str | None:
     """What is wrong with a shard's file, held against what the manifest says of it."""
     if not file.is_file():
         return "missing"

@@ -1,5 +1,6 @@
 """How good a model is: a task's scores and predictions, or the loss of a pretrained model on any text."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax import compiling, pretrained, storage, tasks
+from bert_jax import compiling, folders, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config_files import config_of, flags, without_places
 from bert_jax.data.records import Examples
@@ -42,12 +43,14 @@ def evaluate(
 
     Raises `InputError` where the model doesn't say what it was trained on, or can't do what the config asks for.
     """
+    folder = None if output is None else storage.path(output)
     saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
     if config is None:
         config, places = own_config(saved)
         check_repeated(config, places)
-    folder = None if output is None else storage.path(output)
-    return (evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining)(saved, config, folder)
+    evaluated = evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining
+    with folders.exclusive(folder) if folder is not None else contextlib.nullcontext():
+        return evaluated(saved, config, folder)
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:

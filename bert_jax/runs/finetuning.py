@@ -1,5 +1,6 @@
 """Fine-tuning as a person asks for it: a pretrained model, a task and its files, and the best model that came of it."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax import compiling, pretrained, storage, tasks
+from bert_jax import compiling, folders, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
@@ -38,8 +39,13 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     Raises `InputError`, with nothing written, where model, files or settings don't fit.
     """
     config.validate()
-    compiling.set_up(config.run)
     workdir = storage.path(workdir)
+    compiling.set_up(config.run)
+    with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _finetune(config, init, workdir, profile)
+
+
+def _finetune(config: FinetuneConfig, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}")
     found = pretrained.read(init)
@@ -232,7 +238,16 @@ def sweep(
     `rates` the scores after the last step: mean, sample deviation, and those of each run. Raises `Stopped` where a
     signal stopped a run.
     """
-    workdir, rates = storage.path(workdir), {}
+    workdir = storage.path(workdir)
+    compiling.set_up(config.run)
+    with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _sweep(config, init, workdir, seeds, learning_rates)
+
+
+def _sweep(
+    config: FinetuneConfig, init: str | Path, workdir: Path, seeds: int, learning_rates: tuple[float, ...]
+) -> dict:
+    rates = {}
     for rate in learning_rates or (config.optimizer.learning_rate,):
         runs = []
         for seed in range(config.seed, config.seed + seeds):

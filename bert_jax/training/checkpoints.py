@@ -82,7 +82,7 @@ class Checkpoints:
     def __init__(
         self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False, host_arrays: bool = False
     ):
-        self.folder = storage.absolute(storage.path(folder))
+        self.folder = storage.literal(storage.path(folder))
         self._run = run
         # Else, where a folder can't be made, what waits for it in other threads keeps the process for minutes.
         folders = ocp.AsyncOptions(create_directories_asynchronously=False)
