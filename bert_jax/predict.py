@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy as np
 from tqdm import tqdm
 
 from bert_jax import labelling
@@ -38,6 +40,10 @@ def embed(bert: Bert, **how) -> Predict:
 
     def predict(texts: list[str]) -> Iterator[str]:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
+            if not np.isfinite(vector).all():
+                raise _not_finite(text)
+            if not np.isfinite(vector).all():
+                raise _not_finite(text)
             # As many digits as float32 has, not those of the float64 it would become.
             numbers = ", ".join(vector.astype(str))
             yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}'
@@ -89,7 +95,16 @@ def parts(line: str, second: str | None) -> tuple[str, str | None]:
 
 
 def _json(values: dict) -> str:
-    return json.dumps(values, ensure_ascii=False)
+    try:
+        return json.dumps(values, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise _not_finite(values.get("text", values.get("question"))) from None
+
+
+def _not_finite(text: str) -> InputError:
+    """JSON has no NaN; and the weights are finite, as they were loaded."""
+    what = "what the model computes of it overflows (NaN or infinite)"
+    return InputError(f"{text[:40]!r}: {what}; its weights are finite but far too large, bring others")
 
 
 def _rounded(values: dict) -> dict:

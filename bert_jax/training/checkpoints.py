@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax import storage
 from bert_jax.config import InputError, RunConfig, first_line
-from bert_jax.config_files import config_of, differences, to_dict
+from bert_jax.config_files import check_about, config_of, differences, to_dict
 from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
@@ -132,7 +132,7 @@ class Checkpoints:
         return ranked[-1] if ranked else None
 
     def about(self, step: int) -> dict:
-        return self._json(step, "about")
+        return check_about(self._json(step, "about"), self.folder / str(step) / "about")
 
     def tokenizer(self, step: int) -> dict:
         return self._json(step, "tokenizer")
@@ -166,7 +166,9 @@ def _named(path: Path):
     """Says which part of which checkpoint couldn't be read, whatever Orbax and TensorStore raise."""
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+    except InputError:
+        raise
+    except Exception as error:
         if storage.problem(error):
             raise
         raise InputError(
@@ -193,8 +195,10 @@ def _arrays(tree) -> dict[str, str]:
 
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
+    if "config" not in saved:
+        raise InputError(f"{workdir}: holds a model that was imported, no run; choose another --workdir")
     # By way of the config, so that settings which a later version added have their defaults.
-    for name, there, here in differences(to_dict(config_of(saved)), current["config"]):
+    for name, there, here in differences(to_dict(config_of(saved, workdir)), current["config"]):
         if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
             raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")
