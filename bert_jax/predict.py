@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from bert_jax import labelling
@@ -27,7 +28,7 @@ def fill_mask(bert: Bert, top: int) -> Predict:
     def predict(texts: list[str]) -> Iterator[str]:
         for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
             guesses = [[{"token": g.token, "probability": round(g.probability, 6)} for g in one] for one in masks]
-            yield json_line({"text": text, "masks": guesses})
+            yield _json({"text": text, "masks": guesses})
 
     return predict
 
@@ -38,6 +39,8 @@ def embed(bert: Bert, **how) -> Predict:
 
     def predict(texts: list[str]) -> Iterator[str]:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
+            if not np.isfinite(vector).all():
+                raise _not_finite(text)
             # As many digits as float32 has, not those of the float64 it would become.
             numbers = ", ".join(vector.astype(str))
             yield f'{json_line({"text": text})[:-1]}, "embedding": [{numbers}]}}'
@@ -55,7 +58,7 @@ def classify(bert: Bert, second: str | None) -> Predict:
             found |= dict(zip(chosen, bert.classify(*columns), strict=True)) if chosen else {}
         for i, (text, pair) in enumerate(parted):
             inputs = {"text": text} if pair is None else {"text": text, "pair": pair}
-            yield json_line(inputs | _rounded(dataclasses.asdict(found[i])))
+            yield _json(inputs | _rounded(dataclasses.asdict(found[i])))
 
     return predict
 
@@ -66,7 +69,7 @@ def tag(bert: Bert, second: str | None) -> Predict:
         found = bert.tag(texts, None if None in predicates else predicates)
         for text, predicate, spans in zip(texts, predicates, found, strict=True):
             inputs = {"text": text} if predicate is None else {"text": text, "predicate": predicate}
-            yield json_line(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
+            yield _json(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
 
     return predict
 
@@ -77,7 +80,7 @@ def answer(bert: Bert, second: str | None) -> Predict:
         for question, found in zip(questions, bert.answer(questions, contexts), strict=True):
             values = {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
             values["answer"] = values.pop("text")
-            yield json_line({"question": question} | _rounded(values))
+            yield _json({"question": question} | _rounded(values))
 
     return predict
 
@@ -86,6 +89,19 @@ def parts(line: str, second: str | None) -> tuple[str, str | None]:
     """What stands before and behind a line's first tab; without a tab, the line and `second`."""
     first, tab, behind = line.partition("\t")
     return first, behind if tab else second
+
+
+def _json(values: dict) -> str:
+    try:
+        return json_line(values)
+    except ValueError:
+        raise _not_finite(values.get("text", values.get("question"))) from None
+
+
+def _not_finite(text: str) -> InputError:
+    """JSON has no NaN; and the weights are finite, as they were loaded."""
+    what = "what the model computes of it overflows (NaN or infinite)"
+    return InputError(f"{text[:40]!r}: {what}; its weights are finite but far too large, bring others")
 
 
 def _rounded(values: dict) -> dict:

@@ -14,4 +14,5 @@ def printable(text: str) -> str:
 
 
 def json_line(values: dict) -> str:
-    return printable(json.dumps(values, ensure_ascii=False))
+    """Raises ValueError for NaN and infinity, of which JSON knows nothing."""
+    return printable(json.dumps(values, ensure_ascii=False, allow_nan=False))

@@ -6,8 +6,8 @@ original doesn't have, and of labels, we write a field "head", which the origina
 
 import contextlib
 import dataclasses
-import glob
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -64,11 +64,19 @@ def read(
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
-    for part in sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.[id]*")):  # The index, and the data.
+    beginnings = f"{prefix.name}.index", f"{prefix.name}.data"
+    parts = [part for part in sorted(prefix.parent.iterdir()) if part.name.startswith(beginnings)]
+    for part in parts:
         contents.check(part)
     with _errors_in_one_line(prefix):
         reader = _tensorflow().train.load_checkpoint(str(prefix))
         there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        sizes = {name: max(dtype.size, 0) for name, dtype in reader.get_variable_to_dtype_map().items()}
+    # TensorFlow takes the memory before it reads.
+    claimed = sum(math.prod(shape) * sizes[name] for name, shape in there.items())
+    held = sum(part.stat().st_size for part in parts)
+    if claimed > held:
+        raise InputError(f"{prefix}: says that {claimed:,} bytes are in its {held:,}; copy the checkpoint again")
 
     def array(name: str) -> np.ndarray | None:
         if name not in there:
@@ -135,7 +143,7 @@ def _model(values: dict, file: Path) -> ModelConfig:
     if lacking := [name for name in SIZES if name not in fields]:
         raise InputError(f"{file}: lacks {', '.join(lacking)}; it must be the one that was released or trained with")
     activation = values.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):
         raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
     try:
         return ModelConfig(**fields, hidden_act=ACTIVATIONS[activation]).validate()

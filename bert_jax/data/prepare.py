@@ -131,6 +131,7 @@ def _tokenizer(
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:
         sizes = f"model.vocab_size is {config.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}"
         raise InputError(f"{sizes}; leave model.vocab_size out to take the tokenizer's")
+    tokenizers.check_has_words(tokenizer, config.tokenizer.path or "the tokenizer")
     if config.examples.format == "sentence_pairs":
         tokenizer.layout.must_be_berts()
     storage.make_folder(file.parent)

@@ -14,12 +14,14 @@ import errno
 import functools
 import json
 import os
+import re
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import BinaryIO
 
 import numpy as np
@@ -36,6 +38,16 @@ SPLITS = ("train", "held_out")
 FORMAT = 2
 # Files open at once for one split: a process may open about a thousand.
 OPEN_SHARDS = 256
+AGAIN = "prepare the examples again"
+SHARD = {"name": str, "examples": int, "tokens": int, "bytes": int, "crc32": int}
+MANIFEST = {
+    "format": int,
+    "tokenizer": str,
+    "splits": {str: {str: int}},
+    "config": {"examples": {"word_segmenter": (str, NoneType)}},
+    "lengths": {str: {"train": [SHARD], "held_out": [SHARD]}},
+    "unigram_counts": [int],
+}
 
 
 def checksum(stream: BinaryIO) -> int:
@@ -52,29 +64,46 @@ class Examples:
         self.folder = storage.path(folder)
         self._checked: set[int] = set()
         self._readers: dict[tuple[str, int], ExampleReader] = {}
+        file = self.folder / "manifest.json"
         try:
-            self.manifest = json.loads((self.folder / "manifest.json").read_text())
-        except FileNotFoundError:
+            self.manifest = contents.json_object(file, remedy=AGAIN)
+        except (FileNotFoundError, NotADirectoryError):
             hint = "make them with bert-jax prepare" if self.folder.is_dir() else "no such folder"
             raise InputError(f"{self.folder}: holds no examples (no manifest.json); {hint}") from None
-        except (json.JSONDecodeError, NotADirectoryError):
-            raise InputError(f"{self.folder / 'manifest.json'}: damaged; prepare the examples again") from None
-        versions.check_format(found := self.manifest.get("format"), FORMAT, self.folder)
+        contents.check_values(self.manifest, {"format": int}, file, AGAIN)
+        versions.check_format(found := self.manifest["format"], FORMAT, self.folder)
         if found < FORMAT:
-            raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; prepare the examples again")
+            raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; {AGAIN}")
+        contents.check_values(self.manifest, MANIFEST, file, AGAIN)
         # As this version would have written it.
-        self.manifest["config"] = to_dict(from_dict(PretrainConfig, self.manifest["config"], f"{self.folder}: "))
+        self.manifest["config"] = to_dict(from_dict(PretrainConfig, self.manifest["config"], f"{file}: config."))
+        tokenizers.check_has_words(self.tokenizer, self.folder)
+        for problem in self._contradictions():
+            raise InputError(f"{file}: damaged ({problem}); {AGAIN}")
         if tokenizers.fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
             file = self.folder / "tokenizer.json"
             raise InputError(f"{file}: not the tokenizer that the examples were made with; prepare them again")
+
+    def _contradictions(self) -> Iterator[str]:
+        """What of the manifest doesn't fit the rest."""
+        if (counts := len(self.manifest["unigram_counts"])) != (size := self.tokenizer.vocab_size):
+            yield f"unigram_counts of {counts} tokens, but the vocabulary has {size}"
+        for length, splits in self.manifest["lengths"].items():
+            if not re.fullmatch("[1-9][0-9]{0,8}", length):
+                yield f"a length is {length!r:.40}"
+                return
+            record = np.dtype(self.dtype).itemsize * (HEADER + int(length))
+            for shard in (shard for split in SPLITS for shard in splits[split]):
+                if not 0 <= shard["examples"] * record == shard["bytes"]:
+                    yield f"of length {length}, {shard['examples']} examples in {shard['bytes']} bytes"
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
         file = self.folder / "tokenizer.json"
         try:
-            return tokenizers.from_dict(json.loads(file.read_text()))
-        except (OSError, json.JSONDecodeError, KeyError):
-            raise InputError(f"{file}: missing or damaged; prepare the examples again") from None
+            return tokenizers.from_dict(contents.json_object(file, remedy=AGAIN), file, AGAIN)
+        except FileNotFoundError:
+            raise InputError(f"{file}: missing; {AGAIN}") from None
 
     @property
     def fingerprint(self) -> str:

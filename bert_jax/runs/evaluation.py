@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax import compiling, folders, pretrained, storage, tasks
+from bert_jax import compiling, contents, folders, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config_files import config_of, flags, without_places
 from bert_jax.data.records import Examples
@@ -25,6 +25,8 @@ from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.memory import refusals
 from bert_jax.training.program import make_forward
+
+MOST_EXPONENT = 700  # The exponential of more is no float.
 
 
 @storage.errors_in_one_line()
@@ -107,7 +109,11 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
         features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
         pad = found.tokenizer.special_ids[PAD]
         batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
-        predictions = task.predict(examples, features, outputs(batches))
+        logits = outputs(batches)
+        if not all(np.isfinite(one).all() for one in logits):
+            what = "what the model computes overflows (NaN or infinite)"
+            raise InputError(f"{split}: {what}; its weights are finite but far too large, bring others")
+        predictions = task.predict(examples, features, logits)
         found_here = task.metrics(examples, predictions)
         scores |= {f"{split}_{name}": value for name, value in found_here.items()}
         if output is not None:
@@ -161,11 +167,15 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
             found_sums.append(sums(params, batch))
             loop.await_one(found_sums)
     means = losses.means(loop.add_up(found_sums))
-    scores = {**means, "mlm_perplexity": math.exp(means["mlm_loss"])}
+    scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
     if output is not None:
         storage.make_folder(output)
         _write_scores(output, scores)
     return scores
+
+
+def _exponential(value: float) -> float:
+    return math.exp(value) if value < MOST_EXPONENT else math.inf
 
 
 def _lines(rows: list[dict]) -> bytes:
@@ -173,5 +183,4 @@ def _lines(rows: list[dict]) -> bytes:
 
 
 def _write_scores(folder: Path, scores: dict[str, float]) -> None:
-    finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}  # As JSON has no NaN.
-    storage.write_whole(folder / "scores.json", json.dumps(finite, indent=1).encode())
+    storage.write_whole(folder / "scores.json", json.dumps(contents.finite(scores), indent=1).encode())

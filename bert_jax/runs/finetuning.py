@@ -8,12 +8,13 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import NoneType
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax import compiling, folders, pretrained, storage, tasks
+from bert_jax import compiling, contents, folders, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
@@ -30,6 +31,8 @@ from bert_jax.training.sharding import path_name
 
 # Layers in an iteration of the scan on a processor, where a step then takes a tenth less.
 UNROLL = 6
+# What helps where a run's scores can't be read.
+SCORE_AGAIN = "remove it, and the same command scores the run again"
 
 
 @storage.errors_in_one_line()
@@ -257,7 +260,7 @@ def _sweep(
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
-        storage.write_whole(workdir / "summary.json", json.dumps(summary, indent=1).encode())
+        storage.write_whole(workdir / "summary.json", json.dumps(contents.finite(summary), indent=1).encode())
         for rate, scores in rates.items():
             for name, spread in _without_types(scores).items():
                 print(
@@ -270,8 +273,11 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     """Of a run, done now or before, after its last step."""
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
-        saved = json.loads(file.read_text())
-        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved))
+        saved = contents.json_object(file, remedy=SCORE_AGAIN)
+        shape = {"scores": {str: (float, NoneType)}, "init": str, "config": {}}
+        contents.check_values(saved, shape, file, SCORE_AGAIN)
+        scores = {name: math.nan if value is None else value for name, value in saved.pop("scores").items()}
+        saved["config"] = to_dict(config_of(saved, file))
         for name, there, here in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
                 what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"
@@ -281,7 +287,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     if result.signal:
         raise Stopped(result.signal)
     if jax.process_index() == 0:
-        storage.write_whole(file, json.dumps({"scores": result.held_out, **current}).encode())
+        storage.write_whole(file, json.dumps({"scores": contents.finite(result.held_out), **current}).encode())
     return result.held_out
 
 

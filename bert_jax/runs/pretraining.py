@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from bert_jax import compiling, folders, inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig
-from bert_jax.config_files import differences, to_dict
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
@@ -99,8 +99,9 @@ def _check_run(config: PretrainConfig, workdir: Path) -> None:
             return
         saved = checkpoints.about(checkpoints.latest)
     current = to_dict(config)
-    if config.model.vocab_size is None:
-        current["model"]["vocab_size"] = saved["config"]["model"]["vocab_size"]
+    there = config_of(saved)
+    if config.model.vocab_size is None and isinstance(there, PretrainConfig):
+        current["model"]["vocab_size"] = there.model.vocab_size
     check_same_run(saved, {"config": current, "examples": saved["examples"]}, workdir)
 
 

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax import contents, storage, versions
 from bert_jax.config import InputError, RunConfig, first_line
-from bert_jax.config_files import config_of, differences, to_dict
+from bert_jax.config_files import check_about, config_of, differences, to_dict
 from bert_jax.training.checksums import checksums
 from bert_jax.training.sharding import path_name
 
@@ -216,7 +216,7 @@ class Checkpoints:
 
     def about(self, step: int) -> dict:
         with self._damage(step, "about"):
-            return self._part(step, "about")
+            return check_about(self._part(step, "about"), self.folder / str(step) / "about")
 
     def tokenizer(self, step: int) -> dict:
         with self._damage(step, "tokenizer"):
@@ -386,6 +386,8 @@ def _specs(tree) -> dict[str, str]:
 
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
+    if "config" not in saved:
+        raise InputError(f"{workdir}: holds a model that was imported, no run; choose another --workdir")
     # By way of the config, so that settings which a later version added have their defaults.
     for name, there, here in differences(to_dict(config_of(saved, workdir)), current["config"]):
         if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:

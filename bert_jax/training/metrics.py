@@ -1,13 +1,15 @@
 """Metrics of a run: one JSON line for each logged step, and the same for TensorBoard."""
 
 import json
-import math
+import sys
 import time
 from pathlib import Path
+from types import NoneType
 
 import jax
 
-from bert_jax import storage
+from bert_jax import contents, storage
+from bert_jax.config import InputError, first_line
 from bert_jax.training.chips import PEAK_FLOPS
 
 FLUSH_EVERY = 120  # seconds
@@ -39,7 +41,7 @@ class Metrics:
     def write(self, step: int, values: dict[str, float]) -> None:
         if not self._writes:
             return
-        self._stream.write(_line({"step": step, **_finite(values)}))
+        self._stream.write(_line({"step": step, **contents.finite(values)}))
         self._draw(step, values)
 
     def add(self, step: int, values: dict[str, float]) -> None:
@@ -49,7 +51,7 @@ class Metrics:
         self._stream.close()
         rows = read(self._file)
         row = rows.pop() if rows and rows[-1]["step"] == step else {"step": step}
-        self._rewrite([*rows, row | _finite(values)])
+        self._rewrite([*rows, row | contents.finite(values)])
         self._draw(step, values)
 
     def _rewrite(self, rows: list[dict]) -> None:
@@ -104,16 +106,33 @@ class _Board:
         self._file.close()
 
 
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
 def _line(row: dict) -> str:
     return json.dumps(row) + "\n"
 
 
-def read(file: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+def read(file: Path, whole: bool = True) -> list[dict]:
+    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out.
+
+    One that is damaged raises `InputError` naming it or, where the rows needn't be `whole`, is said and left out.
+    """
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(_row(line, f"{file}, line {number}"))
+        except InputError as error:
+            if whole:
+                raise
+            print(f"{error}; it is left out", file=sys.stderr)
+    return rows
+
+
+def _row(line: bytes, where: str) -> dict:
+    remedy = "take the line out, or remove the file for curves that begin anew"
+    try:
+        row = contents.json_value(line)
+    except ValueError as error:
+        raise InputError(f"{where}: damaged ({first_line(error)}); {remedy}") from None
+    contents.check_values(row, {"step": int}, where, remedy)
+    contents.check_values(row, {str: (float, NoneType)}, where, remedy)
+    return row
