@@ -88,9 +88,14 @@ def children(pid: int) -> list[int]:
 class Forks:
     """The server, as seen by who asks it for processes; from any thread."""
 
-    def __init__(self):
+    def __init__(self, **environment: str):
+        self._environment = os.environ | environment
         self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment,
         )
         self._lock = threading.Lock()
         self._server.stdout.readline()
@@ -104,7 +109,8 @@ class Forks:
     def start(self, start: Start, alone: bool = False) -> Process:
         """`alone`: in a process that the server has no part in, slow as it starts."""
         if alone:
-            process = subprocess.Popen([sys.executable, __file__, json.dumps(asdict(start))])
+            command = [sys.executable, __file__, json.dumps(asdict(start))]
+            process = subprocess.Popen(command, env=self._environment)
             return Process(process.pid, process.poll, start)
         pid = self._ask(start=asdict(start))
         return Process(pid, lambda: self._ask(poll=pid), start)

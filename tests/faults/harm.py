@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,8 +98,9 @@ def small_disk(folder: Path, room: int) -> Iterator[Callable[[], None]]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def can_mount(folder: Path) -> bool:
-    return _mount("-o", "size=4k", "tmpfs", str(folder)) and not subprocess.run(["umount", str(folder)]).returncode
+def can_mount() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        return _mount("-o", "size=4k", "tmpfs", folder) and not subprocess.run(["umount", folder]).returncode
 
 
 def forbid(path: Path, how: str) -> Callable[[], None]:

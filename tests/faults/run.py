@@ -7,6 +7,7 @@ remedy, after which it was the same) or a failure: `different`, `traceback`, `ha
 """
 
 import argparse
+import functools
 import random
 import re
 import shutil
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harm
-from forks import Forks, Process
+from forks import Process
 from world import COMMANDS, Command, World, describe
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -89,7 +90,6 @@ class _Case:
     def starved(self, fault: str) -> bool:
         with ExitStack() as stack:
             how: dict = {}
-            undo: Callable = lambda: None
             if fault == "disk full":
                 room = self._rng.randrange(2 * self._world.size[self._command.name])
                 undo = stack.enter_context(harm.small_disk(self._folder, room))
@@ -97,6 +97,7 @@ class _Case:
             elif fault == "file too large":
                 how["largest"] = self._rng.randrange(16_000, max(self._world.largest[self._command.name], 20_000))
                 self.detail = f"({how['largest']:,} bytes)"
+                undo = how.clear
             else:
                 how["nobody"] = True
                 path = self._rng.choice([self._folder, *sorted(self._folder.rglob("*"))])
@@ -107,7 +108,6 @@ class _Case:
                 refused = self._refused(self._finish(self._start(**how)))
             finally:
                 undo()
-            how.pop("largest", None)
             return self._again(**how) or refused
 
     def damaged(self, fault: str) -> bool:
@@ -259,9 +259,9 @@ def drawn(seed: int, commands: list[Command], faults: list[str]) -> tuple[Comman
     return command, rng.choice([fault for fault in faults if fault not in command.unnoticed])
 
 
-def run(world: World, folder: Path, seeds, commands: list[Command] = COMMANDS, side_by_side: int = 1, tell=print):
+def run(world: World, seeds, commands: list[Command] = COMMANDS, side_by_side: int = 2, tell=print) -> list[Outcome]:
     """The outcomes of the faults with these numbers, in their order."""
-    faults = [fault for fault in harm.ALL if fault != "disk full" or harm.can_mount(folder / "cache")]
+    faults = [fault for fault in harm.ALL if fault != "disk full" or harm.can_mount()]
     chosen = {seed: drawn(seed, commands, faults) for seed in seeds}
     for command in commands:
         if any(command is one for one, _ in chosen.values()):
@@ -269,7 +269,7 @@ def run(world: World, folder: Path, seeds, commands: list[Command] = COMMANDS, s
 
     def do(seed: int) -> Outcome:
         command, fault = chosen[seed]
-        place = Path(tempfile.mkdtemp(prefix=f"fault_{seed}_", dir=folder))
+        place = Path(tempfile.mkdtemp(prefix=f"fault_{seed}_", dir=world.folder))
         place.chmod(0o755)
         outcome = one(world, seed, command, fault, place / "world")
         tell(outcome)
@@ -307,13 +307,12 @@ def main() -> int:
     parser.add_argument("--commands", nargs="+", default=[command.name for command in COMMANDS])
     options = parser.parse_args()
     commands = [command for command in COMMANDS if command.name in options.commands]
-    forks = Forks()
     with tempfile.TemporaryDirectory(prefix="bert_jax_faults_", ignore_cleanup_errors=True) as folder:
-        world = World(forks, Path(folder))
+        world = World(Path(folder))
         seeds = range(options.seed, options.seed + options.faults)
-        tell = lambda outcome: print(outcome, file=sys.stderr, flush=True)  # noqa: E731
-        outcomes = run(world, Path(folder), seeds, commands, options.side_by_side, tell)
-    forks.close()
+        tell = functools.partial(print, file=sys.stderr, flush=True)
+        outcomes = run(world, seeds, commands, options.side_by_side, tell)
+        world.close()
     print(table(outcomes))
     return int(any(outcome.verdict in FAILURES for outcome in outcomes))
 

@@ -150,8 +150,8 @@ COMMANDS = [
 class World:
     """A folder with the inputs, and with what each command made of them undisturbed, to be copied from."""
 
-    def __init__(self, forks: Forks, folder: Path):
-        self._forks, self._folder = forks, folder
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.seconds: dict[str, float] = {}
         """What each command takes."""
         self.expected: dict[str, Result] = {}
@@ -159,16 +159,17 @@ class World:
         """Bytes of what it makes."""
         self.largest: dict[str, int] = {}
         """Of its largest file."""
-        folder.chmod(0o755)  # For the user that some commands run as.
         cache = folder / "cache"
         cache.mkdir()
+        folder.chmod(0o755)  # For the user that some commands run as.
         cache.chmod(0o777)
+        self._forks = Forks(JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
         self._inputs = folder / "inputs"
         _write_inputs(self._inputs)
 
     def build(self, command: Command) -> None:
         """Its result, which others take."""
-        clean = self._folder / f"{command.processes}"
+        clean = self.folder / f"{command.processes}"
         if command.name in self.expected:
             return
         for other in COMMANDS:
@@ -178,7 +179,7 @@ class World:
             shutil.copytree(self._inputs, clean)
         for name in command.takes:
             if not (clean / name).exists():
-                shutil.copytree(self._folder / "1" / name, clean / name)
+                shutil.copytree(self.folder / "1" / name, clean / name)
         begin = time.monotonic()
         processes = self.start(command, clean)
         assert all(process.wait(600) for process in processes)
@@ -188,16 +189,19 @@ class World:
         self.size[command.name], self.largest[command.name] = sum(made), max(made)
         self.expected[command.name] = command.result(clean / command.output)
 
+    def close(self) -> None:
+        self._forks.close()
+
     def copy(self, command: Command, folder: Path) -> Path:
         """All that the command takes."""
         shutil.copytree(self._inputs, folder)
         for name in command.takes:
-            shutil.copytree(self._folder / "1" / name, folder / name)
+            shutil.copytree(self.folder / "1" / name, folder / name)
         return folder
 
     def start(self, command: Command, folder: Path, alone: bool = False, **how) -> list[Process]:
         """One process, or several that are one run."""
-        logs = tempfile.mkdtemp(prefix="logs_", dir=self._folder)
+        logs = tempfile.mkdtemp(prefix="logs_", dir=self.folder)
         environment = {"TMPDIR": str(folder / "tmp"), "HOME": str(folder / "tmp")}
         return [
             self._forks.start(Start(given, str(folder), f"{logs}/{i}", environment=environment, **how), alone)
