@@ -4,6 +4,7 @@ JAX starts its threads with its first device, which the server never asks for: s
 what `python -m bert_jax` does, from its first line to the end of its interpreter.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -18,7 +19,8 @@ from pathlib import Path
 # What the commands import, most of it when it is needed.
 MODULES = ("runs.pretraining", "runs.finetuning", "runs.evaluation", "data.prepare", "data.pipeline", "pretrained")
 MODULES += ("convert.huggingface", "convert.tf1", "commands.pretrain", "commands.finetune", "commands.weights")
-NOBODY = 65534
+# Of linux/capability.h: DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER; and of linux/prctl.h.
+CAPABILITY_VERSION, CAPABILITIES, PR_CAPBSET_DROP = 0x20080522, (1, 2, 3), 24
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Start:
     """The file for what it says, of both kinds."""
     largest: int | None = None
     """No file may grow beyond so many bytes."""
-    nobody: bool = False
-    """As the user for whom permissions count, unlike root."""
+    bound: bool = False
+    """By the permissions of files, also where root starts it."""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -157,12 +159,23 @@ def become(start: Start) -> None:
         os.dup2(source, target)
     if start.largest is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (start.largest, start.largest))
-    if start.nobody and os.geteuid() == 0:
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+    if start.bound and os.geteuid() == 0:
+        _drop_capabilities()
     sys.argv = ["bert_jax", *start.arguments]
     runpy.run_module("bert_jax", run_name="__main__", alter_sys=True)
+
+
+def _drop_capabilities() -> None:
+    """Those by which root reads and writes whatever the permissions say, here and in what is started from here."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+    sets = (ctypes.c_uint32 * 6)()  # Effective, permitted and inheritable ones, of the lower and the upper 32.
+    assert not libc.capget(header, sets)
+    for i in range(3):
+        sets[i] &= ~sum(1 << number for number in CAPABILITIES)
+    for number in CAPABILITIES:
+        assert not libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
+    assert not libc.capset(header, sets)
 
 
 if __name__ == "__main__":

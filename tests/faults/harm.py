@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from forks import NOBODY, Process, children
+from forks import Process, children
 
 # ---- To a process ---------------------------------------------------------------------------------------------------
 
@@ -108,13 +108,6 @@ def forbid(path: Path, how: str) -> Callable[[], None]:
     mode = path.stat().st_mode & 0o777
     path.chmod(0 if how == "unreadable" else mode & 0o555)
     return lambda: path.chmod(mode)
-
-
-def give_away(folder: Path) -> None:
-    """To the user that a command with `nobody` runs as."""
-    if os.geteuid() == 0:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
 STARVED = ("disk full", "file too large", "unwritable", "unreadable")

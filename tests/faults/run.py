@@ -99,9 +99,8 @@ class _Case:
                 self.detail = f"({how['largest']:,} bytes)"
                 undo = how.clear
             else:
-                how["nobody"] = True
+                how["bound"] = True
                 path = self._rng.choice([self._folder, *sorted(self._folder.rglob("*"))])
-                harm.give_away(self._folder)
                 undo = harm.forbid(path, fault)
                 self.detail = f"({path.relative_to(self._folder)})"
             try:
@@ -270,7 +269,6 @@ def run(world: World, seeds, commands: list[Command] = COMMANDS, side_by_side: i
     def do(seed: int) -> Outcome:
         command, fault = chosen[seed]
         place = Path(tempfile.mkdtemp(prefix=f"fault_{seed}_", dir=world.folder))
-        place.chmod(0o755)
         outcome = one(world, seed, command, fault, place / "world")
         tell(outcome)
         shutil.rmtree(place, ignore_errors=True)

@@ -1,9 +1,5 @@
 """Commands that are disturbed give what they give undisturbed, or say in a line why not; and nothing grows in hours."""
 
-import shutil
-import tempfile
-from pathlib import Path
-
 import pytest
 import run
 import soak
@@ -13,13 +9,10 @@ ALONE = [command for command in COMMANDS if command.processes == 1]
 
 
 @pytest.fixture(scope="module")
-def world():
-    """Where any user may look, unlike in pytest's own folders."""
-    folder = Path(tempfile.mkdtemp(prefix="bert_jax_faults_"))
-    world = World(folder)
+def world(tmp_path_factory):
+    world = World(tmp_path_factory.mktemp("faults"))
     yield world
     world.close()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("first", range(0, 30, 10))

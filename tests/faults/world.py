@@ -161,8 +161,6 @@ class World:
         """Of its largest file."""
         cache = folder / "cache"
         cache.mkdir()
-        folder.chmod(0o755)  # For the user that some commands run as.
-        cache.chmod(0o777)
         self._forks = Forks(JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
         self._inputs = folder / "inputs"
         _write_inputs(self._inputs)
