@@ -4,11 +4,13 @@ JAX starts its threads with its first device, which the server never asks for: s
 what `python -m bert_jax` does, from its first line to the end of its interpreter.
 """
 
+import contextlib
 import ctypes
 import json
 import os
 import resource
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +21,8 @@ from pathlib import Path
 # What the commands import, most of it when it is needed.
 MODULES = ("runs.pretraining", "runs.finetuning", "runs.evaluation", "data.prepare", "data.pipeline", "pretrained")
 MODULES += ("convert.huggingface", "convert.tf1", "commands.pretrain", "commands.finetune", "commands.weights")
+# What a process and all that it starts have in their environment: its log.
+MARK = "BERT_JAX_FAULT"
 # Of linux/capability.h: DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER; and of linux/prctl.h.
 CAPABILITY_VERSION, CAPABILITIES, PR_CAPBSET_DROP = 0x20080522, (1, 2, 3), 24
 
@@ -61,23 +65,31 @@ class Process:
     def said(self) -> str:
         return self._log.read_text(errors="replace").replace("\r", "\n")
 
-    def kill_all(self) -> None:
-        """With all that it started, of which nothing should be left."""
-        for pid in _session(self.pid):
-            os.kill(pid, 9)
+    def left(self, seconds: float) -> list[str]:
+        """What it started and still runs so long after its own end; ended then."""
+        deadline = time.monotonic() + seconds
+        while (left := self._started()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        lines = []
+        for pid in left:
+            with contextlib.suppress(OSError):
+                lines.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "))
+                os.kill(pid, signal.SIGKILL)
+        return lines
 
-
-def _session(leader: int) -> list[int]:
-    """The processes of a session; a process of ours begins one, and what it starts stays in it."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) == leader:
+    def _started(self) -> list[int]:
+        """By the session that it began and, where they began others, by the environment that they were given."""
+        found, mark = [], f"{MARK}={self._log}".encode()
+        for folder in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):  # It has just ended.
+                if (
+                    not folder.name.isdigit() or not (folder / "cmdline").read_bytes()
+                ):  # A thread of the kernel, a zombie.
+                    continue
+                session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+                if session == self.pid or mark in (folder / "environ").read_bytes().split(b"\0"):
                     found.append(int(folder.name))
-            except OSError:
-                continue  # It has just ended.
-    return found
+        return found
 
 
 def children(pid: int) -> list[int]:
@@ -153,7 +165,7 @@ def become(start: Start) -> None:
     corpora.CHUNK_BYTES, prepare.CHUNKS_A_SHARD = 1000, (2, 2)
     os.setsid()
     os.chdir(start.folder)
-    os.environ.update(start.environment)
+    os.environ.update(start.environment, **{MARK: start.log})
     log, nothing = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

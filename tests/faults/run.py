@@ -26,8 +26,8 @@ from forks import Process
 from world import COMMANDS, Command, World, describe
 
 README = Path(__file__).parent.parent.parent / "README.md"
-# The exit codes that the README has a line for, but for 0.
-TOLD = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(), re.MULTILINE)} - {0}
+# The exit codes that the README has a line for, but for success and signals.
+TOLD = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(), re.MULTILINE)} - {0, 130, 143}
 BUGS = ("Traceback (most recent call last)", "Exception ignored", "Fatal Python error", "core dumped")
 FAILURES = ("different", "traceback", "hang", "unclear")
 
@@ -104,7 +104,9 @@ class _Case:
                 undo = harm.forbid(path, fault)
                 self.detail = f"({path.relative_to(self._folder)})"
             try:
-                refused = self._refused(self._finish(self._start(**how)))
+                refused = self._refused(processes := self._finish(self._start(**how)))
+                if refused and not any(path.name in _line(processes[0]) for path in self._folder.iterdir()):
+                    raise Failure("unclear", f"no file is named: {_line(processes[0])}")
             finally:
                 undo()
             return self._again(**how) or refused
@@ -122,8 +124,8 @@ class _Case:
         self.detail = f"({file.relative_to(self._folder)})"
         backup = shutil.copytree(self._folder, self._folder.with_name("backup"), symlinks=True)
         harm.DAMAGED[fault](file, self._rng)
-        hurt = {file} if file.exists() else {file, *file.parents}
-        return self._again(hurt=file, undo=lambda: self._undo(backup, file, hurt))
+        hurt = file if file.parent.exists() else file.parent
+        return self._again(hurt=hurt, undo=lambda: self._undo(backup, file))
 
     def together(self, _: str) -> bool:
         first = self._start()
@@ -148,11 +150,12 @@ class _Case:
         """Waits for their end, and holds it against what may be."""
         limit = 60 + 20 * self._world.seconds[self._command.name]
         ended = [process.wait(limit) for process in processes]
-        for process in processes:
-            process.kill_all()
+        left = [line for process in processes for line in process.left(15 if all(ended) else 0)]
         said = "\n".join(process.said() for process in processes)
         if not all(ended):
             raise Failure("hang", _tail(said))
+        if left:
+            raise Failure("hang", f"left running: {left[0]}")
         if bug := next((bug for bug in BUGS if bug in said), None):
             raise Failure("traceback", _tail(said[said.index(bug) :]))
         # Signals may also come before a command has its handlers, or a second time.
@@ -161,7 +164,7 @@ class _Case:
         for process in processes:
             if process.code not in {0} | TOLD | by_signal:
                 raise Failure("traceback", f"exit code {process.code} {_tail(said)}")
-            if process.code in TOLD - by_signal:
+            if process.code in TOLD:
                 _check_line(process, signals)
         return processes
 
@@ -214,14 +217,13 @@ class _Case:
                 return True
         return False
 
-    def _undo(self, backup: Path, file: Path, hurt: set[Path]) -> None:
-        """Copies a damaged file anew from where it came from."""
+    def _undo(self, backup: Path, file: Path) -> None:
+        """Copies a damaged file anew from where it came from, or its folder."""
         there = backup / file.relative_to(self._folder)
-        if file.parent in hurt:
-            shutil.copytree(there.parent, file.parent, dirs_exist_ok=True)
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        if file.parent.exists():
             shutil.copy2(there, file)
+        else:
+            shutil.copytree(there.parent, file.parent)
 
 
 def _line(process: Process) -> str:
@@ -237,10 +239,11 @@ def _check_line(process: Process, signals: tuple[int, ...]) -> None:
         raise Failure("unclear", f"no remedy: {lines[0]}")
 
 
-def _names(line: str, file: Path, folder: Path) -> bool:
-    """Whether a line names a file, or a folder that holds it and isn't the whole run's."""
-    path = file.relative_to(folder)
-    return any(str(parent) in line for parent in (path, *path.parents) if len(parent.parts) > 1) or path.name in line
+def _names(line: str, hurt: Path, folder: Path) -> bool:
+    """Whether a line names what was hurt, or a folder around it that isn't the whole run's."""
+    path = hurt.relative_to(folder)
+    around = [parent for parent in path.parents if len(parent.parts) > 1]
+    return any(str(name) in line for name in (path.name, *around))
 
 
 def _tail(said: str) -> str:
