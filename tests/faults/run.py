@@ -1,0 +1,322 @@
+"""Commands are disturbed at random moments; given again, they must give what they give undisturbed, or say why not.
+
+    python tests/faults/run.py --faults 1000 --seed 0
+
+Each fault follows from its number alone. Its verdict is `same` (bit for bit), `refused` (a line that names file and
+remedy, after which it was the same) or a failure: `different`, `traceback`, `hang`, or `unclear` (no file, no remedy).
+"""
+
+import argparse
+import functools
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import harm
+from forks import Process
+from world import COMMANDS, Command, World, describe
+
+README = Path(__file__).parent.parent.parent / "README.md"
+# The exit codes that the README has a line for, but for success and signals.
+TOLD = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(), re.MULTILINE)} - {0, 130, 143}
+BUGS = ("Traceback (most recent call last)", "Exception ignored", "Fatal Python error", "core dumped")
+FAILURES = ("different", "traceback", "hang", "unclear")
+
+
+class Failure(Exception):
+    """A verdict that is none to have."""
+
+    def __init__(self, verdict: str, why: str):
+        super().__init__(why)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a fault ended."""
+
+    seed: int
+    command: str
+    fault: str
+    verdict: str
+    detail: str = ""
+
+    def __str__(self):
+        return f"fault {self.seed}, {self.command}, {self.fault}: {self.verdict} {self.detail}".strip()
+
+
+def one(world: World, seed: int, command: Command, fault: str, folder: Path) -> Outcome:
+    """Disturbs a command in a fresh `folder`."""
+    case = _Case(world, command, random.Random(f"{seed} {command.name} {fault}"), folder)
+    try:
+        for kind, how in (
+            (harm.RUNNING, case.running),
+            (harm.STARVED, case.starved),
+            (harm.DAMAGED, case.damaged),
+            (harm.TOGETHER, case.together),
+        ):
+            if fault in kind:
+                verdict = "refused" if how(fault) else "same"
+                return Outcome(seed, command.name, fault, verdict, case.detail)
+    except Failure as failure:
+        return Outcome(seed, command.name, fault, failure.verdict, f"{failure} {case.detail}".strip())
+    raise ValueError(fault)
+
+
+class _Case:
+    """One command in a folder of its own. Each kind of fault returns whether it was refused."""
+
+    def __init__(self, world: World, command: Command, rng: random.Random, folder: Path):
+        self._world, self._command, self._rng, self._folder = world, command, rng, folder
+        self.detail = ""
+        self._alone = rng.random() < 0.1
+        world.copy(command, folder)
+
+    # ---- Kinds of faults --------------------------------------------------------------------------------------------
+
+    def running(self, fault: str) -> bool:
+        self._strike(harm.RUNNING[fault])
+        return self._again()
+
+    def starved(self, fault: str) -> bool:
+        with ExitStack() as stack:
+            how: dict = {}
+            if fault == "disk full":
+                room = self._rng.randrange(2 * self._world.size[self._command.name])
+                undo = stack.enter_context(harm.small_disk(self._folder, room))
+                self.detail = f"({room:,} bytes left)"
+            elif fault == "file too large":
+                how["largest"] = self._rng.randrange(16_000, max(self._world.largest[self._command.name], 20_000))
+                self.detail = f"({how['largest']:,} bytes)"
+                undo = how.clear
+            else:
+                how["bound"] = True
+                path = self._rng.choice([self._folder, *sorted(self._folder.rglob("*"))])
+                undo = harm.forbid(path, fault)
+                self.detail = f"({path.relative_to(self._folder)})"
+            try:
+                refused = self._refused(processes := self._finish(self._start(**how)))
+                if refused and not any(path.name in _line(processes[0]) for path in self._folder.iterdir()):
+                    raise Failure("unclear", f"no file is named: {_line(processes[0])}")
+            finally:
+                undo()
+            return self._again(**how) or refused
+
+    def damaged(self, fault: str) -> bool:
+        patterns = list(self._command.guarded)
+        if self._command.leaves and self._rng.random() < 0.7:
+            strike = harm.RUNNING[self._rng.choice(["SIGKILL", "SIGTERM"])]
+            self._strike(strike) if self._rng.random() < 0.7 else self._finish(self._start())
+            patterns = [f"{self._command.leaves}/**/*"]
+        files = [file for pattern in patterns for file in self._folder.glob(pattern)]
+        if not (files := sorted(file for file in files if file.is_file() and not file.is_symlink())):
+            return self._again()
+        file = self._rng.choice(files)
+        self.detail = f"({file.relative_to(self._folder)})"
+        backup = shutil.copytree(self._folder, self._folder.with_name("backup"), symlinks=True)
+        harm.DAMAGED[fault](file, self._rng)
+        hurt = file if file.parent.exists() else file.parent
+        return self._again(hurt=hurt, undo=lambda: self._undo(backup, file))
+
+    def together(self, _: str) -> bool:
+        first = self._start()
+        first[0].wait(self._rng.uniform(0, self._world.seconds[self._command.name]))
+        second = self._start()
+        refused = [self._refused(self._finish(processes)) for processes in (first, second)]
+        return self._again() or any(refused)
+
+    # ---- What they are made of --------------------------------------------------------------------------------------
+
+    def _start(self, **how) -> list[Process]:
+        return self._world.start(self._command, self._folder, self._alone, **how)
+
+    def _strike(self, strike: harm.Strike) -> None:
+        processes = self._start()
+        seconds = self._world.seconds[self._command.name]
+        self._rng.choice(processes).wait(self._rng.uniform(0.1, 1.1 * seconds))
+        victim = self._rng.choice(processes)
+        self._finish(processes, strike(victim, self._rng))
+
+    def _finish(self, processes: list[Process], signals: tuple[int, ...] = ()) -> list[Process]:
+        """Waits for their end, and holds it against what may be."""
+        limit = 60 + 20 * self._world.seconds[self._command.name]
+        ended = [process.wait(limit) for process in processes]
+        left = [line for process in processes for line in process.left(15 if all(ended) else 0)]
+        said = "\n".join(process.said() for process in processes)
+        if not all(ended):
+            raise Failure("hang", _tail(said))
+        if left:
+            raise Failure("hang", f"left running: {left[0]}")
+        if bug := next((bug for bug in BUGS if bug in said), None):
+            raise Failure("traceback", _tail(said[said.index(bug) :]))
+        # Signals may also come before a command has its handlers, or a second time.
+        by_signal = {code for number in signals for code in (-number, 128 + number)}
+        by_signal |= {128 + signal.SIGTERM} if signals and len(processes) > 1 else set()
+        for process in processes:
+            if process.code not in {0} | TOLD | by_signal:
+                raise Failure("traceback", f"exit code {process.code} {_tail(said)}")
+            if process.code in TOLD:
+                _check_line(process, signals)
+        return processes
+
+    def _refused(self, processes: list[Process]) -> bool:
+        return any(process.code for process in processes)
+
+    def _again(self, hurt: Path | None = None, undo: Callable | None = None, **how) -> bool:
+        """Gives the command until it is done, doing what it asks for; returns whether it asked."""
+        asked = False
+        for _ in range(6):
+            processes = self._finish(self._start(**how))
+            if not self._refused(processes):
+                break
+            line = _line(processes[0])
+            if self._is_there(line):
+                break
+            asked = True
+            if hurt and not _names(line, hurt, self._folder):
+                raise Failure("unclear", f"{hurt.relative_to(self._folder)} isn't named: {line}")
+            if not self._remove_named(line):
+                if undo is None:
+                    raise Failure("unclear", f"refused for nothing that is known: {line}")
+                undo()
+                undo = None
+        else:
+            raise Failure("unclear", f"refused again and again: {line}")
+        expected = self._world.expected[self._command.name]
+        try:
+            found = self._command.result(self._folder / self._command.output)
+        except Exception as error:
+            raise Failure("different", f"can't be read: {error}") from None
+        if hurt and hurt.name == "metrics.jsonl":
+            found, expected = (
+                {name: value for name, value in of.items() if name != "rows"} for of in (found, expected)
+            )
+        if difference := describe(found, expected):
+            raise Failure("different", difference)
+        return asked
+
+    def _is_there(self, line: str) -> bool:
+        """Whether what the command makes was already whole when it was disturbed."""
+        return "exists; choose another" in line and f"{self._command.output}:" in line
+
+    def _remove_named(self, line: str) -> bool:
+        """Does what a line asks for, where it is to remove something."""
+        for name in re.findall(r"\bremove ([^\s;,]+)", line):
+            path = self._folder / name
+            if path.exists() and path.is_relative_to(self._folder) and self._command.output in path.parts[-4:]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                return True
+        return False
+
+    def _undo(self, backup: Path, file: Path) -> None:
+        """Copies a damaged file anew from where it came from, or its folder."""
+        there = backup / file.relative_to(self._folder)
+        if file.parent.exists():
+            shutil.copy2(there, file)
+        else:
+            shutil.copytree(there.parent, file.parent)
+
+
+def _line(process: Process) -> str:
+    return next((line for line in process.said().splitlines() if line.startswith("bert-jax: ")), "")
+
+
+def _check_line(process: Process, signals: tuple[int, ...]) -> None:
+    """That what it ended with is a line with a remedy."""
+    lines = [line for line in process.said().splitlines() if line.startswith("bert-jax: ")]
+    if not lines or (len(lines) > 1 and not signals):
+        raise Failure("unclear", f"exit code {process.code}, {len(lines)} lines of its own: {_tail(process.said())}")
+    if "; " not in lines[0]:
+        raise Failure("unclear", f"no remedy: {lines[0]}")
+
+
+def _names(line: str, hurt: Path, folder: Path) -> bool:
+    """Whether a line names what was hurt, or a folder around it that isn't the whole run's."""
+    path = hurt.relative_to(folder)
+    around = [parent for parent in path.parents if len(parent.parts) > 1]
+    return any(str(name) in line for name in (path.name, *around))
+
+
+def _tail(said: str) -> str:
+    lines = [line for line in said.strip().splitlines() if line.strip()]
+    return " | ".join([*lines[:1], *lines[-2:]])[-600:]
+
+
+# ---- Many -----------------------------------------------------------------------------------------------------------
+
+
+def drawn(seed: int, commands: list[Command], faults: list[str]) -> tuple[Command, str]:
+    """Two processes are slow, and so disturbed less."""
+    rng = random.Random(seed)
+    command = rng.choices(commands, [1 / command.processes**2 for command in commands])[0]
+    return command, rng.choice([fault for fault in faults if fault not in command.unnoticed])
+
+
+def run(world: World, seeds, commands: list[Command] = COMMANDS, side_by_side: int = 2, tell=print) -> list[Outcome]:
+    """The outcomes of the faults with these numbers, in their order."""
+    faults = [fault for fault in harm.ALL if fault != "disk full" or harm.can_mount()]
+    chosen = {seed: drawn(seed, commands, faults) for seed in seeds}
+    for command in commands:
+        if any(command is one for one, _ in chosen.values()):
+            world.build(command)
+
+    def do(seed: int) -> Outcome:
+        command, fault = chosen[seed]
+        place = Path(tempfile.mkdtemp(prefix=f"fault_{seed}_", dir=world.folder))
+        outcome = one(world, seed, command, fault, place / "world")
+        tell(outcome)
+        shutil.rmtree(place, ignore_errors=True)
+        return outcome
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        return list(pool.map(do, seeds))
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """A row a fault, a column a command: same + refused, and failures by their letters."""
+    commands = [command.name for command in COMMANDS if any(o.command == command.name for o in outcomes)]
+    counts = Counter((o.fault, o.command, o.verdict) for o in outcomes)
+
+    def cell(fault: str, command: str) -> str:
+        good = [f"{n}" if (n := counts[fault, command, verdict]) else "0" for verdict in ("same", "refused")]
+        bad = [f"**{n} {verdict}**" for verdict in FAILURES if (n := counts[fault, command, verdict])]
+        return " ".join([" + ".join(good), *bad])
+
+    lines = [f"| | {' | '.join(commands)} |", "|---|" + "---|" * len(commands)]
+    for fault in harm.ALL:
+        if any(o.fault == fault for o in outcomes):
+            lines.append(f"| {fault} | " + " | ".join(cell(fault, command) for command in commands) + " |")
+    total = Counter(o.verdict for o in outcomes)
+    summary = ", ".join(f"{total[verdict]} {verdict}" for verdict in ("same", "refused", *FAILURES))
+    return "\n".join([*lines, "", f"{len(outcomes)} faults: {summary}."])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faults", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0, help="number of the first")
+    parser.add_argument("--side-by-side", type=int, default=2)
+    parser.add_argument("--commands", nargs="+", default=[command.name for command in COMMANDS])
+    options = parser.parse_args()
+    commands = [command for command in COMMANDS if command.name in options.commands]
+    with tempfile.TemporaryDirectory(prefix="bert_jax_faults_", ignore_cleanup_errors=True) as folder:
+        world = World(Path(folder))
+        seeds = range(options.seed, options.seed + options.faults)
+        tell = functools.partial(print, file=sys.stderr, flush=True)
+        outcomes = run(world, seeds, commands, options.side_by_side, tell)
+        world.close()
+    print(table(outcomes))
+    return int(any(outcome.verdict in FAILURES for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
