@@ -40,7 +40,7 @@ REMEDIES = {
     errno.ENOSPC: "make room (or keep less: run.keep_last)",
     errno.EDQUOT: "make room (or keep less: run.keep_last)",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EACCES: "make it writable",
+    errno.EACCES: "see to its permissions",
     errno.EROFS: "make it writable",
     errno.EIO: "see to the disk",
 }
@@ -334,8 +334,9 @@ class Checkpoints:
             raise
 
     def _last_on_disk(self) -> str:
-        steps = Checkpoints(self.folder).steps if self.folder.is_dir() else []
-        return f"the last checkpoint, of step {steps[-1]}" if steps else "the beginning: no checkpoint was saved yet"
+        # Other than the manager it asks no other process, and knows nothing of what wasn't finished.
+        steps = ocp.utils.checkpoint_steps(self.folder) if self.folder.is_dir() else []
+        return f"the last checkpoint, of step {max(steps)}" if steps else "the beginning: no checkpoint was saved yet"
 
 
 def _is_damage(error: Exception) -> bool:
