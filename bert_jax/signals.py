@@ -23,6 +23,10 @@ class Stopped(Exception):
         self.number = number
 
 
+class Interrupted(KeyboardInterrupt):
+    """What a signal raises. Where Python's own comes out of an `exec`, Python ends by SIGINT, whatever the exit code."""
+
+
 class Repeats:
     """Tells a second signal from one that came twice."""
 
@@ -39,7 +43,7 @@ class Repeats:
 
 
 class Ending(contextlib.AbstractContextManager):
-    """The first signal ends the block with `KeyboardInterrupt`, after its cleaning up; a second one ends the process.
+    """The first signal ends the block with `Interrupted`, after its cleaning up; a second one ends the process.
 
     What a signal's handler raises is lost where Python was in a callback of its garbage collection's or in a
     destructor, so it is raised again until it is on its way. And no handler is called as long as the main thread is in
@@ -72,7 +76,7 @@ class Ending(contextlib.AbstractContextManager):
             signal.set_wakeup_fd(self._before_fd)
             self._writer.close()
         if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from error  # What became of it on its way.
+            raise Interrupted from error  # What became of it on its way.
 
     def _end(self, number: int, _) -> None:
         if self.number is None:
@@ -85,7 +89,7 @@ class Ending(contextlib.AbstractContextManager):
         while error is not None and not isinstance(error, KeyboardInterrupt):
             error = error.__context__
         if error is None:  # Else it is on its way, and the block is cleaning up.
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def _lost(self, what) -> None:
         """Python calls it with an exception that can't go any further, and would print it."""

@@ -42,6 +42,7 @@ sys.exit(cli.main(["fake"]))
 """
 BODIES = {
     "waiting": "ready(); time.sleep(20)",
+    "where Python remembers a KeyboardInterrupt": "exec('ready(); time.sleep(20)', globals())",
     "in a callback of garbage collection": """
         def callback(*_):
             gc.callbacks.clear()
