@@ -61,7 +61,8 @@ class Ending(contextlib.AbstractContextManager):
             reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
             self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            self._before_hook, sys.unraisablehook = sys.unraisablehook, self._lost
+            self._hooks = sys.unraisablehook, sys.excepthook
+            sys.unraisablehook, sys.excepthook = self._lost, self._printed
             handlers = {**dict.fromkeys(ENDING, self._end), signal.SIGALRM: self._raise}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
             threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
@@ -72,7 +73,7 @@ class Ending(contextlib.AbstractContextManager):
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-            sys.unraisablehook = self._before_hook
+            sys.unraisablehook, sys.excepthook = self._hooks
             signal.set_wakeup_fd(self._before_fd)
             self._writer.close()
         if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
@@ -93,8 +94,13 @@ class Ending(contextlib.AbstractContextManager):
 
     def _lost(self, what) -> None:
         """Python calls it with an exception that can't go any further, and would print it."""
-        if self.number is None or not isinstance(what.exc_value, KeyboardInterrupt):
-            self._before_hook(what)
+        if not isinstance(what.exc_value, Interrupted):
+            self._hooks[0](what)
+
+    def _printed(self, kind, error, trace) -> None:
+        """The same, of one that C prints, as where it imports a module."""
+        if not isinstance(error, Interrupted):
+            self._hooks[1](kind, error, trace)
 
     def _watch(self, reader: socket.socket) -> None:
         """Python writes each signal's number here as it comes, whatever the main thread is at."""
