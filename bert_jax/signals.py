@@ -23,6 +23,10 @@ class Stopped(Exception):
         self.number = number
 
 
+class Interrupted(KeyboardInterrupt):
+    """What a signal raises. Where Python's own comes out of an `exec`, Python ends by SIGINT, whatever the exit code."""
+
+
 class Repeats:
     """Tells a second signal from one that came twice."""
 
@@ -39,7 +43,7 @@ class Repeats:
 
 
 class Ending(contextlib.AbstractContextManager):
-    """The first signal ends the block with `KeyboardInterrupt`, after its cleaning up; a second one ends the process.
+    """The first signal ends the block with `Interrupted`, after its cleaning up; a second one ends the process.
 
     What a signal's handler raises is lost where Python was in a callback of its garbage collection's or in a
     destructor, so it is raised again until it is on its way. And no handler is called as long as the main thread is in
@@ -57,7 +61,8 @@ class Ending(contextlib.AbstractContextManager):
             reader, self._writer = socket.socketpair()
             self._writer.setblocking(False)
             self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-            self._before_hook, sys.unraisablehook = sys.unraisablehook, self._lost
+            self._hooks = sys.unraisablehook, sys.excepthook
+            sys.unraisablehook, sys.excepthook = self._lost, self._printed
             handlers = {**dict.fromkeys(ENDING, self._end), signal.SIGALRM: self._raise}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
             threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
@@ -68,11 +73,11 @@ class Ending(contextlib.AbstractContextManager):
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-            sys.unraisablehook = self._before_hook
+            sys.unraisablehook, sys.excepthook = self._hooks
             signal.set_wakeup_fd(self._before_fd)
             self._writer.close()
         if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from error  # What became of it on its way.
+            raise Interrupted from error  # What became of it on its way.
 
     def _end(self, number: int, _) -> None:
         if self.number is None:
@@ -85,12 +90,17 @@ class Ending(contextlib.AbstractContextManager):
         while error is not None and not isinstance(error, KeyboardInterrupt):
             error = error.__context__
         if error is None:  # Else it is on its way, and the block is cleaning up.
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def _lost(self, what) -> None:
         """Python calls it with an exception that can't go any further, and would print it."""
-        if self.number is None or not isinstance(what.exc_value, KeyboardInterrupt):
-            self._before_hook(what)
+        if not isinstance(what.exc_value, Interrupted):
+            self._hooks[0](what)
+
+    def _printed(self, kind, error, trace) -> None:
+        """The same, of one that C prints, as where it imports a module."""
+        if not isinstance(error, Interrupted):
+            self._hooks[1](kind, error, trace)
 
     def _watch(self, reader: socket.socket) -> None:
         """Python writes each signal's number here as it comes, whatever the main thread is at."""

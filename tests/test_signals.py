@@ -42,6 +42,10 @@ sys.exit(cli.main(["fake"]))
 """
 BODIES = {
     "waiting": "ready(); time.sleep(20)",
+    "where Python remembers a KeyboardInterrupt": "exec('ready(); time.sleep(20)', globals())",
+    "where C prints it": """
+        ctypes.pythonapi.PyRun_SimpleString(b"ready(); time.sleep(20)")
+        time.sleep(20)""",
     "in a callback of garbage collection": """
         def callback(*_):
             gc.callbacks.clear()
