@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy as np
 from tqdm import tqdm
 
 from bert_jax import labelling
@@ -40,8 +39,6 @@ def embed(bert: Bert, **how) -> Predict:
 
     def predict(texts: list[str]) -> Iterator[str]:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
-            if not np.isfinite(vector).all():
-                raise _not_finite(text)
             if not np.isfinite(vector).all():
                 raise _not_finite(text)
             # As many digits as float32 has, not those of the float64 it would become.

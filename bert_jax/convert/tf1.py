@@ -63,8 +63,8 @@ def read(
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
-    names = f"{prefix.name}.index", f"{prefix.name}.data"
-    parts = [file for file in sorted(prefix.parent.iterdir()) if file.name.startswith(names)]
+    beginnings = f"{prefix.name}.index", f"{prefix.name}.data"
+    parts = [file for file in sorted(prefix.parent.iterdir()) if file.name.startswith(beginnings)]
     for part in parts:
         contents.check(part)
     with _errors_in_one_line(prefix):
