@@ -20,8 +20,6 @@ FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 OPEN_BYTES = 1 << 27
 # Of torch's files: several tensors may share their numbers, as of tied layers, so many times.
 SHARED = 16
-# Of torch's files: several tensors may share their numbers, as of tied layers, so many times.
-SHARED = 16
 
 
 class Tensors:

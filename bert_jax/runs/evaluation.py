@@ -26,8 +26,6 @@ from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.memory import refusals
 from bert_jax.training.program import make_forward
 
-MOST_EXPONENT = 700  # The exponential of more is no float.
-
 
 @storage.errors_in_one_line()
 def evaluate(
@@ -167,15 +165,12 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
             found_sums.append(sums(params, batch))
             loop.await_one(found_sums)
     means = losses.means(loop.add_up(found_sums))
-    scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
+    with np.errstate(over="ignore"):
+        scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
     if output is not None:
         storage.make_folder(output)
         _write_scores(output, scores)
     return scores
-
-
-def _exponential(value: float) -> float:
-    return math.exp(value) if value < MOST_EXPONENT else math.inf
 
 
 def _lines(rows: list[dict]) -> bytes:
