@@ -53,7 +53,7 @@ def test_checkpoints_with_checksums_are_checked(golden):
         values = json.loads(about.read_text())
         about.write_text(json.dumps({**values, "more": 1}))
         if "format" in values:
-            with pytest.raises(InputError, match=r"about: damaged \(isn't what was saved\)"):
+            with pytest.raises(InputError, match=r"about: damaged \(about isn't what was saved\)"):
                 pretrained.read(folder)
         else:
             pretrained.read(folder)

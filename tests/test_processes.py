@@ -354,4 +354,4 @@ def test_two_processes_restore_bit_for_bit_what_one_saved(one_process, tmp_path)
     again = json.loads((tmp_path / "checkpoints/30/checksums/metadata").read_text())
     assert again["state"] == checksums["state"]
     what = f"{damaged}/30/state: damaged ({name} isn't what was saved); the last good checkpoint is {damaged}/20: "
-    assert all(line.startswith(what) for line in said), said
+    assert all(what in lines for lines in said), said

@@ -23,8 +23,10 @@ def checksums(tree) -> dict[str, str]:
     On an accelerator each device reads what it holds: the arrays aren't copied, and only the sums are waited for.
     """
     arrays = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-    sums = {name: _on_host(np.asarray(x)) if _is_here(x) else _on_devices(x) for name, x in arrays.items()}
-    return {name: f"{int(value):08x}" for name, value in sums.items()}
+    elsewhere = {name: x for name, x in arrays.items() if not _is_here(x)}
+    # One program, so that all processes add up in one order.
+    sums = dict(zip(elsewhere, np.asarray(_on_devices([*elsewhere.values()])), strict=True)) if elsewhere else {}
+    return {n: f"{int(sums[n]) if n in sums else _on_host(np.asarray(x)):08x}" for n, x in arrays.items()}
 
 
 def _is_here(array) -> bool:
@@ -50,7 +52,11 @@ def _bits(array: np.ndarray) -> np.ndarray:
 
 
 @jax.jit
-def _on_devices(array: jax.Array) -> jax.Array:
+def _on_devices(arrays: list[jax.Array]) -> jax.Array:
+    return jnp.stack([_on_device(array) for array in arrays])
+
+
+def _on_device(array: jax.Array) -> jax.Array:
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
     bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32)

@@ -32,6 +32,8 @@ COMMANDS = (
     "predict fill-mask --model imported --input masked.txt --output evaluated/filled.jsonl",
     "predict embed --model imported --input texts.txt --output evaluated/embedded.jsonl",
 )
+# Neither the last ones nor the best.
+DROPPED = ("pretrained/checkpoints/6", "finetuned/checkpoints/24", "sweep/*/checkpoints/6")
 LEFT_OUT = ("tensorboard", "loss.png", "page.html", "masked.txt", "texts.txt", "confusion.png")
 
 
@@ -48,11 +50,12 @@ def make(archive: Path) -> None:
     for command in COMMANDS:
         if code := main(command.split()):
             sys.exit(code)
-    shutil.rmtree("pretrained/checkpoints/6")
+    for folder in [folder for name in DROPPED for folder in Path().glob(name)]:
+        shutil.rmtree(folder)
     for path in [path for name in LEFT_OUT for path in Path().rglob(name)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     found = sorted(path.parent for path in Path().rglob("checkpoints/*/state"))
-    arrays = {str(folder): checksums(saved_state(folder.parent.parent, int(folder.name))) for folder in found}
+    arrays = {str(folder): checksums(saved_state(folder.absolute().parents[1], int(folder.name))) for folder in found}
     Path("arrays.json").write_text(json.dumps(arrays, indent=0))
     with tarfile.open(archive, "w:xz") as packed:
         packed.add(".")
