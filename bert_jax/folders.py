@@ -198,24 +198,31 @@ class Lock:
                 descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
             except FileNotFoundError:  # The folder was removed meanwhile.
                 continue
+            kept = False
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._is_there(descriptor):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, Holder.this().text(), 0)
+                    self._sign(descriptor)
+                    kept = True
                     return descriptor
             except BlockingIOError:
                 if self._is_there(descriptor):
-                    holder = Holder.read(os.pread(descriptor, 4096, 0))
-                    os.close(descriptor)
-                    raise self._in_use(holder) from None
+                    raise self._in_use(Holder.read(os.pread(descriptor, 4096, 0))) from None
             except OSError as error:
-                os.close(descriptor)
                 if error.errno in UNSUPPORTED:
                     return None
-                self.file.unlink(missing_ok=True)
-                raise OSError(error.errno, error.strerror, str(self.file)) from None
-            os.close(descriptor)
+                raise
+            finally:
+                if not kept:
+                    os.close(descriptor)
+
+    def _sign(self, descriptor: int) -> None:
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, Holder.this().text(), 0)
+        except OSError as error:  # The disk is full.
+            self.file.unlink()
+            raise OSError(error.errno, error.strerror, str(self.file)) from None
 
     def _is_there(self, descriptor: int) -> bool:
         """Whether the opened file is still the one of the name: whoever had it may have removed it."""

@@ -351,6 +351,7 @@ def test_runs_hold_their_folders(short, place, examples, tmp_path, monkeypatch):
                 pass
         with pytest.raises(InputError, match="in use by"):
             prepare(short, examples.folder, overwrite=True)
+        (workdir / "metrics.jsonl").touch()
         seen.append(training.name)
         return loop.Result(1, {"dev_accuracy": 1.0}, None)
 

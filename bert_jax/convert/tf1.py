@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -60,7 +61,14 @@ def read(
     The head is of the `kind` that is asked for, or what its variables say. With `allow_missing`, parameters that aren't
     there have fresh values, and are listed. Raises `InputError` naming the file and what it lacks.
     """
-    prefix = find(source)
+    with tempfile.TemporaryDirectory(prefix="bert_jax_") as folder:
+        return _read(find(source), Path(folder), allow_missing, kind)
+
+
+def _read(
+    prefix: Path, links: Path, allow_missing: bool, kind: str | None
+) -> tuple[ModelConfig, HeadConfig, dict, Report]:
+    """`links` is an empty folder that stays for as long as this takes."""
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
@@ -69,7 +77,7 @@ def read(
     for part in parts:
         contents.check(part)
     with _errors_in_one_line(prefix):
-        reader = _tensorflow().train.load_checkpoint(str(prefix))
+        reader = _tensorflow().train.load_checkpoint(str(_linked(prefix, links)))
         there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         sizes = {name: max(dtype.size, 0) for name, dtype in reader.get_variable_to_dtype_map().items()}
     # TensorFlow takes the memory before it reads.
@@ -89,6 +97,13 @@ def read(
     report = Report.of(prefix, names.shapes_there(model, head, "tf1"), there, allow_missing)
     report = dataclasses.replace(report, notes=_notes(values, model, head))
     return model, head, names.ours(array, model, head, "tf1"), report
+
+
+def _linked(prefix: Path, folder: Path) -> Path:
+    """The same checkpoint under a name without [ or *, by which TensorFlow would look for others."""
+    for part in prefix.parent.glob(f"{glob.escape(prefix.name)}.[id]*"):
+        (folder / f"{CHECKPOINT}{part.name.removeprefix(prefix.name)}").symlink_to(part.absolute())
+    return folder / CHECKPOINT
 
 
 def find(source: Path) -> Path:
@@ -217,7 +232,7 @@ def _errors_in_one_line(prefix: Path) -> Iterator[None]:
         yield
     # Its reader raises Python's own errors for some states, as IndexError for a file that ends too soon.
     except (_tensorflow().errors.OpError, IndexError, ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())
+        text = " ".join(re.sub(r"\S*/bert_jax_[^/]*/", "", str(error)).split())
         raise InputError(f"{prefix}: damaged or not whole ({text}); copy the checkpoint again") from None
 
 
