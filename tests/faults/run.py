@@ -163,7 +163,7 @@ class _Case:
 
     def _remove_named(self, line: str) -> bool:
         """Does what a line asks for, where it is to remove something."""
-        for name in re.findall(r"\bremove ([^\s;,]+)", line):
+        for name in re.findall(r"\b(?:remove|rm -r) ([^\s;,]+)", line):
             path = self._folder / name
             if path.exists() and path.is_relative_to(self._folder) and self._command.output in path.parts[-4:]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
