@@ -11,47 +11,17 @@ import functools
 import random
 import re
 import shutil
-import signal
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import harm
 from forks import Process
+from verdicts import FAILURES, Failure, Outcome, check_end, line_of, names, table
 from world import COMMANDS, Command, World, describe
-
-README = Path(__file__).parent.parent.parent / "README.md"
-# The exit codes that the README has a line for, but for success and signals.
-TOLD = {int(code) for code in re.findall(r"^\| (\d+) \|", README.read_text(), re.MULTILINE)} - {0, 130, 143}
-BUGS = ("Traceback (most recent call last)", "Exception ignored", "Fatal Python error", "core dumped")
-FAILURES = ("different", "traceback", "hang", "unclear")
-
-
-class Failure(Exception):
-    """A verdict that is none to have."""
-
-    def __init__(self, verdict: str, why: str):
-        super().__init__(why)
-        self.verdict = verdict
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a fault ended."""
-
-    seed: int
-    command: str
-    fault: str
-    verdict: str
-    detail: str = ""
-
-    def __str__(self):
-        return f"fault {self.seed}, {self.command}, {self.fault}: {self.verdict} {self.detail}".strip()
 
 
 def one(world: World, seed: int, command: Command, fault: str, folder: Path) -> Outcome:
@@ -105,8 +75,8 @@ class _Case:
                 self.detail = f"({path.relative_to(self._folder)})"
             try:
                 refused = self._refused(processes := self._finish(self._start(**how)))
-                if refused and not any(path.name in _line(processes[0]) for path in self._folder.iterdir()):
-                    raise Failure("unclear", f"no file is named: {_line(processes[0])}")
+                if refused and not any(path.name in line_of(processes) for path in self._folder.iterdir()):
+                    raise Failure("unclear", f"no file is named: {line_of(processes)}")
             finally:
                 undo()
             return self._again(**how) or refused
@@ -147,25 +117,8 @@ class _Case:
         self._finish(processes, strike(victim, self._rng))
 
     def _finish(self, processes: list[Process], signals: tuple[int, ...] = ()) -> list[Process]:
-        """Waits for their end, and holds it against what may be."""
-        limit = 60 + 20 * self._world.seconds[self._command.name]
-        ended = [process.wait(limit) for process in processes]
-        left = [line for process in processes for line in process.left(15 if all(ended) else 0)]
-        said = "\n".join(process.said() for process in processes)
-        if not all(ended):
-            raise Failure("hang", _tail(said))
-        if left:
-            raise Failure("hang", f"left running: {left[0]}")
-        if bug := next((bug for bug in BUGS if bug in said), None):
-            raise Failure("traceback", _tail(said[said.index(bug) :]))
-        # Signals may also come before a command has its handlers, or a second time.
-        by_signal = {code for number in signals for code in (-number, 128 + number)}
-        by_signal |= {128 + signal.SIGTERM} if signals and len(processes) > 1 else set()
-        for process in processes:
-            if process.code not in {0} | TOLD | by_signal:
-                raise Failure("traceback", f"exit code {process.code} {_tail(said)}")
-            if process.code in TOLD:
-                _check_line(process, signals)
+        """Waits for their end, which must be one that may be."""
+        check_end(processes, signals, 60 + 20 * self._world.seconds[self._command.name])
         return processes
 
     def _refused(self, processes: list[Process]) -> bool:
@@ -178,11 +131,11 @@ class _Case:
             processes = self._finish(self._start(**how))
             if not self._refused(processes):
                 break
-            line = _line(processes[0])
+            line = line_of(processes)
             if self._is_there(line):
                 break
             asked = True
-            if hurt and not _names(line, hurt, self._folder):
+            if hurt and not names(line, hurt, self._folder):
                 raise Failure("unclear", f"{hurt.relative_to(self._folder)} isn't named: {line}")
             if not self._remove_named(line):
                 if undo is None:
@@ -210,7 +163,7 @@ class _Case:
 
     def _remove_named(self, line: str) -> bool:
         """Does what a line asks for, where it is to remove something."""
-        for name in re.findall(r"\bremove ([^\s;,]+)", line):
+        for name in re.findall(r"\b(?:remove|rm -r) ([^\s;,]+)", line):
             path = self._folder / name
             if path.exists() and path.is_relative_to(self._folder) and self._command.output in path.parts[-4:]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -226,38 +179,12 @@ class _Case:
             shutil.copytree(there.parent, file.parent)
 
 
-def _line(process: Process) -> str:
-    return next((line for line in process.said().splitlines() if line.startswith("bert-jax: ")), "")
-
-
-def _check_line(process: Process, signals: tuple[int, ...]) -> None:
-    """That what it ended with is a line with a remedy."""
-    lines = [line for line in process.said().splitlines() if line.startswith("bert-jax: ")]
-    if not lines or (len(lines) > 1 and not signals):
-        raise Failure("unclear", f"exit code {process.code}, {len(lines)} lines of its own: {_tail(process.said())}")
-    if "; " not in lines[0]:
-        raise Failure("unclear", f"no remedy: {lines[0]}")
-
-
-def _names(line: str, hurt: Path, folder: Path) -> bool:
-    """Whether a line names what was hurt, or a folder around it that isn't the whole run's."""
-    path = hurt.relative_to(folder)
-    around = [parent for parent in path.parents if len(parent.parts) > 1]
-    return any(str(name) in line for name in (path.name, *around))
-
-
-def _tail(said: str) -> str:
-    lines = [line for line in said.strip().splitlines() if line.strip()]
-    return " | ".join([*lines[:1], *lines[-2:]])[-600:]
-
-
 # ---- Many -----------------------------------------------------------------------------------------------------------
 
 
 def drawn(seed: int, commands: list[Command], faults: list[str]) -> tuple[Command, str]:
-    """Two processes are slow, and so disturbed less."""
     rng = random.Random(seed)
-    command = rng.choices(commands, [1 / command.processes**2 for command in commands])[0]
+    command = rng.choices(commands, [command.weight for command in commands])[0]
     return command, rng.choice([fault for fault in faults if fault not in command.unnoticed])
 
 
@@ -279,25 +206,6 @@ def run(world: World, seeds, commands: list[Command] = COMMANDS, side_by_side: i
 
     with ThreadPoolExecutor(side_by_side) as pool:
         return list(pool.map(do, seeds))
-
-
-def table(outcomes: list[Outcome]) -> str:
-    """A row a fault, a column a command: same + refused, and failures by their letters."""
-    commands = [command.name for command in COMMANDS if any(o.command == command.name for o in outcomes)]
-    counts = Counter((o.fault, o.command, o.verdict) for o in outcomes)
-
-    def cell(fault: str, command: str) -> str:
-        good = [f"{n}" if (n := counts[fault, command, verdict]) else "0" for verdict in ("same", "refused")]
-        bad = [f"**{n} {verdict}**" for verdict in FAILURES if (n := counts[fault, command, verdict])]
-        return " ".join([" + ".join(good), *bad])
-
-    lines = [f"| | {' | '.join(commands)} |", "|---|" + "---|" * len(commands)]
-    for fault in harm.ALL:
-        if any(o.fault == fault for o in outcomes):
-            lines.append(f"| {fault} | " + " | ".join(cell(fault, command) for command in commands) + " |")
-    total = Counter(o.verdict for o in outcomes)
-    summary = ", ".join(f"{total[verdict]} {verdict}" for verdict in ("same", "refused", *FAILURES))
-    return "\n".join([*lines, "", f"{len(outcomes)} faults: {summary}."])
 
 
 def main() -> int:

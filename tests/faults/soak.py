@@ -28,8 +28,8 @@ EVERY = 1.0
 """Seconds between two samples."""
 WARM_UP = 1 / 3
 """Share of the time in which memory may grow: caches fill, and the heap finds its size."""
-MOST = 1.0
-"""MB a minute after that."""
+MOST = {"megabytes": 1.0, "files": 1, "threads": 1, "arrays": 20}
+"""What may be more after that: of memory, each minute; of the others, altogether."""
 ROWS = 12
 """Of the table."""
 
@@ -79,17 +79,17 @@ def soak(minutes: float, folder: Path) -> tuple[list[Sample], int]:
     return samples, result.step
 
 
-def slope(samples: list[Sample], name: str) -> float:
-    """A minute's growth after the warm-up."""
+def growth(samples: list[Sample]) -> dict[str, float]:
+    """After the warm-up, of memory in MB a minute; of what comes and goes, from the least in the first half to that in
+    the second."""
     later = [sample for sample in samples if sample.minutes > samples[-1].minutes * WARM_UP]
-    return np.polyfit([sample.minutes for sample in later], [getattr(sample, name) for sample in later], 1)[0]
-
-
-def verdict(samples: list[Sample]) -> dict[str, tuple[float, bool]]:
-    """Of each thing that is held, its growth a minute and whether that is flat."""
-    minutes = samples[-1].minutes * (1 - WARM_UP)
-    most = {"megabytes": MOST} | dict.fromkeys(("files", "threads", "arrays"), 1 / minutes)  # One in all the time.
-    return {name: (growth := slope(samples, name), growth < limit) for name, limit in most.items()}
+    halves = later[: len(later) // 2], later[len(later) // 2 :]
+    found = {
+        name: float(np.diff([min(getattr(sample, name) for sample in half) for half in halves])[0])
+        for name in ("files", "threads", "arrays")
+    }
+    memory = np.polyfit([sample.minutes for sample in later], [sample.megabytes for sample in later], 1)
+    return {"megabytes": float(memory[0])} | found
 
 
 def table(samples: list[Sample]) -> str:
@@ -107,12 +107,12 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bert_jax_soak_") as folder, contextlib.redirect_stdout(sys.stderr):
         samples, steps = soak(options.minutes, Path(folder))
-    found = verdict(samples)
+    grown = growth(samples)
     print(table(samples))
-    print(f"\n{steps:,} steps in {samples[-1].minutes:.0f} minutes. Growth a minute after the first third:")
-    for name, (growth, flat) in found.items():
-        print(f"- {name}: {growth:+.3f}, {'flat' if flat else '**grows**'}")
-    return int(not all(flat for _, flat in found.values()))
+    print(f"\n{steps:,} steps in {samples[-1].minutes:.0f} minutes. Growth after the first third of them:\n")
+    for name, value in grown.items():
+        print(f"- {name}{' a minute' * (name == 'megabytes')}: {value:+.2f}, of {MOST[name]} that may be")
+    return int(any(value > MOST[name] for name, value in grown.items()))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ class Command:
     unnoticed: tuple[str, ...] = ()
     """Faults that nothing can notice: other people's files carry no checksums."""
     processes: int = 1
+    weight: int = 4
+    """How often it is disturbed, for what it takes."""
 
     def given(self) -> list[list[str]]:
         """The arguments of each of its processes."""
@@ -108,8 +110,8 @@ COMMANDS = [
         result=of_files,
         leaves="examples.partial",
     ),
-    Command("pretrain", _PRETRAIN, **_OF_RUN),
-    Command("pretrain, two processes", _PRETRAIN, **_OF_RUN, processes=2),
+    Command("pretrain", _PRETRAIN, **_OF_RUN, weight=2),
+    Command("pretrain, two processes", _PRETRAIN, **_OF_RUN, processes=2, weight=1),
     Command(
         "export",
         ("export", "run", "exported", "--format", "hf"),
@@ -135,6 +137,7 @@ COMMANDS = [
         takes=("imported",),
         guarded=("imported/checkpoints/**/*",),
         leaves="tuned",
+        weight=2,
     ),
     Command(
         "evaluate",
@@ -212,7 +215,7 @@ def _write_inputs(folder: Path) -> None:
     write_corpus(folder / "text.txt", documents=30)
     config = small_config(Path("text.txt"))
     phase = dataclasses.replace(config.phases[0], steps=12)
-    run = dataclasses.replace(config.run, evaluate_every=4, checkpoint_every=3)
+    run = dataclasses.replace(config.run, evaluate_every=6, checkpoint_every=3)
     write_config(folder / "small.py", dataclasses.replace(config, phases=(phase,), run=run))
     for name, rows in (("train", 40), ("dev", 12)):
         lines = [f"the dog sees {i} birds\tgood" if i % 3 else f"no king has {i} clocks\tbad" for i in range(rows)]
