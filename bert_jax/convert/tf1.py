@@ -77,7 +77,7 @@ def _read(
     for part in parts:
         contents.check(part)
     with _errors_in_one_line(prefix):
-        reader = _tensorflow().train.load_checkpoint(str(_linked(prefix, links)))
+        reader = _tensorflow().train.load_checkpoint(str(_linked(prefix, parts, links)))
         there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         sizes = {name: max(dtype.size, 0) for name, dtype in reader.get_variable_to_dtype_map().items()}
     # TensorFlow takes the memory before it reads.
@@ -99,9 +99,9 @@ def _read(
     return model, head, names.ours(array, model, head, "tf1"), report
 
 
-def _linked(prefix: Path, folder: Path) -> Path:
+def _linked(prefix: Path, parts: list[Path], folder: Path) -> Path:
     """The same checkpoint under a name without [ or *, by which TensorFlow would look for others."""
-    for part in prefix.parent.glob(f"{glob.escape(prefix.name)}.[id]*"):
+    for part in parts:
         (folder / f"{CHECKPOINT}{part.name.removeprefix(prefix.name)}").symlink_to(part.absolute())
     return folder / CHECKPOINT
 

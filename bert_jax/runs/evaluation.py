@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import sys
 import tempfile
 from pathlib import Path
