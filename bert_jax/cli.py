@@ -9,7 +9,6 @@ import sys
 import bert_jax
 from bert_jax import storage
 from bert_jax.config import InputError
-from bert_jax.printable import printable
 from bert_jax.signals import Ending, Stopped
 
 HELP = """\
@@ -87,5 +86,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"bert-jax: {printable(message)}", file=sys.stderr)
+    print(f"bert-jax: {message}", file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from bert_jax import checks
+from bert_jax.printable import printable
 
 
 class InputError(Exception):
@@ -18,13 +19,6 @@ class InputError(Exception):
 
     def __init__(self, message: object = ""):
         super().__init__(printable(str(message)))
-
-
-def printable(text: str) -> str:
-    """The text with escapes for all that isn't seen: control characters, marks of direction, halves of characters."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ import jax
 from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
 from bert_jax.config_files import config_of, flags, without_places
 from bert_jax.model import init_params, make_model
-from bert_jax.printable import printable
+from bert_jax.printable import harmless
 
 MODELS = {
     "encoder": "AutoModel",
@@ -230,7 +230,7 @@ def _again(command: str, init: str | None, places: dict) -> str:
     options = [f"--init {shlex.quote(init)}"] if init else []
     options += [flags({path: value}) for path, value in places.items() if path != "run.compilation_cache"]
     # A code block can't escape anything: what could be taken for markup there is left to the table above.
-    options = [option if option == printable(option) and not set(option) & set("<>") else "..." for option in options]
+    options = [option if option == harmless(option) and not set(option) & set("<>") else "..." for option in options]
     return f"""## Again
 
 With [{command}_config.py]({command}_config.py), the run's own config:
@@ -244,4 +244,4 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 def _escaped(text: str) -> str:
     """Names of files, labels and prompts, as Markdown: neither HTML nor links, code or columns."""
-    return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(printable(text), quote=False))
+    return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(harmless(text), quote=False))

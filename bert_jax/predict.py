@@ -15,7 +15,7 @@ from bert_jax import labelling
 from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import Bert
-from bert_jax.printable import json_line, printable
+from bert_jax.printable import harmless, json_line
 
 # Texts are read and predicted together up to so many of them, or so many characters.
 CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 24
@@ -201,7 +201,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {printable(str(message))}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {harmless(str(message))}", file=sys.stderr)
     try:
         yield
     finally:

@@ -15,9 +15,10 @@ from readers import build
 
 import bert_jax
 from bert_jax import contents, predict, pretrained
-from bert_jax.config import InputError, ModelConfig, TokenizerConfig, printable
+from bert_jax.config import InputError, ModelConfig, TokenizerConfig
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import prepare
+from bert_jax.printable import printable
 from bert_jax.runs import finetuning
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics

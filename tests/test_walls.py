@@ -12,7 +12,7 @@ ANY = {"anything"}
 # The first entry that a file's path starts with counts.
 MAY_IMPORT = {
     "checks.py": set(),
-    "config.py": {"bert_jax.checks"},
+    "config.py": {"bert_jax.checks", "bert_jax.printable"},
     "config_files.py": {"bert_jax.checks", "bert_jax.config", "bert_jax.contents", "bert_jax.versions"},
     "contents.py": {"bert_jax.config"},
     "printable.py": set(),
