@@ -5,6 +5,8 @@ The mixing is one to one for each place, so one element that differs always give
 but for one case in 2^32.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from bert_jax.training.sharding import path_name
 # Odd, so that a product with it loses nothing: 2^32 over the golden ratio, as in Fibonacci hashing.
 FACTOR = np.uint32(0x9E3779B1)
 CHUNK = 1 << 15  # elements at once on a CPU, so that what is computed stays in its cache.
-PLACES = np.arange(CHUNK, dtype=np.uint32)
+ODD = 2 * np.arange(CHUNK, dtype=np.uint32) + 1
 
 
 def checksums(tree) -> dict[str, str]:
@@ -26,7 +28,10 @@ def checksums(tree) -> dict[str, str]:
     elsewhere = {name: x for name, x in arrays.items() if not _is_here(x)}
     # One program, so that all processes add up in one order.
     sums = dict(zip(elsewhere, np.asarray(_on_devices([*elsewhere.values()])), strict=True)) if elsewhere else {}
-    return {n: f"{int(sums[n]) if n in sums else _on_host(np.asarray(x)):08x}" for n, x in arrays.items()}
+    with ThreadPoolExecutor() as pool:  # NumPy works without Python's lock.
+        here = {name: np.asarray(x) for name, x in arrays.items() if name not in sums}
+        sums |= dict(zip(here, pool.map(_on_host, here.values()), strict=True))
+    return {name: f"{int(sums[name]):08x}" for name in arrays}
 
 
 def _is_here(array) -> bool:
@@ -39,9 +44,9 @@ def _is_here(array) -> bool:
 def _on_host(array: np.ndarray) -> int:
     bits, total = _bits(array), 0
     for start in range(0, bits.size, CHUNK):
-        part = bits[start : start + CHUNK].astype(np.uint32)
-        part = _mixed(part, PLACES[: part.size] + np.uint32(start % (1 << 32)))
-        total += int(part.sum(dtype=np.uint64))
+        part = bits[start : start + CHUNK].astype(np.uint32, copy=False)
+        mixed = _mixed(part, ODD[: part.size] + np.uint32(2 * start % (1 << 32)))
+        total += int(mixed.sum(dtype=np.uint32))
     return total % (1 << 32)
 
 
@@ -64,11 +69,15 @@ def _on_device(array: jax.Array) -> jax.Array:
     for axis in reversed(range(bits.ndim)):
         places += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * np.uint32(stride % (1 << 32))
         stride *= bits.shape[axis]
-    return _mixed(bits, places).sum(dtype=jnp.uint32)
+    return _mixed(bits, 2 * places + 1).sum(dtype=jnp.uint32)
 
 
-def _mixed(bits, places):
-    """One to one in `bits`: products with odd numbers, and a shift that is added without a carry. All modulo 2^32."""
+def _mixed(bits, odd):
+    """One to one in `bits`: products with odd numbers, and a shift added without carry. All is modulo 2^32.
+
+    `odd` is twice the place, and one. The same for NumPy and JAX.
+    """
     bits = bits * FACTOR
-    bits = bits ^ (bits >> np.uint32(15))
-    return bits * (places * np.uint32(2) + np.uint32(1))
+    bits ^= bits >> np.uint32(15)
+    bits *= odd
+    return bits
