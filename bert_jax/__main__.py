@@ -1,6 +1,11 @@
+import signal
 import sys
 
-from bert_jax.cli import main
+# Before a command begins, and when it has ended, SIGINT just ends the process, without a traceback.
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from bert_jax.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

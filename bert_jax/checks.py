@@ -8,6 +8,17 @@ import re
 import typing
 from typing import Literal
 
+# Far above any encoder: larger numbers, whoever wrote them, take all memory or time before anything else is looked at.
+MOST = {
+    "num_hidden_layers": 1 << 12,
+    "hidden_size": 1 << 16,
+    "intermediate_size": 1 << 18,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 20,
+    "type_vocab_size": 1 << 16,
+    "scan_unroll": 1 << 12,
+}
+
 
 def pretraining_problems(c):
     """Of a `PretrainConfig`."""
@@ -36,6 +47,7 @@ def pretraining_problems(c):
     m = c.model
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
     yield from at_least(1, "model", "vocab_size", *sizes, "type_vocab_size", "scan_unroll")
+    yield from _at_most(c, "model", MOST)
     yield from share("model", "hidden_dropout_prob", "attention_probs_dropout_prob")
     if m.hidden_size % m.num_attention_heads:
         yield "model.num_attention_heads", f"{m.num_attention_heads} doesn't divide hidden_size {m.hidden_size}"
@@ -76,9 +88,18 @@ def finetuning_problems(c):
         yield "epochs", f"is {c.epochs}, must be above 0"
 
 
+def embedding_problems(c):
+    """Of an `EmbeddingConfig`."""
+    yield from type_problems(type(c), c)
+    yield from _at_least(c, 2, "", "max_length")
+    yield from _at_least(c, 1, "", "dimensions")
+    if c.default_prompt is not None and c.default_prompt not in c.prompts:
+        yield "default_prompt", f"is {c.default_prompt!r}; the prompts are {', '.join(c.prompts) or 'none'}"
+
+
 def head_problems(c):
     """Of a `HeadConfig`."""
-    yield from _type_problems(type(c), c)
+    yield from type_problems(type(c), c)
     if c.problem_type == "single_label_classification" and len(c.labels) == 1:
         other = "make it regression (the value itself) or multi_label_classification (its sigmoid)"
         yield "problem_type", f"is {c.problem_type}, but there is one label alone; {other}"
@@ -98,7 +119,7 @@ def _table_problems(task):
 
 def _common_problems(c):
     """What both kinds of runs have."""
-    yield from _type_problems(type(c), c)
+    yield from type_problems(type(c), c)
     yield from _at_least(c, 0, "", "seed")
     if c.seed >= 1 << 31:
         yield "seed", f"is {c.seed}, must be below 2**31"
@@ -130,6 +151,14 @@ def _at_least(c, low, section, *names):
             yield f"{section}.{name}" if section else name, f"is {value}, must be at least {low}"
 
 
+def _at_most(c, section, most):
+    """Yields the fields with a value above theirs in `most`."""
+    for name, high in most.items():
+        value = getattr(_by_path(c, section), name)
+        if value is not None and value > high:
+            yield f"{section}.{name}", f"is {value}, must be at most {high:,}"
+
+
 def _share(c, section, *names):
     for name in names:
         value = getattr(_by_path(c, section), name)
@@ -137,28 +166,36 @@ def _share(c, section, *names):
             yield f"{section}.{name}".lstrip("."), f"is {value}, must be at least 0 and below 1"
 
 
-def _type_problems(hint, value, where: str = ""):
+def type_problems(hint, value, where: str = ""):
     """Yields values of another type than the field's, as a config file can hold them, and numbers that aren't any."""
     if dataclasses.is_dataclass(hint) and isinstance(value, hint):
         for name, inner in typing.get_type_hints(hint).items():
-            yield from _type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
+            yield from type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
     elif typing.get_origin(hint) is tuple:
         if not isinstance(value, tuple):
-            yield where, f"is {value!r}, must be a tuple, as ({value!r},)"
+            yield where, f"is {value!r:.99}, must be a tuple, as ({value!r:.99},)"
             return
         for i, item in enumerate(value):
-            yield from _type_problems(typing.get_args(hint)[0], item, f"{where}.{i}")
+            yield from type_problems(typing.get_args(hint)[0], item, f"{where}.{i}")
+    elif typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            yield where, f"is {value!r:.99}, must be a dict"
+            return
+        for name, item in value.items():
+            yield from type_problems(typing.get_args(hint)[1], item, f"{where}.{name}")
     elif choices := _choices(hint):
         if value not in choices:
-            yield where, f"is {value!r}; {did_you_mean(str(value), [c for c in choices if c])}"
+            yield where, f"is {value!r:.99}; {did_you_mean(str(value)[:99], [c for c in choices if c])}"
     else:
         allowed = typing.get_args(hint) or (hint,)
         whole_for_real = float in allowed and type(value) is int
         if type(value) not in allowed and not whole_for_real:
             names = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
-            yield where, f"is {value!r}, must be {names}"
+            yield where, f"is {value!r:.99}, must be {names}"
         elif type(value) is float and not math.isfinite(value):
             yield where, f"is {value}, must be a finite number"
+        elif type(value) is int and abs(value) >= 1 << 63:
+            yield where, "is a number of more than 63 bits; choose one that a computer can count to"
 
 
 def _choices(hint) -> tuple:

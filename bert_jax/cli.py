@@ -5,11 +5,12 @@ import importlib
 import os
 import signal
 import sys
-import threading
 
 import bert_jax
 from bert_jax import storage
 from bert_jax.config import InputError
+from bert_jax.printable import printable
+from bert_jax.signals import Ending, Stopped
 
 HELP = """\
 usage: bert-jax COMMAND [options]
@@ -30,6 +31,10 @@ commands:
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
 
+
+# What an error of the system's is about where it is the person's to mend: then to try again doesn't help before.
+THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+THE_PERSONS += (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV)
 
 # Each command's module and function.
 COMMANDS = {
@@ -56,11 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not sys.stderr.isatty():  # In a log, a progress bar every ten seconds is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "10")
-    before = signal.signal(signal.SIGTERM, _terminate) if _in_main_thread() else None
+    ending = Ending()
     try:
         if arguments[0] not in COMMANDS:
             raise InputError(f"no command {arguments[0]!r}; there are {', '.join(COMMANDS)} (bert-jax --help)")
-        with storage.errors_in_one_line():
+        with ending, storage.errors_in_one_line():
             module, function = COMMANDS[arguments[0]].split(":")
             run = getattr(importlib.import_module(f"bert_jax.commands.{module}"), function)
             return run(arguments[1:]) or 0
@@ -71,26 +76,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EEXIST, errno.ENOTDIR):
+        if error.errno not in THE_PERSONS:
             raise
         return _fail(f"{error.filename or 'writing'}: {error.strerror}")
+    except Stopped as stopped:
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("\nbert-jax: interrupted", file=sys.stderr)
-        return 130
-    finally:
-        if _in_main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _terminate(number, _):
-    """Lets what is under way clean up; the training loop, which saves first, has a handler of its own."""
-    sys.exit(128 + number)
+        return 128 + (ending.number or signal.SIGINT)
 
 
 def _fail(message: str) -> int:
-    print(f"bert-jax: {message}", file=sys.stderr)
+    print(f"bert-jax: {printable(message)}", file=sys.stderr)
     return 2

@@ -11,10 +11,23 @@ from bert_jax import checks
 
 
 class InputError(Exception):
-    """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2."""
+    """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2.
+
+    What it quotes, of files that anybody may have written, can't begin a line of its own nor tell a terminal anything.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(str(message)))
 
 
-def first_line(error: Exception) -> str:
+def printable(text: str) -> str:
+    """The text with escapes for all that isn't seen: control characters, marks of direction, halves of characters."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_line(error: BaseException) -> str:
     """What a library's error says, for a line of ours: its first line, or its type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -248,6 +261,12 @@ class EmbeddingConfig:
     """How sentence-transformers compares the vectors: not done here, but written again by an export."""
     sentence_transformers: bool = False
     """The files of sentence-transformers say so, and an export writes them again."""
+
+    def validate(self) -> "EmbeddingConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in checks.embedding_problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ import importlib.util
 import inspect
 import json
 import re
+import shlex
 import traceback
 import typing
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from bert_jax import config as configs
-from bert_jax.checks import did_you_mean
+from bert_jax import contents, versions
+from bert_jax.checks import did_you_mean, type_problems
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 
 
@@ -21,26 +24,79 @@ def to_dict(config) -> dict:
 
 
 def from_dict(cls: type, values: dict, where: str = "") -> Any:
-    """The inverse of `to_dict`; an unknown field raises `InputError` with the nearest right name."""
-    hints = typing.get_type_hints(cls)
+    """The inverse of `to_dict`, for what any earlier version wrote: fields that are new have their defaults.
+
+    Raises `InputError`, behind `where`, for an unknown field, with the nearest right name, and for a value of another
+    type than its field's.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where.rstrip('.') or 'it'}: is {values!r:.99}, must have the fields of {cls.__name__}")
+    hints, values = typing.get_type_hints(cls), versions.migrated(cls.__name__, values, where)
     for name in values:
         if name not in hints:
             raise InputError(f"{where + name}: no such field of {cls.__name__}; {did_you_mean(name, hints)}")
-    return cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
+    config = cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
+    for name, problem in type_problems(cls, config):
+        raise InputError(f"{where}{name}: {problem}")
+    return config
 
 
-def config_of(about: dict) -> FinetuneConfig | PretrainConfig | None:
-    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere."""
+def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfig | None:
+    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere.
+
+    Raises `InputError`, behind `where`, for fields that there aren't, and values that make no sense.
+    """
     values = about.get("config")
     if values is None:
         return None
-    return from_dict(FinetuneConfig if "task" in values else PretrainConfig, values)
+    kind = FinetuneConfig if isinstance(values, dict) and "task" in values else PretrainConfig
+    try:
+        return from_dict(kind, values).validate()
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else error) from None
+
+
+# Settings that name code, text, or a folder to write in. Those in the config that comes with a model are whoever's who
+# made it, so they are given again by whoever uses it. A task's own files aren't among them: they are tables, and read.
+PLACES = ("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter")
+PLACES += ("task.data_dir", "run.compilation_cache")
+
+
+def without_places(config) -> tuple[Any, dict[str, Any]]:
+    """The config with all `PLACES` at their defaults, and by their paths those that were others."""
+    values, defaults, found = to_dict(config), to_dict(type(config)()), {}
+    for path in PLACES:
+        section, name = path.split(".")
+        if section in values and values[section][name] != defaults[section][name]:
+            found[path] = values[section][name]
+            values[section][name] = defaults[section][name]
+    return from_dict(type(config), values), found
+
+
+def flags(settings: dict[str, Any]) -> str:
+    """Settings by their paths, as they are given on the command line."""
+    named = ((path.replace("_", "-"), value) for path, value in settings.items())
+    return " ".join(
+        f"--{path} {shlex.join(value if isinstance(value, list) else [str(value)])}" for path, value in named
+    )
+
+
+# What a checkpoint says of itself: one of a run, or of a model from elsewhere.
+OF_RUN = {"config": {}, "examples": (int, str), "init": (str, NoneType), "embedding?": {}, "model?": {}, "head?": {}}
+OF_OTHERS = {"model": {}, "head": {}, "about": {"embedding?": {}, "metrics?": {str: (float, NoneType)}, "step?": int}}
+
+
+def check_about(about: Any, file: Path, remedy: str = contents.AGAIN) -> dict:
+    """What a checkpoint says of itself; raises `InputError` where that isn't of its shape. (What configs in it hold is
+    checked as they are made.)"""
+    contents.check_values(about, OF_RUN if isinstance(about, dict) and "config" in about else OF_OTHERS, file, remedy)
+    return about
 
 
 def _from_json(hint, value, where: str):
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
-    if typing.get_origin(hint) is tuple:
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(_from_json(typing.get_args(hint)[0], item, f"{where}{i}.") for i, item in enumerate(value))
     return value
 

@@ -1,8 +1,12 @@
-"""Files that aren't what their name says: what a clone without git-lfs, or a download that failed, leaves behind."""
+"""Files that aren't what their name says, as a download that failed leaves them; and what files of JSON say."""
 
 import json
+import math
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 from bert_jax.config import InputError
 
@@ -27,6 +31,18 @@ WEIGHTS = (
     (PICKLE, "a pickle; call it pytorch_model.bin if torch wrote it"),
 )
 HEAD = 512  # bytes that are looked at
+PLAIN = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+# Larger files of JSON aren't ours, nor a model's: the largest tokenizers have 40 MB, and in memory JSON takes ten times
+# as much.
+MOST_JSON = 1 << 26
+# Lists and objects in each other.
+DEEPEST = 100
+TOO_DEEP = f"more than {DEEPEST} lists and objects in each other"
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+AGAIN = "copy it again"
+# What JSON calls the types.
+NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 
 
 class NotTheFile(InputError):
@@ -35,11 +51,11 @@ class NotTheFile(InputError):
 
 def check(file: Path) -> bytes:
     """Returns how a file begins; raises `NotTheFile` for a link to nothing, an empty file, a pointer, a web page..."""
-    if file.is_symlink() and not file.exists():
+    if isinstance(file, Path) and file.is_symlink() and not file.exists():
         raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
-    if file.is_dir():
-        raise NotTheFile(f"{file}: a folder, must be a file")
-    with open(file, "rb") as opened:
+    if file.exists() and not file.is_file():  # To open a pipe would take for ever.
+        raise NotTheFile(f"{file}: {'a folder' if file.is_dir() else 'a device or a pipe'}, must be a file")
+    with file.open("rb") as opened:
         beginning = opened.read(HEAD)
     if not beginning:
         raise NotTheFile(f"{file}: empty; copy it again")
@@ -52,6 +68,18 @@ def check_links(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not file.exists():
             check(file)
+
+
+def plain_name(name: object, file: Path) -> str:
+    """The name of another file, or folder, that a file says is beside it: one name, which leads nowhere else.
+
+    Whatever a file names is opened, and written, by way of this. Raises `NotTheFile` for all else.
+    """
+    if not isinstance(name, str) or not PLAIN.fullmatch(name) or name in (".", "..") or len(name.encode()) > 255:
+        raise NotTheFile(
+            f"{file}: names {name!r:.80}, must be a plain name of what lies beside it; bring a file that you trust"
+        )
+    return name
 
 
 def check_weights(file: Path, *kinds: bytes) -> None:
@@ -72,14 +100,103 @@ def _refuse(file: Path, beginning: bytes, kinds: tuple[tuple[bytes, str], ...]) 
             raise NotTheFile(f"{file}: {what}")
 
 
-def json_object(file: Path, kind: type = dict):
+def json_object(file: Path, kind: type = dict, remedy: str = AGAIN):
     """The object, or the list, in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError where there
     is no file."""
     check(file)
+    with file.open("rb") as opened:
+        content = opened.read(MOST_JSON + 1)
+    if len(content) > MOST_JSON:
+        raise NotTheFile(f"{file}: larger than {MOST_JSON:,} bytes, so it isn't the file; {remedy}")
     try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))  # Editors on Windows write a mark before it.
-    except (ValueError, RecursionError) as error:
-        raise NotTheFile(f"{file}: damaged ({error}); copy it again") from None
+        values = json_value(content)
+    except ValueError as error:
+        raise NotTheFile(f"{file}: damaged ({error}); {remedy}") from None
     if not isinstance(values, kind):
-        raise NotTheFile(f"{file}: damaged (no JSON {'object' if kind is dict else 'list'}); copy it again")
+        raise NotTheFile(f"{file}: damaged (no JSON {'object' if kind is dict else 'list'}); {remedy}")
     return values
+
+
+def json_value(text: str | bytes, halves: bool = False, nan: bool = False, pairs: Callable | None = None) -> Any:
+    """What a text of JSON says, of a name that comes twice the last. Whatever files hold is parsed here.
+
+    Raises ValueError, with one line, for what isn't JSON or UTF-8 (a mark before it is left out), is nested too deep,
+    or has numbers of thousands of digits; unless `nan`, for numbers that are none (NaN, 1e999); unless `halves`, for
+    halves of a character, which JSON may escape but nothing can write. `pairs` makes an object of names and values.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")  # Editors on Windows write a mark before it.
+    try:
+        values = json.loads(text, **({} if nan else FINITE), object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(values)
+    if not halves and HALF.search(text):
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"has {ascii(error.object[error.start])}, half a character") from None
+    return values
+
+
+def _real(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+FINITE = dict(parse_constant=_real, parse_float=_real)
+
+
+def _check_depth(values: Any) -> None:
+    level = [values]
+    for _ in range(DEEPEST):
+        level = [one for inner in level for one in (inner.values() if isinstance(inner, dict) else inner)]
+        level = [one for one in level if isinstance(one, list | dict)]
+    if level:
+        raise ValueError(TOO_DEEP)
+
+
+def finite(values: Any) -> Any:
+    """Values as JSON has them, which has no NaN: null is in its place."""
+    if isinstance(values, dict):
+        return {name: finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def check_values(values: Any, shape: Any, file: object, remedy: str = AGAIN) -> None:
+    """Raises `NotTheFile` that names the first of a file's values which isn't of its shape.
+
+    A shape is a type, or several in a tuple; a list of the shape that all items have; {str: the shape of all values};
+    or a dict of names and their shapes: those that end in "?" may be missing, and there may be others. A bool is no
+    number, and a whole number is a float too.
+    """
+    for where, value, expected in _wrong(values, shape, ""):
+        found = f"{value!r:.40}" if value is not ... else "missing"
+        raise NotTheFile(f"{file}: damaged ({where or 'it'} is {found}, must be {expected}); {remedy}")
+
+
+def _wrong(value: Any, shape: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    if isinstance(shape, list | dict):
+        if not isinstance(value, type(shape)):
+            yield where, value, "a list" if isinstance(shape, list) else "an object"
+            return
+        names = isinstance(shape, dict) and str not in shape
+        for name, inner in shape.items() if names else ():
+            found = value.get(name.rstrip("?"), ...)
+            if found is not ... or not name.endswith("?"):
+                yield from _wrong(found, inner, f"{where}.{name.rstrip('?')}".lstrip("."))
+        if not names:
+            inner = shape[0] if isinstance(shape, list) else shape[str]
+            for name, one in enumerate(value) if isinstance(value, list) else value.items():
+                yield from _wrong(one, inner, f"{where}.{name}".lstrip("."))
+        return
+    types = shape if isinstance(shape, tuple) else (shape,)
+    if type(value) is int and {int, float} & {*types}:
+        if abs(value) >= 1 << 63:
+            yield where, value, "a number below 2**63"
+    elif type(value) not in types:
+        yield where, value, " or ".join(NAMES[t] for t in types)

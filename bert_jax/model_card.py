@@ -1,14 +1,18 @@
 """The README.md of an exported model: what it is, how to use it, what it was trained on, how well it does."""
 
+import html
 import math
 import pprint
+import re
+import shlex
 from pathlib import Path
 
 import jax
 
 from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
-from bert_jax.config_files import config_of
+from bert_jax.config_files import config_of, flags, without_places
 from bert_jax.model import init_params, make_model
+from bert_jax.printable import printable
 
 MODELS = {
     "encoder": "AutoModel",
@@ -116,14 +120,15 @@ def write(
     parts = [_title(form, model, head, embedding, embeds), *use(head)]
     config = config_of(about)
     if config is None:
-        source = f"Converted by bert_jax from `{about['source']}`; its terms and limits hold here too."
+        source = f"Converted by bert_jax from {_escaped(about['source'])}; its terms and limits hold here too."
         parts.append(f"## Source\n\n{source}")
     else:
         fine_tuned = isinstance(config, FinetuneConfig)
         command = "finetune" if fine_tuned else "pretrain"
         training, scores = (_fine_tuning, _task_scores) if fine_tuned else (_pretraining, _held_out_scores)
-        parts += [training(config, about), *scores(about["metrics"]), _again(command, about["init"])]
-        value = pprint.pformat(config).replace("\n", "\n    ")
+        config_alone, places = without_places(config)
+        parts += [training(config, about), *scores(about["metrics"]), _again(command, about["init"], places)]
+        value = pprint.pformat(config_alone).replace("\n", "\n    ")
         source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
         (folder / f"{command}_config.py").write_text(source, encoding="utf-8")
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -152,7 +157,7 @@ def _vector(embedding: EmbeddingConfig) -> str:
     """How it is made, for those who have the hidden states alone."""
     if embedding.unknown:
         return f"not by this folder alone: the original asks for {embedding.unknown}"
-    prompts = ", ".join(f"{name} `{text}`" for name, text in embedding.prompts.items() if text)
+    prompts = ", ".join(f"{name} '{text}'" for name, text in embedding.prompts.items() if text)
     pooled = "[CLS]'s" if embedding.pooling == "cls" else "the mean of its tokens'"
     parts = [
         pooled if embedding.include_prompt else f"{pooled} behind the prompt",
@@ -220,14 +225,23 @@ def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
     return [f"## On held-out text\n\n{_table(rows)}"]
 
 
-def _again(command: str, init: str | None) -> str:
-    start = f" --init {init}" if init else ""
+def _again(command: str, init: str | None, places: dict) -> str:
+    """What was read and run is said in the command, for whoever types it to see."""
+    options = [f"--init {shlex.quote(init)}"] if init else []
+    options += [flags({path: value}) for path, value in places.items() if path != "run.compilation_cache"]
+    # A code block can't escape anything: what could be taken for markup there is left to the table above.
+    options = [option if option == printable(option) and not set(option) & set("<>") else "..." for option in options]
     return f"""## Again
 
 With [{command}_config.py]({command}_config.py), the run's own config:
 
-    bert-jax {command} --config {command}_config.py --workdir runs/again{start}"""
+    {" ".join([f"bert-jax {command} --config {command}_config.py --workdir runs/again", *options])}"""
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+    return "\n".join(["| | |", "|---|---|", *(f"| {_escaped(name)} | {_escaped(value)} |" for name, value in rows)])
+
+
+def _escaped(text: str) -> str:
+    """Names of files, labels and prompts, as Markdown: neither HTML nor links, code or columns."""
+    return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(printable(text), quote=False))

@@ -2,19 +2,20 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from bert_jax import labelling
 from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import Bert
+from bert_jax.printable import json_line, printable
 
 # Texts are read and predicted together up to so many of them, or so many characters.
 CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 24
@@ -38,9 +39,11 @@ def embed(bert: Bert, **how) -> Predict:
 
     def predict(texts: list[str]) -> Iterator[str]:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
+            if not np.isfinite(vector).all():
+                raise _not_finite(text)
             # As many digits as float32 has, not those of the float64 it would become.
             numbers = ", ".join(vector.astype(str))
-            yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}'
+            yield f'{json_line({"text": text})[:-1]}, "embedding": [{numbers}]}}'
 
     return predict
 
@@ -89,7 +92,16 @@ def parts(line: str, second: str | None) -> tuple[str, str | None]:
 
 
 def _json(values: dict) -> str:
-    return json.dumps(values, ensure_ascii=False)
+    try:
+        return json_line(values)
+    except ValueError:
+        raise _not_finite(values.get("text", values.get("question"))) from None
+
+
+def _not_finite(text: str) -> InputError:
+    """JSON has no NaN; and the weights are finite, as they were loaded."""
+    what = "what the model computes of it overflows (NaN or infinite)"
+    return InputError(f"{text[:40]!r}: {what}; its weights are finite but far too large, bring others")
 
 
 def _rounded(values: dict) -> dict:
@@ -154,8 +166,10 @@ def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int 
     first. `total` is for the progress bar, on standard error.
     """
     partial = output.with_name(f"{output.name}.partial") if output else None
+    if partial:
+        partial.unlink(missing_ok=True)  # What was left there, or a link that would lead elsewhere.
     with (
-        open(partial, "w", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
+        open(partial, "x", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
         _warnings_in_one_line(),
     ):
@@ -187,7 +201,7 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
 @contextlib.contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
     before = warnings.showwarning
-    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {message}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {printable(str(message))}", file=sys.stderr)
     try:
         yield
     finally:

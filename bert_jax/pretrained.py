@@ -9,10 +9,11 @@ from typing import Literal
 import flax.traverse_util
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
-from bert_jax import compiling, contents, model_card, storage
+from bert_jax import compiling, contents, folders, model_card, storage
 from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
-from bert_jax.config_files import from_dict, to_dict
+from bert_jax.config_files import config_of, from_dict, to_dict
 from bert_jax.convert import names, sentence_transformers, weight_files
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers
@@ -20,6 +21,7 @@ from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.model import init_params, make_model
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
+from bert_jax.training.sharding import path_name
 
 # The module of convert/ for each format.
 MODULES = {"hf": "huggingface", "tf1": "tf1", "onnx": "onnx", "stablehlo": "stablehlo"}
@@ -45,7 +47,7 @@ class Pretrained:
     @property
     def embedding(self) -> EmbeddingConfig:
         """How its vectors of texts are made."""
-        return from_dict(EmbeddingConfig, self.about.get("embedding", {}))
+        return from_dict(EmbeddingConfig, self.about.get("embedding", {})).validate()
 
 
 def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
@@ -88,7 +90,7 @@ def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     if format_of(folder):
         return tokenizer_folders.of_folder(folder)
     checkpoints, step = find_checkpoint(name)
-    return tokenizers.from_dict(checkpoints.tokenizer(step))
+    return _tokenizer_of(checkpoints, step)
 
 
 def save(pretrained: Pretrained, folder: Path) -> None:
@@ -107,7 +109,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
     `model` is a MODEL's name, or what `read` made of it. Raises `InputError` where the folder exists and isn't to be
     replaced, and where the packages for the format are missing; then nothing is written.
     """
-    with storage.whole_folder(storage.path(folder), overwrite) as aside:
+    with folders.whole_folder(storage.path(folder), overwrite) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)
         module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
         module.write(aside, saved.model, saved.head, saved.params)
@@ -162,7 +164,7 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
         if (latest := checkpoints.latest) is not None:
             fine_tuned = "head" in checkpoints.about(latest)
             return checkpoints, (checkpoints.best or latest) if fine_tuned else latest
-    elif path.name.isdigit() and path.is_dir():
+    elif path.name.isdecimal() and path.is_dir():
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
             return checkpoints, int(path.name)
@@ -174,22 +176,39 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
 def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:
     """Config and head of a checkpoint's model, and where it comes from."""
     about = checkpoints.about(step)
+    try:
+        model, head, origin = _described(checkpoints, step, about)
+        if model.vocab_size is None:
+            raise InputError("model.vocab_size: is null, must be a number")
+        from_dict(EmbeddingConfig, origin.get("embedding", {}), "embedding.").validate()
+        config_of(origin)
+        return model.validate(), head.validate(), origin
+    except InputError as error:
+        raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
+
+
+def _described(checkpoints: Checkpoints, step: int, about: dict) -> tuple[ModelConfig, HeadConfig, dict]:
     if "config" not in about:
-        return from_dict(ModelConfig, about["model"]), _head(about["head"], about["about"]), about["about"]
-    rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl")
+        return from_dict(ModelConfig, about["model"], "model."), _head(about["head"], about["about"]), about["about"]
+    # They are for the model card alone: a row that is damaged is said, and left out.
+    rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl", whole=False)
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
     if "embedding" in about:
         origin["embedding"] = about["embedding"]
-    if "head" in about:  # Fine-tuned.
-        return from_dict(ModelConfig, about["model"]), _head(about["head"], origin), origin
-    config = from_dict(PretrainConfig, about["config"])
+    if "head" in about and "model" in about:  # Fine-tuned.
+        return from_dict(ModelConfig, about["model"], "model."), _head(about["head"], origin), origin
+    config = from_dict(PretrainConfig, about["config"], "config.")
     return config.model, steps.pretraining_head(config), origin
+
+
+def _tokenizer_of(checkpoints: Checkpoints, step: int) -> tokenizers.Tokenizer:
+    return tokenizers.from_dict(checkpoints.tokenizer(step), checkpoints.folder / str(step) / "tokenizer")
 
 
 def _head(values: dict, origin: dict) -> HeadConfig:
     """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
-    head = from_dict(HeadConfig, values)
+    head = from_dict(HeadConfig, values, "head.")
     ours = "task" in origin.get("config", {})
     return dataclasses.replace(head, **VALUE) if ours and head.unsaid else head
 
@@ -204,8 +223,29 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-    tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))
-    return Pretrained(model, head, tokenizer, checkpoints.restore(step, {"params": like})["params"], about)
+    tokenizer = _tokenizer_of(checkpoints, step)
+    params = checkpoints.restore(step, {"params": like})["params"]
+    check_finite(params, checkpoints.folder / str(step))
+    return Pretrained(model, head, tokenizer, params, about)
+
+
+def check_finite(params: dict, where: object) -> None:
+    """Raises `InputError` naming the first array with a number that is none: whatever came of it would be none.
+
+    Of arrays that lie on several processes each looks at its part, and all raise alike.
+    """
+    arrays = jax.tree.leaves_with_path(params)
+    bad = next((number for number, (_, array) in enumerate(arrays) if not _is_finite(array)), len(arrays))
+    if not all(getattr(array, "is_fully_addressable", True) for _, array in arrays):
+        bad = int(multihost_utils.process_allgather(np.array(bad)).min())
+    if bad < len(arrays):
+        what = f"{path_name(arrays[bad][0])} has numbers that aren't finite (NaN or infinite)"
+        raise InputError(f"{where}: {what}; bring weights from before they became so")
+
+
+def _is_finite(array) -> bool:
+    parts = [part.data for part in array.addressable_shards] if isinstance(array, jax.Array) else [array]
+    return all(np.isfinite(np.asarray(part)).all() for part in parts)
 
 
 def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -> Pretrained:
@@ -215,6 +255,7 @@ def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -
     files = folder if folder.is_dir() else folder.parent
     module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
     model, head, params, report = module.read(folder, allow_missing, kind)
+    check_finite(params, folder)
     tokenizer = _tokenizer(files, model)
     if isinstance(tokenizer, NoTokenizer):
         report = dataclasses.replace(report, notes=[*report.notes, f"without its tokenizer: {tokenizer.reason}"])

@@ -4,10 +4,14 @@ Objects of a bucket are written whole, and can be neither renamed nor appended t
 """
 
 import contextlib
+import errno
+import functools
+import glob
 import importlib.util
 import logging
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +23,13 @@ from bert_jax.config import InputError
 
 REMOTE = "gs://"
 COPIED_AT_ONCE = 1 << 24  # bytes
+LONGEST = 255  # bytes of a name, on nearly every file system
+# What would break an error's one line, or turn it around; and bytes that aren't UTF-8.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Local folders that epath takes for the buckets of its services.
+TAKEN_FOR_BUCKETS = ("gs", "s3", "az", "hf")
+# The names of files and folders under way: nobody can guess them.
+ASIDE = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 if importlib.util.find_spec("gcsfs"):
     # Else epath goes to buckets through TensorFlow, whose import takes seconds in each worker. Here, not in `path`: a
@@ -32,12 +43,16 @@ if importlib.util.find_spec("gcsfs"):
 def path(name: str | PurePath) -> Path:
     """A local folder or file as `pathlib.Path`, or one of a bucket as `epath.Path`, which has the same methods.
 
-    Raises `InputError` for any other address, or where the packages for buckets are missing.
+    Raises `InputError` for any other address, for names that the libraries below can't take, or where the packages for
+    buckets are missing: at the start of a command, not hours later.
     """
     name = os.fspath(name)
+    if unprintable := UNPRINTABLE.search(name):
+        raise InputError(f"{name!r}: {unprintable[0]!r} is in this name; choose one that can be printed")
     if not name.startswith(REMOTE):
-        if re.match(r"\w+:/", name):
+        if re.match(r"\w+:(/|$)", name):
             raise InputError(f"{name}: neither a local path nor one that begins with {REMOTE}")
+        _check_local(name)
         return Path(name)
     if not name.removeprefix(REMOTE).strip("/"):
         raise InputError(f"{name}: names no bucket; write {REMOTE}BUCKET/FOLDER")
@@ -51,38 +66,101 @@ def path(name: str | PurePath) -> Path:
     return epath.Path(name)
 
 
+def _check_local(name: str) -> None:
+    if not name:
+        raise InputError("'': an empty name; name a folder (. is the one that you are in)")
+    for part in name.split("/"):
+        if (size := len(part.encode())) > LONGEST:
+            raise InputError(f"{part[:40]}...: a name of {size} bytes; a name has {LONGEST} at most")
+    whole = os.path.abspath(name)
+    if unprintable := UNPRINTABLE.search(whole):
+        raise InputError(f"{whole!r}: {unprintable[0]!r} is in this name; choose one that can be printed")
+    if "\\" in whole:
+        raise InputError(f"{whole}: has a backslash, which TensorStore takes for a slash; choose a name without it")
+    if (first := whole.split("/")[1]) in TAKEN_FOR_BUCKETS:
+        raise InputError(f"{whole}: Orbax takes /{first}/ for a bucket; choose a folder elsewhere")
+
+
+def literal(path: Path) -> Path:
+    """The path for Orbax, absolute: a `[1]` in it is part of the name when Orbax looks for files below."""
+    return path if is_remote(path) else _literal()(path.absolute())
+
+
+@functools.cache
+def _literal() -> type[Path]:
+    from etils import epath
+
+    class Literal(epath.gpath.PosixGPath):
+        def glob(self, pattern: str) -> Iterator[Path]:
+            return (self / name for name in glob.glob(pattern, root_dir=self))
+
+    return epath.register_path_cls(Literal)
+
+
 def is_remote(path: PurePath) -> bool:
     return str(path).startswith(REMOTE)
 
 
-def absolute(path: Path) -> Path:
-    return path if is_remote(path) else path.absolute()
-
-
 def make_folder(path: Path) -> None:
     """With its parents, and where it isn't there yet; a bucket has none to make."""
-    if not is_remote(path):
+    if is_remote(path):
+        return
+    try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+        raise InputError(f"{file}: is a file, where a folder is to be; choose another folder") from None
 
 
 def remove(path: Path) -> None:
-    """A file, or a folder with all that it holds, where it exists."""
+    """A file, or a folder with all that it holds, where it exists; of a link the link alone."""
     if is_remote(path):
         path.rmtree(missing_ok=True)
-    elif path.is_dir():
+    elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole, or not at all."""
+    """Writes a file that is there whole, or not at all, also after a loss of power."""
     if is_remote(path):
         path.write_bytes(content)
         return
-    aside = path.with_name(f"{path.name}.partial")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    under_way = aside(path)
+    try:
+        with open(under_way, "xb") as stream:  # Never through a link, nor into a file that is there.
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(under_way, path)
+    except BaseException:
+        under_way.unlink(missing_ok=True)
+        raise
+    sync_entry(path.parent)
+
+
+def aside(path: Path) -> Path:
+    """Beside a file or folder, a name for another under way."""
+    return path.with_name(f".{secrets.token_hex(8)}.partial")
+
+
+def sync(folder: Path) -> None:
+    """Has all that a local folder holds written to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            sync_entry(path)
+
+
+def sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems can't do it for folders.
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def upload(stream: BinaryIO, path: Path) -> None:
@@ -96,50 +174,6 @@ def download(path: Path, file: Path) -> None:
     import fsspec
 
     fsspec.filesystem("gcs").get_file(str(path), str(file))
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A local folder to write into, which is `folder` once the block ends without an error; else nothing is left.
-
-    Raises `InputError` where `folder` holds something that isn't to be overwritten. One in a bucket is uploaded at the
-    end, after what was there is removed.
-    """
-    taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if taken and not overwrite:
-        raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
-    if is_remote(folder):
-        with tempfile.TemporaryDirectory(prefix="bert_jax_") as aside:
-            yield Path(aside)
-            remove(folder)
-            for file in sorted(file for file in Path(aside).rglob("*") if file.is_file()):
-                with open(file, "rb") as stream:
-                    upload(stream, folder / file.relative_to(aside).as_posix())
-        return
-    parents = [parent for parent in folder.absolute().parents if not parent.exists()]
-    make_folder(folder.parent)
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
-        yield aside
-        aside.chmod(0o777 & ~_umask())
-        old = aside.with_suffix(".old")
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        remove(old)
-    except BaseException:
-        remove(aside)
-        for parent in parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
-
-
-def _umask() -> int:
-    """mkdtemp makes folders for one user alone; this says for whom folders are made."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def cache_folder() -> Path:

@@ -1,5 +1,6 @@
 """Fixtures: a small corpus with some structure, its config, and its examples."""
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -14,6 +15,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bert
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other busily, in each other's way.
+# torch's build for GPUs brings it and imports it late: behind TensorFlow, whose LLVM it then meets, it crashes.
+with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
 
 from bert_jax.config import (
     CorpusConfig,

@@ -17,7 +17,7 @@ import pytest
 from test_prepare import files_of, long_corpus, prepare_command
 from test_training import assert_same_state, saved_state
 
-from bert_jax import storage
+from bert_jax import folders, storage
 from bert_jax.cli import main
 from bert_jax.config import CorpusConfig, FinetuneConfig, InputError, Phase, TaskConfig
 from bert_jax.data import corpora, resuming
@@ -122,12 +122,30 @@ def test_what_is_there_is_overwritten_only_when_asked(bucket, objects_of, config
     assert objects_of(output).keys() == files_of(examples.folder).keys()
     assert json.loads(objects_of(output)["manifest.json"])["config"]["seed"] == 1
     (output / "manifest.json").unlink()
-    (output / "job.json").write_text(json.dumps(resuming.job_of(other)))  # As a run leaves it that was killed.
+    resuming.write_job(output, resuming.job_of(other))  # As a run leaves it that was killed.
     with pytest.raises(InputError, match="seed was 1 in the run that was stopped there, is 0 now"):
         prepare(config, output)
-    (output / "job.json").write_text("{}")  # As one that was killed while it emptied the folder.
+    resuming.write_job(output, {})  # As one that was killed while it emptied the folder.
     prepare(config, output)
     assert objects_of(output) == files_of(examples.folder)
+
+
+def test_one_process_at_a_time(bucket, objects_of, config, examples, monkeypatch, capsys):
+    for name, seconds in {"RENEW": 0.2, "STALE": 3.0, "SETTLE": 0.2, "LOOK": 0.2}.items():
+        monkeypatch.setattr(folders, name, seconds)
+    here = f"in use by process {os.getpid()} on "
+    with folders.exclusive(bucket / "run"), folders.exclusive(bucket / "examples"):
+        with pytest.raises(InputError, match=here):
+            pretrain(config, bucket / "run", examples.folder)
+        with pytest.raises(InputError, match=here):
+            prepare(config, bucket / "examples")
+        assert objects_of(bucket).keys() == {"run/.lock", "examples/.lock"}
+    assert not objects_of(bucket)
+    lost = dataclasses.replace(folders.Holder.this(), machine="another-1", host="another")
+    (bucket / "run/.lock").write_bytes(lost.text())  # As a host leaves it that was taken away.
+    with folders.exclusive(bucket / "run"):
+        assert "waits to see whether" in capsys.readouterr().err
+    assert not objects_of(bucket)
 
 
 def test_beam_and_repeated_lines(bucket, objects_of, config, tmp_path, monkeypatch):

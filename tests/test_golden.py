@@ -12,8 +12,8 @@ import pytest
 from runs import by_path, rows
 
 import bert_jax
-from bert_jax import pretrained
-from bert_jax.config import FinetuneConfig
+from bert_jax import pretrained, versions
+from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.config_files import config_of, load_config
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
@@ -21,15 +21,15 @@ from bert_jax.training import sharding
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.program import make_program, of_pretraining
 
-ARCHIVE = Path(__file__).parent / "golden" / "0.1.0.tar.xz"
+ARCHIVES = sorted((Path(__file__).parent / "golden").glob("*.tar.xz"))
 # CPUs round differently.
 CLOSE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def unpacked(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=ARCHIVES, ids=lambda archive: archive.name.removesuffix(".tar.xz"))
+def unpacked(request, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(request.param) as archive:
         archive.extractall(folder, filter="data")
     return folder
 
@@ -40,6 +40,23 @@ def golden(unpacked, tmp_path, monkeypatch) -> Path:
     folder = shutil.copytree(unpacked, tmp_path / "golden")
     monkeypatch.chdir(folder)
     return folder
+
+
+def test_the_archives_are_of_each_format():
+    assert [archive.name for archive in ARCHIVES] == ["0.1.0.tar.xz", f"format-{versions.CHECKPOINT}.tar.xz"]
+
+
+def test_checkpoints_with_checksums_are_checked(golden):
+    """Those of the first format have none, and load as ever."""
+    for folder in json.loads((golden / "arrays.json").read_text()):
+        about = Path(folder) / "about/metadata"
+        values = json.loads(about.read_text())
+        about.write_text(json.dumps({**values, "more": 1}))
+        if "format" in values:
+            with pytest.raises(InputError, match=r"about: damaged \(about isn't what was saved\)"):
+                pretrained.read(folder)
+        else:
+            pretrained.read(folder)
 
 
 def checksums(tree) -> dict[str, str]:
@@ -118,8 +135,8 @@ def replace_epochs(config: FinetuneConfig, epochs: float) -> FinetuneConfig:
 
 
 def test_evaluation_gives_the_same_scores(golden):
-    for model in ("pretrained", "finetuned"):
-        bert_jax.evaluate(model, output=golden / "now" / model)
+    for model, config in (("pretrained", load_config("pretrain.py")), ("finetuned", None)):
+        bert_jax.evaluate(model, config, golden / "now" / model)
         expected = json.loads((golden / "evaluated" / model / "scores.json").read_text())
         scores = json.loads((golden / "now" / model / "scores.json").read_text())
         assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=CLOSE, rel=CLOSE)

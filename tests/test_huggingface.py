@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -145,6 +146,10 @@ def test_the_model_card_repeats_the_run(trained, exported):
     for expected in (f"{loss:.4f} nats", f"{np.exp(loss):.2f}", "12 of 12", "corpus.txt", "AutoModelForPreTraining"):
         assert expected in card
     config = load_config(str(exported / "pretrain_config.py"))
+    (options,) = re.findall("--workdir runs/again (.*)", card)  # What is read stands in the command, for all to see.
+    flag, file = options.split()
+    assert flag == "--corpus.files"
+    config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, files=(file,)))
     about = pretrained.read(trained).about
     assert to_dict(config) == about["config"]
 

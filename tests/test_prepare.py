@@ -277,7 +277,7 @@ def test_what_another_run_left_is_not_gone_on_with(config, tmp_path):
     partial = tmp_path / "out.partial"
     (partial / "progress").mkdir(parents=True)
     job = resuming.job_of(config)
-    (partial / "job.json").write_text(json.dumps(job | {"seed": 7}))
+    resuming.write_job(partial, job | {"seed": 7})
     with pytest.raises(InputError, match=r"out\.partial: seed was 7 in the run that was stopped there, is 0 now"):
         prepare(config, tmp_path / "out")
 

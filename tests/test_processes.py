@@ -1,6 +1,9 @@
 """Several processes of one run: how they find each other, train as one, and what happens when one goes."""
 
+import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -115,13 +118,17 @@ def free_port() -> int:
         return min(probe.getsockname()[1], 65_000)
 
 
-def supervisors(port: int, *places: tuple[int, int], arguments=("--version",), timeout: float = 20):
-    """Starts a supervisor for each (process, processes)."""
-    code = "import sys; from bert_jax import cluster, supervisor; a = sys.argv; place = cluster.Place('localhost', "
-    code += "*map(int, a[1:4])); sys.exit(supervisor.supervise(place, a[5:], float(a[4])))"
+def supervisors(
+    workdir: Path, *places: tuple[int, int], arguments=("--version",), timeout: float = 20, python=sys.executable
+):
+    """Starts a supervisor for each (process, processes), whose child `python` runs."""
+    code = "import pathlib, sys; from bert_jax import cluster, supervisor; a = sys.argv; place = cluster.Place("
+    code += f"'localhost', *map(int, a[1:4])); workdir = pathlib.Path(a[5]); sys.executable = {str(python)!r}; "
+    code += "sys.exit(supervisor.supervise(place, a[6:], workdir, float(a[4])))"
+    port = str(free_port())
     return [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(port), str(count), str(process), str(timeout), *arguments],
+            [sys.executable, "-c", code, port, str(count), str(process), str(timeout), str(workdir), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -136,34 +143,69 @@ def ends(processes) -> list[tuple[int, str]]:
     return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 
 
-def test_the_process_that_did_not_come_is_named():
-    for code, error in ends(supervisors(free_port(), (0, 4), (2, 4), timeout=5)):
+def test_the_process_that_did_not_come_is_named(tmp_path):
+    for code, error in ends(supervisors(tmp_path, (0, 4), (2, 4), timeout=5)):
         assert code == 75
         assert "process 1, 3 of 4 didn't come within 5 seconds" in error and error.count("\n") == 1
 
 
-def test_process_0_that_does_not_answer_is_named():
-    port = free_port()
-    ((code, error),) = ends(supervisors(port, (1, 2), timeout=2))
-    assert code == 75 and f"process 0 didn't answer at localhost:{port} within 2 seconds" in error
+def test_process_0_that_does_not_answer_is_named(tmp_path):
+    ((code, error),) = ends(supervisors(tmp_path, (1, 2), timeout=2))
+    assert code == 75 and re.search(r"process 0 didn't answer at localhost:\d+ within 2 seconds", error)
 
 
-def test_processes_of_different_runs_do_not_meet():
-    found = ends(supervisors(free_port(), (0, 2), (1, 3), timeout=8))
+def test_processes_of_different_runs_do_not_meet(tmp_path):
+    found = ends(supervisors(tmp_path, (0, 2), (1, 3), timeout=8))
     assert found[1][0] == 2 and "was started with processes 3, process 0 with 2" in found[1][1]
     assert found[0][0] == 75 and "process 1 of 2 didn't come" in found[0][1]
 
 
-def test_bad_input_ends_all_with_its_message():
-    for code, error in ends(supervisors(free_port(), (0, 2), (1, 2), arguments=("nonsense",))):
+def test_bad_input_ends_all_with_its_message(tmp_path):
+    for code, error in ends(supervisors(tmp_path / "new", (0, 2), (1, 2), arguments=("nonsense",))):
         assert code == 2 and "no command 'nonsense'" in error and "Traceback" not in error
+    assert not (tmp_path / "new").exists()
 
 
-def test_only_process_0_speaks():
-    processes = supervisors(free_port(), (0, 2), (1, 2))
+def test_only_process_0_speaks(tmp_path):
+    processes = supervisors(tmp_path, (0, 2), (1, 2))
     outputs = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0][0] and not outputs[1][0] and not outputs[0][1] + outputs[1][1]
+
+
+CHILD = f"""#!{sys.executable}
+import os, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+what = "prepares" if "BERT_JAX_PREPARE" in os.environ else "trains"
+pathlib.Path(__file__).with_name(f"{{what}} {{os.getppid()}}").touch()
+if sys.argv[-1] == what:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "sent", "codes"),
+    [
+        ("trains", (signal.SIGTERM, signal.SIGTERM), [143, 143]),
+        ("trains", (signal.SIGINT, signal.SIGTERM), [130, 130]),
+        ("trains", (signal.SIGTERM, signal.SIGINT), [130, 130]),
+        ("prepares", (signal.SIGINT, signal.SIGINT), [130, 130]),
+        ("prepares", (signal.SIGTERM, None), [143, 75]),
+    ],
+)
+def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
+    python = tmp_path / "python"
+    python.write_text(CHILD)
+    python.chmod(0o755)
+    processes = supervisors(tmp_path / "run", (0, 2), (1, 2), arguments=(at,), python=python)
+    waiting = [tmp_path / f"{at} {process.pid}" for process in processes[: 1 if at == "prepares" else 2]]
+    deadline = time.monotonic() + 60
+    while not all(file.exists() for file in waiting) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for process, number in zip(processes, sent, strict=True):
+        if number:
+            process.send_signal(number)
+    assert [code for code, _ in ends(processes)] == codes
 
 
 # ---- Two processes of four devices each -----------------------------------------------------------------------------
@@ -266,13 +308,13 @@ def test_preempted_all_save_at_one_step_and_go_on_bit_for_bit(
 RESTORE = """
 import dataclasses, sys
 import jax
-from bert_jax.config import PretrainConfig
+from bert_jax.config import InputError, PretrainConfig
 from bert_jax.config_files import from_dict
 from bert_jax.training import sharding, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
 
-source, target, port, process = sys.argv[1:]
+source, target, damaged, port, process = sys.argv[1:]
 jax.distributed.initialize(f"localhost:{port}", 2, int(process), cluster_detection_method="deactivate")
 checkpoints = Checkpoints(source)
 config = from_dict(PretrainConfig, checkpoints.about(30)["config"])
@@ -284,14 +326,32 @@ like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding
 again = Checkpoints(target)
 again.save(30, checkpoints.restore(30, like), {}, {})
 again.close()
+try:
+    Checkpoints(damaged).restore(30, like)
+except InputError as error:
+    print(error)
 """
 
 
 def test_two_processes_restore_bit_for_bit_what_one_saved(one_process, tmp_path):
+    """With the same checksums, whichever process has which parts; both name what isn't what was saved."""
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    arguments = [str(one_process / "checkpoints"), str(tmp_path / "checkpoints"), str(free_port())]
+    damaged = shutil.copytree(one_process / "checkpoints", tmp_path / "damaged")
+    record = damaged / "30/checksums/metadata"
+    checksums = json.loads(record.read_text())
+    (name, values), *_ = ((n, values) for n, values in checksums["state"].items() if n.endswith("query/kernel"))
+    record.write_text(record.read_text().replace(values[1], values[1][::-1]))
+    arguments = [str(one_process / "checkpoints"), str(tmp_path / "checkpoints"), str(damaged), str(free_port())]
     processes = [
-        subprocess.Popen([sys.executable, "-c", RESTORE, *arguments, str(i)], env=environment) for i in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", RESTORE, *arguments, str(i)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for i in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    said = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
     assert_same_state(saved_state(tmp_path, 30), saved_state(one_process, 30))
+    again = json.loads((tmp_path / "checkpoints/30/checksums/metadata").read_text())
+    assert again["state"] == checksums["state"]
+    what = f"{damaged}/30/state: damaged ({name} isn't what was saved); the last good checkpoint is {damaged}/20: "
+    assert all(what in lines for lines in said), said

@@ -4,6 +4,8 @@ import dataclasses
 import gzip
 import itertools
 import os
+import random
+import re
 import shutil
 
 import pytest
@@ -211,3 +213,107 @@ def test_what_another_version_left_is_refused(text, tmp_path, monkeypatch):
     monkeypatch.setattr(resuming.sentences, "VERSION", resuming.sentences.VERSION + 1)
     with pytest.raises(InputError, match="begun by another version of bert_jax"):
         prepare(config_of(text), tmp_path / "out", engine=Here())
+
+
+# ---- Damage ---------------------------------------------------------------------------------------------------------
+
+
+def flip(file, rng):
+    """One bit."""
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    file.write_bytes(content)
+
+
+def cut(file, rng):
+    file.write_bytes(file.read_bytes()[: rng.randrange(file.stat().st_size)])
+
+
+def lose(file, _):
+    file.unlink()
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """What a run leaves that was stopped, with a file of each kind that there is, and what it would have made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpora, "CHUNK_BYTES", 1000)
+        patch.setattr(preparing, "CHUNKS_A_SHARD", (2, 2))
+        folder = tmp_path_factory.mktemp("left")
+        (folder / "text").mkdir()
+        write_corpus(folder / "text/a.txt", documents=40)
+        config = config_of(folder / "text", deduplicate=True, trained=True)
+        whole = files_of(prepare(config, folder / "whole", engine=Here()).folder)
+        stop(config, folder / "out")
+        (folder / "out.partial/progress/train-00009.npz.x").write_text("what nobody knows")
+        return config, folder / "out.partial", whole
+
+
+KINDS = {
+    "job": "job.json",
+    "counts": "progress/train-*.npz",
+    "held out": "progress/train-*.held_out.json",
+    "records": "32/train/*.records",
+    "tokenizer": "progress/tokenizer.json",
+    "lines": "progress/lines.json",
+    "repeated": "progress/lines.repeated",
+}
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("damage", [flip, cut, lose])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_damaged_is_made_again_or_named(left, kind, damage, times, tmp_path, capsys):
+    config, partial, whole = left
+    for seed in range(times):
+        rng, out = random.Random(f"{kind} {damage.__name__} {seed}"), tmp_path / f"{seed}"
+        copied = shutil.copytree(partial, tmp_path / f"{seed}.partial")
+        file = rng.choice(sorted(copied.glob(KINDS[kind])))
+        damage(file, rng)
+        engine = Here()
+        try:
+            made = prepare(config, out, engine=engine).folder
+        except InputError as error:
+            assert kind == "job" and re.search(r"job\.json: damaged.*remove .*partial to begin anew", str(error))
+            made = prepare(config, out, overwrite=True, engine=engine).folder
+        assert files_of(made) == whole
+        again = {number for number in engine.made if number < STOPPED_AFTER}
+        said = capsys.readouterr().err
+        if kind in ("counts", "held out", "records"):  # Of finished shards, the damaged one alone.
+            assert len(again) <= 1 and (kind == "counts" and damage == lose or "1 of 6 finished shards" in said)
+        elif kind != "job":
+            assert not again and (damage == lose or "made again" in said)
+
+
+def test_stopped_behind_the_end_it_goes_on_there_unless_it_is_damaged(left, tmp_path, monkeypatch, capsys):
+    config, partial, whole = left
+    shutil.copytree(partial, tmp_path / "out.partial")
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing.folders, "put_in_place", stopped)
+        patch.setattr(preparing.storage, "sync", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config, tmp_path / "out", engine=Here())
+    for damage in (None, "manifest.json", "tokenizer.json", "32/train/00000.records"):
+        shutil.copytree(tmp_path / "out.partial", tmp_path / "again.partial")
+        if damage:
+            flip(tmp_path / "again.partial" / damage, random.Random(0))
+        engine = Here()
+        assert files_of(prepare(config, tmp_path / "again", engine=engine).folder) == whole
+        assert bool(engine.made) == (damage == "32/train/00000.records")
+        shutil.rmtree(tmp_path / "again")
+
+
+def test_a_vocabulary_that_is_lost_and_a_text_that_changed(left, tmp_path, capsys):
+    """Shards of another vocabulary aren't kept, though nothing says what theirs was."""
+    config, partial, _ = left
+    folder = shutil.copytree(partial.parent / "text", tmp_path / "text")
+    shutil.copytree(partial, tmp_path / "out.partial")
+    (tmp_path / "out.partial/progress/tokenizer.json").unlink()
+    text = folder / "a.txt"
+    text.write_bytes(text.read_bytes() + b"\n\nQuizzical jackdaws vex zephyrs.\n" * 30)
+    files = dataclasses.replace(config.corpus, files=(str(folder / "*.txt"),))
+    assert min(gone_on(dataclasses.replace(config, corpus=files), tmp_path / "out")) == 0

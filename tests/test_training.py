@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -209,6 +211,22 @@ def test_a_full_disk_is_named_and_what_was_saved_remains(tmp_path, capfd):
         again.close()
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_while_it_trains_is_named_with_the_last_checkpoint(
+    config, examples, tmp_path, monkeypatch
+):
+    write = metrics.Metrics.write
+
+    def full(self, step, values):
+        if step == 15:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(self, step, values)
+
+    monkeypatch.setattr(metrics.Metrics, "write", full)
+    message = f"{tmp_path}/run: No space left on device; make room .* the last checkpoint, of step 10$"
+    with pytest.raises(InputError, match=message):
+        pretrain(config, tmp_path / "run", examples.folder)
 
 
 def test_a_checkpoint_of_another_shape_names_the_array(tmp_path):

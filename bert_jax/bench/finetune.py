@@ -18,6 +18,7 @@ from bert_jax.bench import compile_seconds
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.model import init_params, make_model
 from bert_jax.runs import finetuning
+from bert_jax.signals import Stopped
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
@@ -66,7 +67,7 @@ def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Ru
     result = finetuning.finetune(config, init, workdir)
     seconds = time.perf_counter() - start
     if result.signal:
-        raise KeyboardInterrupt
+        raise Stopped(result.signal)
     split = tasks.make(config.task).dev_splits[0]
     scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
     return Run(scores, seconds, finetuning.examples_per_second(result, examples, config.batch_size))

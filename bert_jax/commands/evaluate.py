@@ -7,7 +7,7 @@ import tyro
 
 from bert_jax.commands.options import ConfigFields, OptionalConfigName, check_task, command_line, find
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config_files import config_of, load_config
+from bert_jax.config_files import load_config
 
 # Of the run section.
 OF_TRAINING = ("log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "accumulate_steps")
@@ -65,14 +65,13 @@ def run(arguments: list[str]) -> None:
     if not named.model:  # Help, and the end: on a task's options, where no --config says otherwise.
         _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
     from bert_jax import compiling, pretrained
-    from bert_jax.runs.evaluation import evaluate
+    from bert_jax.runs.evaluation import check_repeated, evaluate, own_config
 
     compiling.set_up()
     saved = pretrained.read(named.model)
-    config = config or config_of(saved.about)
-    if config is None:
-        raise InputError(f"{named.model}: doesn't say what it was trained on; give a --config")
+    config, places = (config, {}) if config else own_config(saved, named.model)
     command = _parse(config, named.model, arguments)
+    check_repeated(command.config, places)
     scores = evaluate(saved, command.config, command.output)
     for name, value in scores.items():
         print(f"{name}  {value:.4f}")

@@ -1,6 +1,5 @@
 """`bert-jax finetune`."""
 
-import signal
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -46,8 +45,8 @@ def run(arguments: list[str]) -> int:
         from bert_jax.runs.finetuning import finetune, sweep
 
         if command.seeds > 1 or command.learning_rates:
-            summary = sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)
-            return 0 if summary else 128 + signal.SIGTERM
+            sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)
+            return 0
         result = finetune(command.config, command.init, command.workdir, command.profile)
         return 128 + result.signal if result.signal else 0
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from bert_jax import storage
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config_files import load_config
 
@@ -113,7 +114,7 @@ def run_together(command: Distributed, arguments: list[str], run: Callable[[], i
     role = supervisor.role()
     if role is None:
         place = cluster.find(command.coordinator, command.processes, command.process)
-        return supervisor.supervise(place, arguments, command.timeout)
+        return supervisor.supervise(place, arguments, storage.path(command.workdir), command.timeout)
     supervisor.end_with_parent()
     if role == supervisor.PREPARE:
         prepare()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bert_jax
 from bert_jax.config import InputError
+from bert_jax.printable import printable
 
 
 def run(arguments: list[str]) -> None:
@@ -89,6 +90,6 @@ def _check_predict(options: argparse.Namespace) -> None:
 def _print_filled(bert, texts: list[str], top: int) -> None:
     """As a person reads it."""
     for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
-        print(text)
+        print(printable(text))
         for guesses in masks:
-            print("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
+            print("  " + printable(", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses)))

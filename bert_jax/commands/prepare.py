@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> None:
 
         dry_run(command.config)
         return
-    if not command.output:
+    if command.output is None:
         raise InputError("--output: name the folder to make")
     from bert_jax.data.prepare import prepare
 

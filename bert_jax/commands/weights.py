@@ -2,10 +2,10 @@
 
 import argparse
 import typing
-from pathlib import Path
 
-from bert_jax import storage
+from bert_jax import folders, storage
 from bert_jax.config import HeadConfig
+from bert_jax.printable import printable
 
 KINDS = typing.get_args(typing.get_type_hints(HeadConfig)["kind"])
 
@@ -24,7 +24,7 @@ def import_model(arguments: list[str]) -> None:
     from bert_jax.data.no_tokenizer import NoTokenizer
 
     compiling.begin()
-    with storage.whole_folder(storage.path(options.folder), options.overwrite) as aside:
+    with folders.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
         if isinstance(found.tokenizer, NoTokenizer) and not options.head:
             raise InputError(f"{found.tokenizer.reason}; --head {found.head.kind} imports the weights without it")
@@ -35,7 +35,7 @@ def import_model(arguments: list[str]) -> None:
         f"{options.folder}: {found.head.kind}, {found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
     )
     for line in found.report.lines():
-        print(f"  {line}")
+        print(f"  {printable(line)}")
 
 
 def export_model(arguments: list[str]) -> None:
@@ -49,4 +49,5 @@ def export_model(arguments: list[str]) -> None:
 
     compiling.begin()
     pretrained.export(options.model, options.folder, options.format, options.overwrite)
-    print(f"{options.folder}: {options.format}, {', '.join(sorted(p.name for p in Path(options.folder).iterdir()))}")
+    made = sorted(file.name for file in storage.path(options.folder).iterdir())
+    print(f"{options.folder}: {options.format}, {', '.join(made)}")

@@ -1,5 +1,6 @@
 """What fits a model of the arrays that were found, and what doesn't."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from bert_jax.config import InputError
 
 # Of each list, an error names so many.
 SHOWN = 5
+# So many numbers may have fresh values, however few there are.
+FRESH = 1 << 24
 # In Hugging Face's names and in google-research's. A pooler or a head beside it changes nothing in it.
 ENCODER = re.compile(r"bert[./](?:embeddings|encoder)[./]")
 
@@ -35,7 +38,7 @@ class Report:
         """Compares the shapes that a model needs with those that there are; `files` has their names in the files.
 
         Raises `InputError` where a shape is wrong, where an encoder has arrays that BERT's hasn't, and where arrays are
-        missing: of the encoder more than half, or any at all unless `allow_missing`.
+        missing: of the encoder more than half, of the whole more than there is, or any at all unless `allow_missing`.
         """
         called = files or {name: name for name in there}
         wrong = [f"{called[n]} {there[n]}, not {shape}" for n, shape in wanted.items() if there.get(n, shape) != shape]
@@ -55,6 +58,10 @@ class Report:
             lacks = f"lacks {len(missing)} parameters of the model: {_shown(missing)}"
             others = f"; left over are {_shown(unused)}" if unused else ""
             raise InputError(f"{source}: {lacks}{others}; bert-jax import --allow-missing gives them fresh values")
+        fresh, held = (sum(map(math.prod, shapes)) for shapes in (map(wanted.get, missing), there.values()))
+        if fresh > max(held, FRESH):
+            asks = f"its config asks for {fresh:,} numbers that aren't there, besides the {held:,} that are"
+            raise InputError(f"{source}: {asks}; this isn't its config")
         return cls(missing, unused)
 
     def lines(self) -> list[str]:

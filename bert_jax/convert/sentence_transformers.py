@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bert_jax.config import EmbeddingConfig, InputError
-from bert_jax.contents import json_object
+from bert_jax.contents import json_object, plain_name
 from bert_jax.convert import weight_files
 
 MODULES, ENCODER, ABOUT = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
@@ -95,11 +95,10 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     file, modules = folder / MODULES, []
     for module in _json(file, list) or []:
         try:
-            kind, path = str(module["type"]), Path(module["path"])
+            kind, path = str(module["type"]), module["path"]
         except (KeyError, TypeError):
             raise InputError(f"{file}: a module is {module!r}, without type or path; copy it again") from None
-        if path.is_absolute() or ".." in path.parts:
-            raise InputError(f"{file}: the path {module['path']!r} leads out of the folder; remove that module")
+        path = plain_name(path, file) if path else ""  # The first module's is the folder itself.
         modules.append((kind.rsplit(".", 1)[-1] if kind.startswith(OURS) else kind, folder / path))
     return modules
 

@@ -18,6 +18,8 @@ from bert_jax.convert.weight_files import weight_files
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Files are mapped into memory, whose pages count as long as a file is open. It is opened anew after so many bytes.
 OPEN_BYTES = 1 << 27
+# Of torch's files: several tensors may share their numbers, as of tied layers, so many times.
+SHARED = 16
 
 
 class Tensors:
@@ -106,11 +108,17 @@ def _torch(file: Path) -> _InMemory:
         reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0].split(" was not an allowed")[0]
         remedy = "save the state dict alone, where it was made: torch.save(model.state_dict(), ...)"
         raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run; {remedy}") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # On damaged bytes its unpickler raises whatever comes of them.
         raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
     tensors = dict(_leaves(values, torch.Tensor))
     if not tensors:
         raise InputError(f"{file}: not a dict of tensors, as torch.save(model.state_dict(), ...) writes")
+    for name, tensor in tensors.items():
+        # One that is sparse, or repeats what its storage holds, is as large as it likes.
+        if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise InputError(f"{file}: {name} isn't stored as it is; save a dense, contiguous() copy")
+    if (claimed := sum(tensor.nbytes for tensor in tensors.values())) > SHARED * (size := file.stat().st_size):
+        raise InputError(f"{file}: says that {claimed:,} bytes are in its {size:,}; save it anew with torch.save")
     types = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
     return _InMemory(tensors, types, lambda tensor: tensor.detach().float().numpy())
 
@@ -119,7 +127,13 @@ def _check_archive(file: Path) -> None:
     """That a zip archive is one of torch.save; one that is cut off is no archive at all."""
     if not zipfile.is_zipfile(file):
         return
-    inside = zipfile.ZipFile(file).namelist()
+    try:
+        entries = zipfile.ZipFile(file).infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
+    if sum(entry.file_size for entry in entries) > file.stat().st_size:
+        raise InputError(f"{file}: says that it holds more than its size; save it anew with torch.save")
+    inside = [entry.filename for entry in entries]
     if any(name.endswith("/constants.pkl") for name in inside):
         raise InputError(f"{file}: a program of TorchScript, which isn't run; bring the state dict of its model")
     if not any(name.endswith("/data.pkl") for name in inside):
@@ -133,7 +147,8 @@ def _flax(file: Path) -> _InMemory:
     contents.check_weights(file, contents.MSGPACK)
     try:
         arrays = dict(_leaves(msgpack_restore(file.read_bytes()), np.ndarray))
-    except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
+    # What the bytes ask for is done by msgpack, NumPy and Flax, which raise what comes of it.
+    except Exception as error:
         raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
     if not arrays:
         raise InputError(f"{file}: not a dict of arrays, as Flax models of transformers 4 are saved")

@@ -7,8 +7,10 @@ original doesn't have, and of labels, we write a field "head", which the origina
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from bert_jax.convert import hf_config, names
 from bert_jax.convert.report import Report
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
+LONGEST_CHECKPOINT = 1 << 20  # bytes of the file that lists a run's checkpoints
 SIZES = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("max_position_embeddings", "type_vocab_size"),
@@ -58,15 +61,30 @@ def read(
     The head is of the `kind` that is asked for, or what its variables say. With `allow_missing`, parameters that aren't
     there have fresh values, and are listed. Raises `InputError` naming the file and what it lacks.
     """
-    prefix = find(source)
+    with tempfile.TemporaryDirectory(prefix="bert_jax_") as folder:
+        return _read(find(source), Path(folder), allow_missing, kind)
+
+
+def _read(
+    prefix: Path, links: Path, allow_missing: bool, kind: str | None
+) -> tuple[ModelConfig, HeadConfig, dict, Report]:
+    """`links` is an empty folder that stays for as long as this takes."""
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
-    for part in sorted(prefix.parent.glob(f"{prefix.name}.[id]*")):  # The index, and the data.
+    beginnings = f"{prefix.name}.index", f"{prefix.name}.data"
+    parts = [part for part in sorted(prefix.parent.iterdir()) if part.name.startswith(beginnings)]
+    for part in parts:
         contents.check(part)
     with _errors_in_one_line(prefix):
-        reader = _tensorflow().train.load_checkpoint(str(prefix))
+        reader = _tensorflow().train.load_checkpoint(str(_linked(prefix, parts, links)))
         there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        sizes = {name: max(dtype.size, 0) for name, dtype in reader.get_variable_to_dtype_map().items()}
+    # TensorFlow takes the memory before it reads.
+    claimed = sum(math.prod(shape) * sizes[name] for name, shape in there.items())
+    held = sum(part.stat().st_size for part in parts)
+    if claimed > held:
+        raise InputError(f"{prefix}: says that {claimed:,} bytes are in its {held:,}; copy the checkpoint again")
 
     def array(name: str) -> np.ndarray | None:
         if name not in there:
@@ -81,17 +99,36 @@ def read(
     return model, head, names.ours(array, model, head, "tf1"), report
 
 
+def _linked(prefix: Path, parts: list[Path], folder: Path) -> Path:
+    """The same checkpoint under a name without [ or *, by which TensorFlow would look for others."""
+    for part in parts:
+        (folder / f"{CHECKPOINT}{part.name.removeprefix(prefix.name)}").symlink_to(part.absolute())
+    return folder / CHECKPOINT
+
+
 def find(source: Path) -> Path:
     """The prefix of the checkpoint that a path is, or of the only or latest one in a folder."""
     if _index(source).exists():
         return source
     found = sorted(index.with_suffix("") for index in source.glob("*.index"))
-    latest = _tensorflow().train.latest_checkpoint(str(source)) if len(found) > 1 else None
-    if latest or len(found) == 1:
-        return Path(latest) if latest else found[0]
+    if len(found) == 1:
+        return found[0]
+    if (latest := _latest(source)) in found:
+        return latest
     if not found:
         raise InputError(f"{source}: holds no checkpoint; its index, {CHECKPOINT}.index, must lie there")
     raise InputError(f"{source}: holds {', '.join(path.name for path in found)}; name one: {found[-1]}")
+
+
+def _latest(folder: Path) -> Path | None:
+    """The checkpoint that a training run's file `checkpoint` names: by a path of the machine that it ran on."""
+    file = folder / "checkpoint"
+    if not file.is_file():
+        return None
+    contents.check(file)
+    with open(file, "rb") as stream:
+        named = re.search(rb'^model_checkpoint_path: "([^"\n]*)"', stream.read(LONGEST_CHECKPOINT), re.MULTILINE)
+    return folder / contents.plain_name(named[1].decode(errors="replace").rpartition("/")[2], file) if named else None
 
 
 def _index(prefix: Path) -> Path:
@@ -121,7 +158,7 @@ def _model(values: dict, file: Path) -> ModelConfig:
     if lacking := [name for name in SIZES if name not in fields]:
         raise InputError(f"{file}: lacks {', '.join(lacking)}; it must be the one that was released or trained with")
     activation = values.get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
+    if activation not in list(ACTIVATIONS):
         raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
     try:
         return ModelConfig(**fields, hidden_act=ACTIVATIONS[activation]).validate()
@@ -195,7 +232,7 @@ def _errors_in_one_line(prefix: Path) -> Iterator[None]:
         yield
     # Its reader raises Python's own errors for some states, as IndexError for a file that ends too soon.
     except (_tensorflow().errors.OpError, IndexError, ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())
+        text = " ".join(re.sub(r"\S*/bert_jax_[^/]*/", "", str(error)).split())
         raise InputError(f"{prefix}: damaged or not whole ({text}); copy the checkpoint again") from None
 
 

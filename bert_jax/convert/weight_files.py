@@ -4,7 +4,7 @@ import os
 from pathlib import Path, PurePath
 
 from bert_jax.config import InputError
-from bert_jax.contents import NotTheFile, json_object
+from bert_jax.contents import NotTheFile, json_object, plain_name
 
 # In the order that they are looked for, whole or in shards with an index file.
 SAFETENSORS, TORCH, FLAX = NAMES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
@@ -79,11 +79,11 @@ def check_adapter(folder: Path) -> None:
 
 def _shards(index: Path) -> list[Path]:
     try:
-        files = sorted({index.parent / file for file in json_object(index)["weight_map"].values()})
+        files = sorted({index.parent / plain_name(file, index) for file in json_object(index)["weight_map"].values()})
     except (KeyError, AttributeError, TypeError):
         raise NotTheFile(f"{index}: damaged (no weight_map of names and files); copy it again") from None
     for file in files:
-        if file.parent != index.parent or not present(file):
+        if not present(file):
             raise InputError(f"{file}: {index.name} names it, but it isn't there; copy it too")
     return files
 

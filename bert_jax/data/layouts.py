@@ -1,10 +1,11 @@
 """How one or two texts become an input of the model: the special tokens around them, their token types, the cut."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from bert_jax.config import InputError
+from bert_jax.config import InputError, first_line
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -101,6 +102,18 @@ def of_post_processor(
     return dataclasses.replace(layout, no_pairs=no_pairs)
 
 
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Raises `InputError` for whatever the `tokenizers` library raises on a file that contradicts itself: nothing more
+    special than `Exception` or, where Rust panics, not even that."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"the tokenizers library can't read it ({first_line(error)}); copy it again") from None
+
+
 def _processed(post_processor, pair: bool) -> tuple[Ids, Ids, list[int | None]]:
     """Ids, token types, and which text they are of (None: special tokens), for texts of one token each."""
     from tokenizers import Tokenizer, models
@@ -108,5 +121,6 @@ def _processed(post_processor, pair: bool) -> tuple[Ids, Ids, list[int | None]]:
     text = Tokenizer(models.WordLevel({"text": 0}, unk_token="text")).encode("text")
     if post_processor is None:
         return [0] * (1 + pair), [0] * (1 + pair), [0, 1][: 1 + pair]
-    encoded = post_processor.process(text, text) if pair else post_processor.process(text)
+    with refusals():
+        encoded = post_processor.process(text, text) if pair else post_processor.process(text)
     return encoded.ids, encoded.type_ids, encoded.sequence_ids

@@ -6,10 +6,12 @@ or made again: neither the number of workers nor being killed changes a byte. He
 meanwhile, and become chunks of their own at the end: a next sentence from elsewhere then comes from the same split.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,15 +19,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import storage
+from bert_jax import folders, storage
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig
 from bert_jax.config_files import to_dict
-from bert_jax.data import corpora, duplicates, resuming, tokenizers
+from bert_jax.data import corpora, duplicates, leftovers, resuming, tokenizers
 from bert_jax.data.building import Job, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece
 from bert_jax.data.duplicates import RepeatedLines
 from bert_jax.data.examples import continues_bit, record_type
-from bert_jax.data.records import FORMAT, SPLITS, Examples
+from bert_jax.data.records import FORMAT, SPLITS, Examples, checksum
 from bert_jax.data.report import report
 from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
@@ -50,34 +52,43 @@ def prepare(
     config's). Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was
     finished, nothing is left of it.
     """
-    output = storage.absolute(storage.path(output))
+    output = storage.path(output)
     remote = storage.is_remote(output)
-    partial = output if remote else output.with_name(f"{output.name}.partial")
+    if not remote:
+        output = folders.replaceable(output)
+    partial = output if remote else storage.path(output.with_name(f"{output.name}.partial"))
     _check_free(output, overwrite)
     job = resuming.job_of(config, tokenizer)
-    made = [] if remote else [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
-    changed = resuming.begin(partial, job, overwrite)
-    with resuming.kept_if_begun(partial, made):
-        if changed:
-            _keep_same(config, partial, job, changed)
-        if not (partial / "manifest.json").exists():
-            _write(config, _tokenizer(config, partial, tokenizer), partial, engine or Processes(config.run.workers))
-    for leftover in ("progress", "job.json"):
-        storage.remove(partial / leftover)
-    if not remote:
-        _put_in_place(partial, output)
+    resuming.check_no_link(partial)
+    with folders.exclusive(partial) as lock, _unread(output) if overwrite else contextlib.nullcontext():
+        resuming.check_own(partial)
+        _check_free(output, overwrite)  # Another may have made it meanwhile.
+        changed = resuming.begin(partial, job, overwrite)
+        with resuming.kept_if_begun(partial):
+            if changed or not resuming.is_done(partial):
+                storage.remove(partial / "manifest.json")
+                for writer in _writers(config, partial):
+                    writer.drop_damaged()
+                if changed:
+                    _keep_same(config, partial, job, changed)
+                _write(config, _tokenizer(config, partial, tokenizer), partial, engine or Processes(config.run.workers))
+                resuming.write_done(partial, job)
+        if not remote:
+            storage.sync(partial)  # It may take a while, and what is removed next is what a run would go on with.
+        for leftover in ("progress", "job.json"):
+            storage.remove(partial / leftover)
+        if not remote:
+            folders.put_in_place(partial, output)
+            lock.moved(output)
     examples = Examples(output)
     report(examples.manifest)
     return examples
 
 
-def _put_in_place(partial: Path, output: Path) -> None:
-    old = output.with_name(f"{output.name}.old")
-    storage.remove(old)
-    if output.exists():
-        output.rename(old)
-    partial.rename(output)
-    storage.remove(old)
+def _unread(output: Path):
+    """Has the examples that are to be replaced for this process alone; in a bucket it has them already."""
+    there = output.exists() and not storage.is_remote(output)
+    return folders.exclusive(output) if there else contextlib.nullcontext()
 
 
 def is_unfinished(output: Path) -> bool:
@@ -91,7 +102,7 @@ def is_missing(output: Path) -> bool:
 
 
 def _check_free(output: Path, overwrite: bool) -> None:
-    if output.exists() and not is_unfinished(output) and (not output.is_dir() or any(output.iterdir())):
+    if folders.is_taken(output) and not is_unfinished(output):
         if not overwrite:
             raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
         if not (output / "manifest.json").is_file():
@@ -110,9 +121,9 @@ def _tokenizer(
     config: PretrainConfig, folder: Path, tokenizer: tokenizers.Tokenizer | None = None
 ) -> tokenizers.Tokenizer:
     """The one given, or the config's, loaded or trained, or the one that an earlier run left in the folder."""
-    file = folder / "tokenizer.json"
-    if file.exists():
-        return tokenizers.from_dict(json.loads(file.read_bytes()))
+    file = _tokenizer_file(folder)
+    if (left := leftovers.read_if_whole(file)) is not None:
+        return tokenizers.from_dict(json.loads(left))
     if tokenizer is None and config.tokenizer.path:
         tokenizer = tokenizers.load(config.tokenizer.path, config.tokenizer)
     elif tokenizer is None:
@@ -120,10 +131,17 @@ def _tokenizer(
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:
         sizes = f"model.vocab_size is {config.model.vocab_size}, the tokenizer has {tokenizer.vocab_size}"
         raise InputError(f"{sizes}; leave model.vocab_size out to take the tokenizer's")
+    tokenizers.check_has_words(tokenizer, config.tokenizer.path or "the tokenizer")
     if config.examples.format == "sentence_pairs":
         tokenizer.layout.must_be_berts()
-    storage.write_whole(file, json.dumps(tokenizer.to_dict()).encode())
+    storage.make_folder(file.parent)
+    leftovers.write(file, json.dumps(tokenizer.to_dict()).encode())
     return tokenizer
+
+
+def _tokenizer_file(folder: Path) -> Path:
+    """Until the folder is whole."""
+    return folder / "progress" / "tokenizer.json"
 
 
 class TokenizerSample:
@@ -137,6 +155,7 @@ class TokenizerSample:
         corpus = self._config.corpus
         taken = dict.fromkeys(self._rates, 0.0)
         most = 2 * self._config.tokenizer.training_characters  # Where a source's size is unknown, or guessed too low.
+        characters = 0
         with tqdm(desc="tokenizer", unit=" characters", unit_scale=True) as bar:
             for number, chunk in enumerate(corpora.chunks(corpus)):
                 before = math.ceil(taken[chunk.source])
@@ -144,10 +163,11 @@ class TokenizerSample:
                 for _ in range(math.ceil(taken[chunk.source]) - before):
                     for document in self._documents(chunk, number):
                         yield from document
-                        bar.update(sum(map(len, document)))
-                if bar.n > most:
+                        characters += (size := sum(map(len, document)))
+                        bar.update(size)
+                if characters > most:
                     break
-        if not bar.n:
+        if not characters:
             raise InputError(empty(self._config))
 
     def _documents(self, chunk: Chunk, number: int) -> list[corpora.Document]:
@@ -253,7 +273,6 @@ def _chunks_a_shard(size: int) -> int:
 
 def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> None:
     """Keeps finished shards where files aren't those of the run that made them, but for shards of other text."""
-    storage.remove(folder / "manifest.json")
     storage.remove(folder / "progress" / "lines.json")
     size = sum(corpora.sizes(config.corpus).values())
     repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
@@ -262,11 +281,12 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
     resuming.keep_same(train, chunks, _chunks_a_shard(size), was, job["text"])
     held_out.keep(())
     if isinstance(job["tokenizer"], dict):  # It is trained on the text.
-        before, now = _tokenizer(config, folder), tokenizers.train(TokenizerSample(config), config.tokenizer)
-        if tokenizers.fingerprint(before) != tokenizers.fingerprint(now):
+        before = leftovers.read_if_whole(_tokenizer_file(folder))
+        now = json.dumps(tokenizers.train(TokenizerSample(config), config.tokenizer).to_dict()).encode()
+        if before != now:
             print("the text has changed, and its vocabulary is another: all shards are made again")
             train.keep(())
-            storage.write_whole(folder / "tokenizer.json", json.dumps(now.to_dict()).encode())
+            leftovers.write(_tokenizer_file(folder), now)
     resuming.write_job(folder, job)
 
 
@@ -274,7 +294,11 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
     """Reads the corpus once, for its lines alone."""
     marks, counts = (folder / "progress" / name for name in ("lines.repeated", "lines.json"))
     storage.make_folder(counts.parent)
-    if not counts.exists():
+    left = json.loads(leftovers.read_if_whole(counts) or b"null")
+    whole = left and (storage.is_remote(marks) or left["marks"] == _checksum(marks))
+    if left and not whole:
+        print(f"{marks}: damaged; it is made again", file=sys.stderr)
+    if not whole:
         mirror = storage.Mirror(counts.parent)
         hashes = mirror.folder / "lines.hashes"
         job = Job("train", config.corpus, config.examples, (), config.seed)
@@ -287,9 +311,18 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
                 bar.update(chunk.size)
         duplicates.find_repeated(hashes, mirror.folder / marks.name)
         hashes.unlink()
+        left = {"lines": lines, "marks": _checksum(mirror.folder / marks.name)}
         mirror.upload()
-        storage.write_whole(counts, json.dumps(lines).encode())
-    return RepeatedLines(marks, json.loads(counts.read_bytes()))
+        leftovers.write(counts, json.dumps(left).encode())
+    return RepeatedLines(marks, left["lines"])
+
+
+def _checksum(file: Path) -> int | None:
+    try:
+        with open(file, "rb") as stream:
+            return checksum(stream)
+    except FileNotFoundError:
+        return None
 
 
 def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path, summaries: dict) -> None:
@@ -316,6 +349,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         "lengths": {str(n): {split: entries[split][n] for split in SPLITS} for n in sequence_lengths(config)},
         "unigram_counts": counts["train"].unigrams.tolist(),
     }
+    storage.write_whole(folder / "tokenizer.json", json.dumps(tokenizer.to_dict()).encode())
     storage.write_whole(folder / "manifest.json", json.dumps(manifest).encode())
 
 

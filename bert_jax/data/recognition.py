@@ -2,12 +2,12 @@
 
 import csv
 import itertools
-import json
 import re
 import shlex
 from pathlib import Path
 
 from bert_jax.config import InputError
+from bert_jax.contents import json_value
 from bert_jax.data.encodings import beside, iconv, printing, utf_16_or_32
 from bert_jax.data.formats import Articles, Format, JsonLines, PlainText
 
@@ -119,8 +119,8 @@ def format_of(file: Path, head: bytes, text_field: str) -> Format:
 def _json_lines(file: Path, head: bytes, text_field: str) -> JsonLines:
     line = next(filter(bytes.strip, head.split(b"\n")))
     try:
-        json.loads(line.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
+        json_value(line.decode("utf-8-sig", "replace"), halves=True, nan=True)
+    except ValueError:
         remedy = f"{printing(file)} | jq -c . > {shlex.quote(str(file))}.jsonl"
         raise InputError(f"{file}: is JSON, but not an object a line; make it that: {remedy}") from None
     return JsonLines(text_field)

@@ -14,19 +14,22 @@ import errno
 import functools
 import json
 import os
+import re
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import storage
-from bert_jax.config import InputError
+from bert_jax import contents, storage, versions
+from bert_jax.config import InputError, PretrainConfig
+from bert_jax.config_files import from_dict, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
 from bert_jax.data.workers import granted_cores
@@ -35,6 +38,16 @@ SPLITS = ("train", "held_out")
 FORMAT = 2
 # Files open at once for one split: a process may open about a thousand.
 OPEN_SHARDS = 256
+AGAIN = "prepare the examples again"
+SHARD = {"name": str, "examples": int, "tokens": int, "bytes": int, "crc32": int}
+MANIFEST = {
+    "format": int,
+    "tokenizer": str,
+    "splits": {str: {str: int}},
+    "config": {"examples": {"word_segmenter": (str, NoneType)}},
+    "lengths": {str: {"train": [SHARD], "held_out": [SHARD]}},
+    "unigram_counts": [int],
+}
 
 
 def checksum(stream: BinaryIO) -> int:
@@ -51,27 +64,46 @@ class Examples:
         self.folder = storage.path(folder)
         self._checked: set[int] = set()
         self._readers: dict[tuple[str, int], ExampleReader] = {}
+        file = self.folder / "manifest.json"
         try:
-            self.manifest = json.loads((self.folder / "manifest.json").read_text())
-        except FileNotFoundError:
+            self.manifest = contents.json_object(file, remedy=AGAIN)
+        except (FileNotFoundError, NotADirectoryError):
             hint = "make them with bert-jax prepare" if self.folder.is_dir() else "no such folder"
             raise InputError(f"{self.folder}: holds no examples (no manifest.json); {hint}") from None
-        except (json.JSONDecodeError, NotADirectoryError):
-            raise InputError(f"{self.folder / 'manifest.json'}: damaged; prepare the examples again") from None
-        if self.manifest.get("format") != FORMAT:
-            found = self.manifest.get("format")
-            raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; prepare the examples again")
+        contents.check_values(self.manifest, {"format": int}, file, AGAIN)
+        versions.check_format(found := self.manifest["format"], FORMAT, self.folder)
+        if found < FORMAT:
+            raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; {AGAIN}")
+        contents.check_values(self.manifest, MANIFEST, file, AGAIN)
+        # As this version would have written it.
+        self.manifest["config"] = to_dict(from_dict(PretrainConfig, self.manifest["config"], f"{file}: config."))
+        tokenizers.check_has_words(self.tokenizer, self.folder)
+        for problem in self._contradictions():
+            raise InputError(f"{file}: damaged ({problem}); {AGAIN}")
         if tokenizers.fingerprint(self.tokenizer) != self.manifest["tokenizer"]:
             file = self.folder / "tokenizer.json"
             raise InputError(f"{file}: not the tokenizer that the examples were made with; prepare them again")
+
+    def _contradictions(self) -> Iterator[str]:
+        """What of the manifest doesn't fit the rest."""
+        if (counts := len(self.manifest["unigram_counts"])) != (size := self.tokenizer.vocab_size):
+            yield f"unigram_counts of {counts} tokens, but the vocabulary has {size}"
+        for length, splits in self.manifest["lengths"].items():
+            if not re.fullmatch("[1-9][0-9]{0,8}", length):
+                yield f"a length is {length!r:.40}"
+                return
+            record = np.dtype(self.dtype).itemsize * (HEADER + int(length))
+            for shard in (shard for split in SPLITS for shard in splits[split]):
+                if not 0 <= shard["examples"] * record == shard["bytes"]:
+                    yield f"of length {length}, {shard['examples']} examples in {shard['bytes']} bytes"
 
     @cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
         file = self.folder / "tokenizer.json"
         try:
-            return tokenizers.from_dict(json.loads(file.read_text()))
-        except (OSError, json.JSONDecodeError, KeyError):
-            raise InputError(f"{file}: missing or damaged; prepare the examples again") from None
+            return tokenizers.from_dict(contents.json_object(file, remedy=AGAIN), file, AGAIN)
+        except FileNotFoundError:
+            raise InputError(f"{file}: missing; {AGAIN}") from None
 
     @property
     def fingerprint(self) -> str:
@@ -87,13 +119,13 @@ class Examples:
         """Holds the shards' sizes and checksums against the manifest; copies from a bucket what isn't here yet."""
         lengths = set(lengths)
         shards = [
-            (f"{length}/{split}/{shard['name']}", shard)
+            (f"{length}/{split}/{self._name_of(shard)}", shard)
             for length in sorted(lengths)
-            for split, shards in self.manifest["lengths"].get(str(length), {}).items()
-            for shard in shards
+            for split in SPLITS
+            for shard in self.manifest["lengths"].get(str(length), {}).get(split, [])
         ]
         with ThreadPoolExecutor(granted_cores()) as pool:
-            found = pool.map(lambda shard: _problem(self.local / shard[0], shard[1]), shards)
+            found = pool.map(lambda shard: problem_of(self.local / shard[0], shard[1]), shards)
             wrong = [(*shard, problem) for shard, problem in zip(shards, found, strict=True) if problem]
             if self.local == self.folder:
                 for name, _, problem in wrong:
@@ -104,6 +136,9 @@ class Examples:
                     for copied in pool.map(lambda shard: self._copy(*shard[:2]), wrong):
                         bar.update(copied)
         self._checked |= lengths
+
+    def _name_of(self, shard: dict) -> str:
+        return contents.plain_name(shard["name"], self.folder / "manifest.json")
 
     def _copy(self, name: str, shard: dict) -> int:
         """Copies a file from the bucket, whole or not at all: other processes may do the same. Returns its size."""
@@ -121,7 +156,7 @@ class Examples:
             if isinstance(error, FileNotFoundError):
                 raise InputError(f"{self.folder / name}: missing; prepare the examples again") from None
             raise
-        if problem := _problem(aside, shard):
+        if problem := problem_of(aside, shard):
             aside.unlink()
             raise InputError(f"{self.folder / name}: {problem}; prepare the examples again")
         os.replace(aside, file)
@@ -139,7 +174,7 @@ class Examples:
             if self.local != self.folder and length not in self._checked:
                 self.check_files([length])
             folder, shards = self.local / str(length) / split, lengths[str(length)][split]
-            files, counts = [folder / s["name"] for s in shards], [s["examples"] for s in shards]
+            files, counts = [folder / self._name_of(s) for s in shards], [s["examples"] for s in shards]
             self._readers[split, length] = ExampleReader(files, counts, length, self.dtype)
         return self._readers[split, length]
 
@@ -159,7 +194,7 @@ class Examples:
         return np.pad(logs, (0, vocab_size - len(counts))).astype(np.float32)
 
 
-def _problem(file: Path, shard: dict) -> str | None:
+def problem_of(file: Path, shard: dict) -> str | None:
     """What is wrong with a shard's file, held against what the manifest says of it."""
     if not file.is_file():
         return "missing"

@@ -9,6 +9,7 @@ import errno
 import itertools
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,11 +18,12 @@ import numpy as np
 from bert_jax import storage
 from bert_jax.config import InputError, PretrainConfig
 from bert_jax.config_files import differences, to_dict
-from bert_jax.data import sentences, text_files, tokenizers, words
+from bert_jax.data import leftovers, sentences, text_files, tokenizers, words
 from bert_jax.data.building import parts_of, text_of
 from bert_jax.data.corpora import Chunk
-from bert_jax.data.records import FORMAT
+from bert_jax.data.records import FORMAT, Examples
 from bert_jax.data.shards import ShardWriter
+from bert_jax.folders import LOCK
 
 Numbered = tuple[Chunk, int, np.ndarray | None]
 """A chunk, its number in the corpus, and which of its lines are left out."""
@@ -58,8 +60,8 @@ def begin(partial: Path, job: dict, overwrite: bool) -> dict | None:
 
     Returns where that one's text lay and how it was, if that is different now and there are shards to check for it.
     """
-    file = partial / "job.json"
-    there = json.loads(file.read_text()) if file.exists() else {}
+    there = _left(partial, overwrite)
+    there.pop("done", None)
     different = differences({**there, "text": None}, {**job, "text": None})
     if there and not different and there["text"] == job["text"]:
         return None
@@ -71,27 +73,70 @@ def begin(partial: Path, job: dict, overwrite: bool) -> dict | None:
         if any(there.get(name) != job[name] for name in ("format", "sentences")):
             what = "was begun by another version of bert_jax; go on with that one"
         raise InputError(f"{partial}: {what}, or remove the folder")
-    if partial.exists():  # Killed before a shard or behind the end, or to be overwritten.
-        _empty(partial)
-    storage.make_folder(partial)
+    _empty(partial)  # Killed before a shard or behind the end, or to be overwritten.
     write_job(partial, job)
     return None
 
 
+def _left(partial: Path, overwrite: bool) -> dict:
+    """What an earlier run set out to make there; empty where there was none, or it is of no interest."""
+    try:
+        return json.loads(leftovers.read(partial / "job.json"))
+    except FileNotFoundError:
+        return {}
+    except leftovers.Damaged as error:
+        if overwrite:
+            return {}
+        raise InputError(f"{error}; remove {partial} to begin anew") from None
+
+
 def write_job(partial: Path, job: dict) -> None:
-    storage.write_whole(partial / "job.json", json.dumps(job).encode())
+    leftovers.write(partial / "job.json", json.dumps(job).encode())
+
+
+def write_done(partial: Path, job: dict) -> None:
+    """Notes that the folder is whole, for a run that is stopped before it is in its place."""
+    write_job(partial, {**job, "done": zlib.crc32((partial / "manifest.json").read_bytes())})
+
+
+def is_done(partial: Path) -> bool:
+    """Whether an earlier run made all of it, and all of it is as it was written."""
+    done = _left(partial, overwrite=False).get("done")
+    manifest = partial / "manifest.json"
+    if done is None or not manifest.exists():
+        return False
+    try:
+        if zlib.crc32(manifest.read_bytes()) == done:
+            examples = Examples(partial)
+            if not storage.is_remote(partial):
+                examples.check_files(map(int, examples.manifest["lengths"]))
+            return True
+    except InputError:
+        pass
+    print(f"{partial}: damaged; what is damaged is made again", file=sys.stderr)
+    return False
 
 
 def _empty(folder: Path) -> None:
-    """Removes a folder; in a bucket, so that it is known for a begun one if this is stopped, and never for examples."""
-    if storage.is_remote(folder):
-        storage.write_whole(folder / "job.json", b"{}")
-        storage.remove(folder / "manifest.json")
-        for path in folder.iterdir():
-            if path.name != "job.json":
-                storage.remove(path)
-    else:
-        storage.remove(folder)
+    """Empties a folder, so that it is known for a begun one if this is stopped, and never for examples."""
+    write_job(folder, {})
+    storage.remove(folder / "manifest.json")
+    for path in folder.iterdir():
+        if path.name not in ("job.json", LOCK):
+            storage.remove(path)
+
+
+def check_no_link(partial: Path) -> None:
+    """Raises `InputError` where the folder, whose name can be guessed, is a link that somebody laid there."""
+    if not storage.is_remote(partial) and partial.is_symlink():
+        raise InputError(f"{partial}: a link to {partial.readlink()}, which isn't followed; remove it")
+
+
+def check_own(partial: Path) -> None:
+    """Raises `InputError` where the folder isn't of the person who this process runs for, as its lock is."""
+    check_no_link(partial)
+    if not storage.is_remote(partial) and partial.stat().st_uid != (partial / LOCK).stat().st_uid:
+        raise InputError(f"{partial}: belongs to another user; remove it, or choose another folder")
 
 
 def keep_same(writer: ShardWriter, chunks: Iterable[Numbered], chunks_a_shard: int, was: dict, now: dict) -> None:
@@ -132,8 +177,8 @@ def _finished(partial: Path) -> int:
 
 
 @contextlib.contextmanager
-def kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
-    """Where something fails, removes the folder and those `made` for it, unless there are finished shards to keep."""
+def kept_if_begun(partial: Path) -> Iterator[None]:
+    """Where something fails, removes the folder, unless there are finished shards to keep."""
     try:
         yield
     except BaseException as error:
@@ -141,9 +186,6 @@ def kept_if_begun(partial: Path, made: list[Path]) -> Iterator[None]:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not finished:
             storage.remove(partial)
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
         kept = f"; {finished} finished shards are kept in {partial}, and the same command goes on" if finished else ""
         if full:
             raise InputError(f"{partial}: no space left on the disk{kept or '; free some'}") from None

@@ -4,9 +4,12 @@ The file is a protocol buffer (sentencepiece_model.proto). The package's own mod
 TensorFlow allows, so its few fields are read here from the wire format.
 """
 
+import contextlib
 import dataclasses
 import struct
 from collections.abc import Iterator
+
+from bert_jax.config import InputError
 
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # Fields of the model.
 PIECE, SCORE, TYPE = 1, 2, 3  # Of a piece.
@@ -29,10 +32,16 @@ class Settings:
 
 
 def settings(model: bytes) -> Settings:
+    """Raises `InputError`, as `pieces` does, where the file is damaged in a way that its own library reads over."""
+    with _damage_said():
+        return _settings(model)
+
+
+def _settings(model: bytes) -> Settings:
     trainer, normalizer = (_values(model, number) for number in (TRAINER, NORMALIZER))
     return Settings(
         kind={1: "unigram", 2: "bpe", 3: "word", 4: "char"}[trainer.get(3, 1)],
-        charsmap=normalizer.get(2, b""),
+        charsmap=bytes(memoryview(normalizer.get(2, b""))),
         add_dummy_prefix=bool(normalizer.get(3, True)),
         remove_extra_whitespaces=bool(normalizer.get(4, True)),
         whitespace_as_suffix=bool(trainer.get(24, False)),
@@ -41,8 +50,9 @@ def settings(model: bytes) -> Settings:
 
 def pieces(model: bytes) -> list[tuple[str, float, int]]:
     """Each piece in the order of the ids, with its score and type."""
-    found = ({n: value for n, value, _ in _fields(part)} for number, part, _ in _fields(model) if number == PIECES)
-    return [(piece[PIECE].decode(), piece.get(SCORE, 0.0), piece.get(TYPE, NORMAL)) for piece in found]
+    with _damage_said():
+        found = ({n: value for n, value, _ in _fields(part)} for number, part, _ in _fields(model) if number == PIECES)
+        return [(piece[PIECE].decode(), float(piece.get(SCORE, 0)), int(piece.get(TYPE, NORMAL))) for piece in found]
 
 
 def without_dummy_prefix(model: bytes) -> bytes:
@@ -64,6 +74,15 @@ def with_rounded_scores(model: bytes) -> bytes:
                 if inner == SCORE:
                     struct.pack_into("<f", rounded, start + at, round(score / SCORE_STEP) * SCORE_STEP)
     return bytes(rounded)
+
+
+@contextlib.contextmanager
+def _damage_said() -> Iterator[None]:
+    try:
+        yield
+    # A field that is missing, of another type, or ends behind the file's end.
+    except (KeyError, AttributeError, TypeError, IndexError, ValueError, struct.error):
+        raise InputError("this SentencePiece model is damaged") from None
 
 
 def _values(message: bytes, number: int) -> dict[int, int | float | bytes]:
@@ -92,9 +111,10 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
-    while True:
+    while shift < 70:
         byte = message[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
+    raise ValueError("a number of more than 64 bits")

@@ -7,19 +7,26 @@ counted, and, written before it, `train-00003.held_out.json`, the documents of t
 import dataclasses
 import io
 import json
+import os
+import re
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from bert_jax import storage
+from bert_jax.data import leftovers
 from bert_jax.data.building import ChunkResult, Statistics
 from bert_jax.data.corpora import Document
 from bert_jax.data.duplicates import DuplicateLines
-from bert_jax.data.records import checksum
+from bert_jax.data.records import checksum, problem_of
+from bert_jax.data.workers import granted_cores
 
 
 class Counts:
@@ -95,7 +102,7 @@ class ShardWriter:
 
     def _file_of(self, length: int) -> BinaryIO:
         if length not in self._files:
-            path = self._shard(length)
+            path = self._shard(length, self._number)
             storage.make_folder(path.parent)
             if storage.is_remote(path):
                 self._files[length] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -108,7 +115,7 @@ class ShardWriter:
         if self._number is None:
             return
         entries = {length: self._finish(length, file) for length, file in self._files.items()}
-        storage.write_whole(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
+        leftovers.write(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
         sources = {self._sources.index(source): dataclasses.asdict(s) for source, s in self._counts.sources.items()}
         about = {
             "entries": entries,
@@ -123,23 +130,25 @@ class ShardWriter:
             unigrams=self._counts.unigrams,
             **self._counts.duplicates.arrays(),
         )
-        storage.write_whole(self._file(self._number, "npz"), counted.getvalue())
+        leftovers.write(self._file(self._number, "npz"), counted.getvalue())
         self._number = None
 
     def _finish(self, length: int, file: BinaryIO) -> dict:
         """Closes a shard's file, where it belongs; returns what the manifest says of it."""
-        path = self._shard(length)
+        path = self._shard(length, self._number)
         with file:
             size, _ = file.tell(), file.seek(0)
             crc = checksum(file)
             if storage.is_remote(path):
                 file.seek(0)
                 storage.upload(file, path)
+            else:
+                os.fsync(file.fileno())
         counts = {"examples": self._examples[length], "tokens": self._tokens[length]}
         return {"name": path.name, **counts, "bytes": size, "crc32": crc}
 
-    def _shard(self, length: int) -> Path:
-        return self.folder / str(length) / self._split / f"{self._number:05d}.records"
+    def _shard(self, length: int, number: int) -> Path:
+        return self.folder / str(length) / self._split / f"{number:05d}.records"
 
     def _file(self, number: int, ending: str) -> Path:
         return self._progress / f"{self._split}-{number:05d}.{ending}"
@@ -147,44 +156,71 @@ class ShardWriter:
     # ---- What is finished -------------------------------------------------------------------------------------------
 
     def finished(self) -> list[int]:
-        return sorted(int(file.stem.split("-")[1]) for file in self._progress.glob(f"{self._split}-*.npz"))
+        return sorted({_number(file) for file in self._progress.glob(f"{self._split}-*.npz")} - {None})
+
+    def drop_damaged(self) -> None:
+        """Has those made again of which a file isn't as it was written."""
+        finished = self.finished()
+        with ThreadPoolExecutor(granted_cores()) as pool:
+            whole = {n for n, is_whole in zip(finished, pool.map(self._is_whole, finished), strict=True) if is_whole}
+        if again := len(finished) - len(whole):
+            print(f"{again} of {len(finished)} finished shards are damaged, and are made again", file=sys.stderr)
+            self.keep(whole)
+
+    def _is_whole(self, number: int) -> bool:
+        """A bucket has checksums of its own of the records."""
+        try:
+            entries = self._counted(number)[0]["entries"].items()
+            leftovers.read(self._file(number, "held_out.json"))
+        except (FileNotFoundError, leftovers.Damaged):
+            return False
+        files = ((self._shard(int(length), number), entry) for length, entry in entries)
+        return all(file.exists() if storage.is_remote(file) else not problem_of(file, entry) for file, entry in files)
+
+    def _counted(self, number: int) -> tuple[dict, dict[str, np.ndarray]]:
+        """What `about` says, and the arrays beside it."""
+        with np.load(io.BytesIO(leftovers.read(self._file(number, "npz")))) as arrays:
+            return json.loads(str(arrays["about"])), {name: arrays[name] for name in arrays.files if name != "about"}
 
     def made_of(self, number: int) -> list[dict]:
         """For each chunk of a finished shard, its `text_of`, with the name that its source has now."""
-        with np.load(io.BytesIO(self._file(number, "npz").read_bytes())) as arrays:
-            made_of = json.loads(str(arrays["about"]))["made_of"]
         names = dict(enumerate(self._sources))
-        return [{**text, "source": names.get(text["source"])} for text in made_of]
+        return [{**text, "source": names.get(text["source"])} for text in self._counted(number)[0]["made_of"]]
 
     def keep(self, numbers: Collection[int]) -> None:
         """Has all other shards made again."""
         folders = [self.folder / str(length) / self._split for length in self._lengths]
-        files = {file: file.name.split(".")[0] for folder in folders for file in folder.glob("*.records")}
-        for file in self._progress.glob(f"{self._split}-*"):
-            files[file] = file.name.split(".")[0].split("-")[1]
-        for file, number in files.items():
-            if int(number) not in numbers:
+        for file in [
+            *self._progress.glob(f"{self._split}-*"),
+            *chain(*(folder.glob("*.records") for folder in folders)),
+        ]:
+            if _number(file) not in numbers:
                 storage.remove(file)
         self._before = frozenset(numbers)
 
     def held_out(self) -> Iterator[Document]:
         """The held-out documents of all finished shards, in order."""
         for number in self.finished():
-            yield from json.loads(self._file(number, "held_out.json").read_bytes())
+            yield from json.loads(leftovers.read(self._file(number, "held_out.json")))
 
     def summary(self) -> tuple[dict[int, list[dict]], Counts]:
         """The finished shards' entries for the manifest, by length, and all that was counted."""
         entries: dict[int, list[dict]] = {length: [] for length in self._lengths}
         counts = Counts()
         for number in self.finished():
-            with np.load(io.BytesIO(self._file(number, "npz").read_bytes())) as arrays:
-                about = json.loads(str(arrays["about"]))
-                part = Counts()
-                part.sources = {self._sources[int(i)]: Statistics(**values) for i, values in about["sources"].items()}
-                part.random_next.update({int(length): n for length, n in about["random_next"].items()})
-                part.unigrams = arrays["unigrams"]
-                part.duplicates.merge(arrays["zeros"], arrays["hashes"], arrays["counts"])
+            about, arrays = self._counted(number)
+            part = Counts()
+            part.sources = {self._sources[int(i)]: Statistics(**values) for i, values in about["sources"].items()}
+            part.random_next.update({int(length): n for length, n in about["random_next"].items()})
+            part.unigrams = arrays["unigrams"]
+            part.duplicates.merge(arrays["zeros"], arrays["hashes"], arrays["counts"])
             counts.merge(part)
             for length, entry in about["entries"].items():
                 entries[int(length)].append(entry)
         return entries, counts
+
+
+def _number(file: Path) -> int | None:
+    """Of the shard that a file belongs to: 3 of train-00003.npz and of 00003.records; None of any other."""
+    found = re.match(r"(?:\w+-)?(\d+)\.", file.name, re.ASCII)
+    return int(found[1]) if found else None

@@ -15,7 +15,7 @@ from bert_jax.data.layouts import CLS, SEP, SPECIAL, UNK
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import BYTE, CONTROL, USER_DEFINED, pieces, settings
 from bert_jax.data.tokenizer_files import CONFIG, OF_BERT, WHOLE, Declared, Token
-from bert_jax.data.tokenizer_json import TokenizerJson
+from bert_jax.data.tokenizer_json import TokenizerJson, loaded
 from bert_jax.data.tokenizers import LONGEST_WORD, SentencePiece, Tokenizer, WordPiece, by_ids, read_vocab
 
 SENTENCEPIECE_FILE = "spiece.model"
@@ -77,12 +77,7 @@ def _general(declared: Declared) -> TokenizerJson:
 
 
 def _loaded(whole: dict):
-    from tokenizers import Tokenizer as Backend
-
-    try:
-        return Backend.from_str(json.dumps(whole))
-    except Exception as error:  # The library raises nothing more special.
-        raise InputError(f"the tokenizers library can't read it ({error}); copy it again") from None
+    return loaded(json.dumps(whole))
 
 
 def _bert(declared: Declared, file: Path):
@@ -101,7 +96,7 @@ def _bert(declared: Declared, file: Path):
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     if declared.whole:
-        own = json.loads(backend.to_str())
+        own = contents.json_value(backend.to_str())
         for part, without in (("model", ["vocab"]), ("normalizer", said), ("pre_tokenizer", [])):
             _check_part(declared, part, {n: value for n, value in own[part].items() if n not in without})
     return backend
@@ -173,7 +168,7 @@ def _finish_bert(backend, declared: Declared) -> None:
 
 def _as_wordpiece(general: TokenizerJson) -> WordPiece | None:
     """The same tokenizer, where it is BERT's own."""
-    whole = json.loads(general.content)
+    whole = contents.json_value(general.content)
     model, normalizer = whole["model"], whole["normalizer"] or {}
     if any(model.get(name) != value for name, value in OWN_MODEL.items()) or not normalizer.get("clean_text"):
         return None
@@ -195,10 +190,10 @@ def _as_sentencepiece(general: TokenizerJson, folder: Path) -> SentencePiece | N
     if not (folder / SENTENCEPIECE_FILE).exists():
         return None
     tokenizer = _loaded_sentencepiece(folder / SENTENCEPIECE_FILE)
-    theirs = json.loads(general.content)
+    theirs = contents.json_value(general.content)
     if theirs["model"]["type"] not in ("Unigram", "BPE") or not _alike(tokenizer, general):
         return None
-    ours = json.loads(_of_sentencepiece(tokenizer).to_str())
+    ours = contents.json_value(_of_sentencepiece(tokenizer).to_str())
     same = all(ours[part] == theirs[part] for part in ("model", "normalizer", "pre_tokenizer"))
     return tokenizer if same else None
 

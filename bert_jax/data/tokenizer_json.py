@@ -6,12 +6,23 @@ from typing import Literal
 
 import numpy as np
 
+from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data import layouts
 from bert_jax.data.layouts import CLS, MASK, PAD, SEP, UNK, SpecialIds
 
 # Put before a piece that no text may be split into: a character that Unicode reserves for uses like this.
 HIDDEN = "\ufdd0"
+# Ids without a piece are few; a vocabulary with more of them, for each of its pieces and besides, isn't whole.
+GAPS = 16, 1 << 16
+
+
+def loaded(content: str):
+    """The tokenizer of the library. Raises `InputError` for what it can't read."""
+    from tokenizers import Tokenizer as Backend
+
+    with layouts.refusals():
+        return Backend.from_str(content)
 
 
 class TokenizerJson:
@@ -30,20 +41,23 @@ class TokenizerJson:
         token_types: bool | None = True,
         truncation_side: Literal["left", "right"] = "right",
     ):
-        from tokenizers import Tokenizer as Backend
-
         self.content, self.names = content, names
         self.token_types, self.truncation_side = token_types, truncation_side
-        self.whole = Backend.from_str(content)
+        self.whole = loaded(content)
         self.ids: dict[str, int] = self.whole.get_vocab()
-        self._pieces = [""] * (1 + max(self.ids.values()))
+        size = 1 + max(self.ids.values(), default=-1)
+        if not self.ids or size > GAPS[0] * len(self.ids) + GAPS[1]:
+            raise InputError(f"its vocabulary has {len(self.ids)} pieces, but ids up to {size - 1}; copy it again")
+        self._pieces = [""] * size
         for piece, i in self.ids.items():
             self._pieces[i] = piece
         self.vocab_size = len(self._pieces)
-        whole = json.loads(content)
+        whole = contents.json_value(self.whole.to_str())  # As the library writes it, with every field.
         self._model, self._splitter = whole["model"], whole["pre_tokenizer"]
         self._check_unknown()
         self.layout = layouts.of_post_processor(self.whole.post_processor, token_types, truncation_side)
+        if (largest := max(self.layout.first, self.layout.last, *self.layout.between)) >= size:
+            raise InputError(f"its post_processor puts in the id {largest}, but the vocabulary ends at {size - 1}")
         special = {CLS: self.layout.first, SEP: self.layout.last}
         special |= {piece: self.ids[name] for piece in (PAD, UNK, MASK) if (name := self._name(piece)) in self.ids}
         self.special_ids = SpecialIds((piece, special[piece]) for piece in layouts.SPECIAL if piece in special)
@@ -71,9 +85,7 @@ class TokenizerJson:
 
     def _with_special_as_text(self, names: set[str]):
         """The same, but that these tokens, written in a text, are split like any other word."""
-        from tokenizers import Tokenizer as Backend
-
-        whole = json.loads(self.content)
+        whole = contents.json_value(self.whole.to_str())
         for token in whole["added_tokens"]:
             token["special"] = token["content"] in names
         if whole["model"]["type"] == "Unigram":  # It finds any piece of its vocabulary in a text, these too.
@@ -81,7 +93,7 @@ class TokenizerJson:
             inside = {piece for piece, _ in vocab} & names
             whole["model"]["vocab"] = [(HIDDEN + p if p in inside else p, score) for p, score in vocab]
             whole["added_tokens"] = [token for token in whole["added_tokens"] if token["content"] not in inside]
-        backend = Backend.from_str(json.dumps(whole))
+        backend = loaded(json.dumps(whole))
         backend.encode_special_tokens = True
         return backend
 

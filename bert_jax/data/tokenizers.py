@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from types import NoneType
 from typing import Protocol
 
 import numpy as np
@@ -161,9 +162,9 @@ class SentencePiece:
         self.model = model
         try:
             self._backend = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
+            self._pieces = [self._backend.id_to_piece(i) for i in range(self._backend.vocab_size())]
+        except (RuntimeError, UnicodeDecodeError):
             raise InputError("this is not a SentencePiece model") from None
-        self._pieces = [self._backend.id_to_piece(i) for i in range(self._backend.vocab_size())]
         self.special_ids = {UNK: self._backend.unk_id()}
         ids = {piece: i for i, piece in enumerate(self._pieces)}
         for piece in (PAD, CLS, SEP, MASK):
@@ -218,18 +219,55 @@ def _joined(parts: list[list[int]], separator: int) -> list[int]:
     return first + [i for part in rest for i in (separator, *part)]
 
 
-def from_dict(values: dict) -> Tokenizer:
-    """The inverse of a tokenizer's `to_dict`."""
-    rest = {name: value for name, value in values.items() if name != "kind"}
-    match values["kind"]:
-        case WordPiece.kind:
-            return WordPiece(**rest)
-        case SentencePiece.kind:
-            return SentencePiece(base64.b64decode(rest["model"]))
-        case NoTokenizer.kind:
-            return NoTokenizer(**rest)
-        case _:
-            return TokenizerJson(**rest)
+ADDED = {"content": str, **{f"{flag}?": bool for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")}}
+# What `to_dict` makes, by kinds.
+FIELDS = {
+    WordPiece.kind: {
+        "vocab": [str],
+        "lowercase": bool,
+        "strip_accents?": (bool, NoneType),
+        "split_chinese?": bool,
+        "added?": [ADDED],
+    },
+    SentencePiece.kind: {"model": str},
+    NoTokenizer.kind: {"reason": str},
+    TokenizerJson.kind: {
+        "content": str,
+        "names": {str: str},
+        "token_types?": (bool, NoneType),
+        "truncation_side?": str,
+    },
+}
+
+
+def from_dict(values: dict, file: object = "the tokenizer", remedy: str = contents.AGAIN) -> Tokenizer:
+    """The inverse of a tokenizer's `to_dict`. Raises `InputError` where the values, which the `file` holds, can't be of
+    one."""
+    contents.check_values(values, {"kind": str}, file, remedy)
+    kind, rest = values["kind"], {name: value for name, value in values.items() if name != "kind"}
+    fields = FIELDS.get(kind)
+    if fields is None or rest.keys() - {name.rstrip("?") for name in fields}:
+        raise InputError(f"{file}: no tokenizer that this version reads (of kind {kind!r:.40}); {remedy}")
+    contents.check_values(rest, fields, file, remedy)
+    try:
+        match kind:
+            case WordPiece.kind:
+                return WordPiece(**rest)
+            case SentencePiece.kind:
+                return SentencePiece(base64.b64decode(rest["model"], validate=True))
+            case NoTokenizer.kind:
+                return NoTokenizer(**rest)
+            case _:
+                return TokenizerJson(**rest)
+    # Of what isn't base64 or has halves of characters the second, of a token's unknown fields the third.
+    except (InputError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: {error}; {remedy}") from None
+
+
+def check_has_words(tokenizer: Tokenizer, file: object) -> None:
+    """Raises `InputError` for a vocabulary of special tokens alone, which leaves nothing of a text to predict."""
+    if tokenizer.vocab_size <= len(set(tokenizer.special_ids.values())):
+        raise InputError(f"{file}: its vocabulary has special tokens alone; bring one with the words of the text")
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

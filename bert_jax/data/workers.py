@@ -1,9 +1,11 @@
 """Processes that work on chunks side by side, with the results in the chunks' order; and how many are granted."""
 
+import contextlib
 import math
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,7 +38,8 @@ def in_workers(
         pending = deque()
         try:
             for arguments in calls:
-                pending.append((arguments, pool.submit(function, *arguments)))
+                with _sigint_blocked():
+                    pending.append((arguments, pool.submit(function, *arguments)))
                 if len(pending) >= 2 * workers:
                     done, future = pending.popleft()
                     yield done, future.result()
@@ -47,6 +50,16 @@ def in_workers(
             raise InputError(f"a worker ended by itself, {causes}") from None
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """For the processes started meanwhile: a terminal sends Ctrl-C to them too, and only their parent shall heed it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(start: Callable[..., None] | None, arguments: tuple) -> None:

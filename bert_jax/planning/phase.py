@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -130,11 +132,19 @@ def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> Phase
 
 def main() -> None:
     """The process that compiles: what to from standard input, the plan to standard output."""
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answer = os.dup(1)
     os.dup2(2, 1)  # Whatever libtpu prints is no answer.
     plan = _compiled(*pickle.load(sys.stdin.buffer))
     with open(answer, "wb") as stream:
         pickle.dump(plan, stream)
+
+
+def _end_with(parent: int) -> None:
+    """A parent that was killed wants no answer, after minutes of compiling."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: int) -> PhasePlan:

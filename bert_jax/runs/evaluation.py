@@ -1,9 +1,9 @@
 """How good a model is: a task's scores and predictions, or the loss of a pretrained model on any text."""
 
+import contextlib
 import dataclasses
 import functools
 import json
-import math
 import sys
 import tempfile
 from pathlib import Path
@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax import compiling, pretrained, storage, tasks
+from bert_jax import compiling, contents, folders, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config_files import config_of
+from bert_jax.config_files import config_of, flags, without_places
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
 from bert_jax.model import make_model
 from bert_jax.page import write_page
+from bert_jax.printable import json_line
 from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.training import loop, losses, sharding, steps
 from bert_jax.training.memory import refusals
@@ -35,17 +36,45 @@ def evaluate(
 
     Args:
       model: a MODEL's name, or what `pretrained.read` made of it.
-      config: the task and its files, or the corpus (None: those that the model was trained with).
+      config: the task and its files, or the corpus (None: those that the model was trained with, where it doesn't
+        choose a text or code).
       output: a folder for `scores.json` and, of a task, the predictions.
 
     Raises `InputError` where the model doesn't say what it was trained on, or can't do what the config asks for.
     """
-    saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
-    config = config or config_of(saved.about)
-    if config is None:
-        raise InputError("the model doesn't say what it was trained on; give a config")
     folder = None if output is None else storage.path(output)
-    return (evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining)(saved, config, folder)
+    saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
+    if config is None:
+        config, places = own_config(saved)
+        check_repeated(config, places)
+    evaluated = evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining
+    with folders.exclusive(folder) if folder is not None else contextlib.nullcontext():
+        return evaluated(saved, config, folder)
+
+
+def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
+    """The config of the run that made a model, without its places; and these, of `without_places`."""
+    config = config_of(saved.about)
+    if config is None:
+        raise InputError(f"{name}: doesn't say what it was trained on; give a config")
+    return without_places(config)
+
+
+def check_repeated(config: FinetuneConfig | PretrainConfig, places: dict) -> None:
+    """Raises `InputError` where the config lacks what the model was made with, and nobody says it again."""
+    if isinstance(config, FinetuneConfig):
+        task = config.task
+        lacking = {"task.data_dir": not (task.data_dir or task.folder or task.dev or task.test)}
+    else:
+        corpus = config.corpus
+        lacking = {
+            "corpus.files": corpus.source == "text" and not corpus.files,
+            "corpus.dataset": corpus.source == "tfds" and not corpus.dataset,
+            "examples.word_segmenter": config.masking.whole_word and config.examples.word_segmenter is None,
+        }
+    if again := {path: value for path, value in places.items() if lacking.get(path)}:
+        what = f"the model was made with {flags(again)}, but a model decides neither what is read nor what is run"
+        raise InputError(f"{what}; add that, or other values")
 
 
 @refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")
@@ -77,7 +106,11 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
         features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
         pad = found.tokenizer.special_ids[PAD]
         batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
-        predictions = task.predict(examples, features, outputs(batches))
+        logits = outputs(batches)
+        if not all(np.isfinite(one).all() for one in logits):
+            what = "what the model computes overflows (NaN or infinite)"
+            raise InputError(f"{split}: {what}; its weights are finite but far too large, bring others")
+        predictions = task.predict(examples, features, logits)
         found_here = task.metrics(examples, predictions)
         scores |= {f"{split}_{name}": value for name, value in found_here.items()}
         if output is not None:
@@ -131,7 +164,8 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
             found_sums.append(sums(params, batch))
             loop.await_one(found_sums)
     means = losses.means(loop.add_up(found_sums))
-    scores = {**means, "mlm_perplexity": math.exp(means["mlm_loss"])}
+    with np.errstate(over="ignore"):
+        scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
     if output is not None:
         storage.make_folder(output)
         _write_scores(output, scores)
@@ -139,9 +173,8 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
 
 
 def _lines(rows: list[dict]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    return "".join(json_line(row) + "\n" for row in rows).encode()
 
 
 def _write_scores(folder: Path, scores: dict[str, float]) -> None:
-    finite = {name: value if np.isfinite(value) else None for name, value in scores.items()}  # As JSON has no NaN.
-    storage.write_whole(folder / "scores.json", json.dumps(finite, indent=1).encode())
+    storage.write_whole(folder / "scores.json", json.dumps(contents.finite(scores), indent=1).encode())

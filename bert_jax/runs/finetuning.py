@@ -1,5 +1,6 @@
 """Fine-tuning as a person asks for it: a pretrained model, a task and its files, and the best model that came of it."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -7,17 +8,19 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import NoneType
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax import compiling, pretrained, storage, tasks
+from bert_jax import compiling, contents, folders, pretrained, storage, tasks
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.model import make_model
 from bert_jax.runs.start import placed
+from bert_jax.signals import Stopped
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop, sharding
@@ -28,6 +31,8 @@ from bert_jax.training.sharding import path_name
 
 # Layers in an iteration of the scan on a processor, where a step then takes a tenth less.
 UNROLL = 6
+# What helps where a run's scores can't be read.
+SCORE_AGAIN = "remove it, and the same command scores the run again"
 
 
 @storage.errors_in_one_line()
@@ -37,8 +42,13 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     Raises `InputError`, with nothing written, where model, files or settings don't fit.
     """
     config.validate()
-    compiling.set_up(config.run)
     workdir = storage.path(workdir)
+    compiling.set_up(config.run)
+    with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _finetune(config, init, workdir, profile)
+
+
+def _finetune(config: FinetuneConfig, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}")
     found = pretrained.read(init)
@@ -228,22 +238,29 @@ def sweep(
     """Runs every seed from `config.seed` on at every rate, in folders of their own, and sums them up.
 
     A run that is finished is not done again. Returns, and writes to `summary.json`, the `devices` and of each of the
-    `rates` the scores after the last step: mean, sample deviation, and those of each run. Empty where a signal stopped
-    a run.
+    `rates` the scores after the last step: mean, sample deviation, and those of each run. Raises `Stopped` where a
+    signal stopped a run.
     """
-    workdir, rates = storage.path(workdir), {}
+    workdir = storage.path(workdir)
+    compiling.set_up(config.run)
+    with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _sweep(config, init, workdir, seeds, learning_rates)
+
+
+def _sweep(
+    config: FinetuneConfig, init: str | Path, workdir: Path, seeds: int, learning_rates: tuple[float, ...]
+) -> dict:
+    rates = {}
     for rate in learning_rates or (config.optimizer.learning_rate,):
         runs = []
         for seed in range(config.seed, config.seed + seeds):
             optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
             one = dataclasses.replace(config, seed=seed, optimizer=optimizer)
             runs.append(_scores_of(one, init, workdir / f"lr-{rate:g}-seed-{seed}"))
-            if runs[-1] is None:
-                return {}
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
-        storage.write_whole(workdir / "summary.json", json.dumps(summary, indent=1).encode())
+        storage.write_whole(workdir / "summary.json", json.dumps(contents.finite(summary), indent=1).encode())
         for rate, scores in rates.items():
             for name, spread in _without_types(scores).items():
                 print(
@@ -252,12 +269,15 @@ def sweep(
     return summary
 
 
-def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[str, float] | None:
-    """Of a run, done now or before, after its last step; None where a signal stopped it."""
+def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[str, float]:
+    """Of a run, done now or before, after its last step."""
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
-        saved = json.loads(file.read_text())
-        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved))
+        saved = contents.json_object(file, remedy=SCORE_AGAIN)
+        shape = {"scores": {str: (float, NoneType)}, "init": str, "config": {}}
+        contents.check_values(saved, shape, file, SCORE_AGAIN)
+        scores = {name: math.nan if value is None else value for name, value in saved.pop("scores").items()}
+        saved["config"] = to_dict(config_of(saved, file))
         for name, there, here in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
                 what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"
@@ -265,9 +285,9 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
         return scores
     result = finetune(config, init, workdir)
     if result.signal:
-        return None
+        raise Stopped(result.signal)
     if jax.process_index() == 0:
-        storage.write_whole(file, json.dumps({"scores": result.held_out, **current}).encode())
+        storage.write_whole(file, json.dumps({"scores": contents.finite(result.held_out), **current}).encode())
     return result.held_out
 
 

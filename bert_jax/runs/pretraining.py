@@ -11,9 +11,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import compiling, inference, storage
+from bert_jax import compiling, folders, inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig
-from bert_jax.config_files import differences, to_dict
+from bert_jax.config_files import config_of, differences, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
@@ -55,27 +55,34 @@ def pretrain(
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
-    compiling.set_up(config.run)
     workdir = storage.path(workdir)
+    compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
     _check_shardings(config, mesh)
-    _check_run(config, workdir)
-    print(f"on {compiling.devices()}")
-    start = read_start(config, init) if init else None
-    if start:
-        config = start.checked(config)
-    data = _examples(config, workdir, examples, start)
-    config = _with_vocabulary(config, data)
-    storage.make_folder(workdir)
-    _check_shared(workdir)
-    origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
-    training = _training(config, data, mesh, origin)
-    result = loop.train(training, workdir, mesh, start and start.params, profile)
-    if jax.process_index() == 0:
-        plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
-        _report(config, workdir, result)
-    return result
+    with contextlib.ExitStack() as locks:
+        if jax.process_index() == 0:
+            locks.enter_context(folders.exclusive(workdir))
+        _check_run(config, workdir)
+        print(f"on {compiling.devices()}")
+        start = read_start(config, init) if init else None
+        if start:
+            config = start.checked(config)
+        data = _examples(config, workdir, examples, start)
+        config = _with_vocabulary(config, data)
+        if jax.process_index() == 0:
+            locks.enter_context(folders.shared(data.folder))
+            if Examples(data.folder).manifest != data.manifest:
+                raise InputError(f"{data.folder}: was replaced while it was checked; give the command again")
+        storage.make_folder(workdir)
+        _check_shared(workdir)
+        origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
+        training = _training(config, data, mesh, origin)
+        result = loop.train(training, workdir, mesh, start and start.params, profile)
+        if jax.process_index() == 0:
+            plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
+            _report(config, workdir, result)
+        return result
 
 
 def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
@@ -87,15 +94,14 @@ def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
 
 def _check_run(config: PretrainConfig, workdir: Path) -> None:
     """That a run in the workdir is this one, as far as the config alone says."""
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir}: is a file; a --workdir is a folder")
     with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         if checkpoints.latest is None:
             return
         saved = checkpoints.about(checkpoints.latest)
     current = to_dict(config)
-    if config.model.vocab_size is None:
-        current["model"]["vocab_size"] = saved["config"]["model"]["vocab_size"]
+    there = config_of(saved)
+    if config.model.vocab_size is None and isinstance(there, PretrainConfig):
+        current["model"]["vocab_size"] = there.model.vocab_size
     check_same_run(saved, {"config": current, "examples": saved["examples"]}, workdir)
 
 

@@ -54,11 +54,13 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
         model, head, about = pretrained.what_it_is(checkpoints, step)
-        tokenizer = tokenizers.from_dict(checkpoints.tokenizer(step))
+        tokenizer = pretrained.tokenizer_of(name)
 
         def params(fresh):
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
-            return checkpoints.restore(step, {"params": like})["params"]
+            found = checkpoints.restore(step, {"params": like})["params"]
+            pretrained.check_finite(found, name)
+            return found
 
     try:
         pretrained.check_has(model, head, kind)

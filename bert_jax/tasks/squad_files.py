@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
+from bert_jax.contents import json_value
 from bert_jax.tasks.files import read_text
 
 # What the original takes for white space: U+202F is a narrow no-break space.
@@ -97,13 +98,13 @@ def _questions(file: Path) -> Iterator[tuple[str, Any, str]]:
 def _json(file: Path) -> Any:
     text = read_text(file)
     try:
-        return json.loads(text)
+        return json_value(text, halves=True, nan=True)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         if error.msg == "Extra data":
             raise InputError(f"{file}, {place}: is JSON lines; SQuAD's files are one object with 'data'") from None
         raise InputError(f"{file}, {place}: not JSON ({error.msg}); if the file was cut, copy it again") from None
-    except (ValueError, RecursionError) as error:  # A number of thousands of digits; lists in lists in lists.
+    except ValueError as error:  # A number of thousands of digits; lists in lists in lists.
         raise InputError(f"{file}: JSON that can't be read ({first_line(error)}); mend it or copy it again") from None
 
 

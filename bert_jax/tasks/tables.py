@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
+from bert_jax.contents import json_value
 from bert_jax.tasks.files import plain_name, read_text
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")
@@ -75,8 +75,8 @@ def _is_json(file: Path, text: str) -> bool:
     if re.match(r'\[\s*\{\s*"', start):
         return True
     try:
-        return isinstance(json.loads(start.partition("\n")[0]), dict)
-    except (ValueError, RecursionError):
+        return isinstance(json_value(start.partition("\n")[0], halves=True, nan=True), dict)
+    except ValueError:
         return False
 
 
@@ -201,16 +201,10 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
 
 def _json(text: str, place: str) -> Any:
     try:
-        values = json.loads(text, object_pairs_hook=_object)
-        # JSON may escape half of a surrogate pair, which no tokenizer takes.
-        json.dumps(values, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = ascii(error.object[error.start])
-        raise InputError(f"{place}: has {half}, half a character; write it whole") from None
-    except (ValueError, RecursionError) as error:
-        why = f"not JSON, or too deep ({first_line(error)})"
+        return json_value(text, nan=True, pairs=_object)
+    except ValueError as error:
+        why = f"not JSON that is read ({first_line(error)})"
         raise InputError(f"{place}: {why}; correct it: an object a line, or all in one list") from None
-    return values
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

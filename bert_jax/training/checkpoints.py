@@ -1,11 +1,15 @@
-"""Checkpoints: asynchronous, atomic, and complete (state, config, tokenizer). The only file that knows Orbax."""
+"""Checkpoints: asynchronous, atomic, complete (state, config, tokenizer), checked. The only file that knows Orbax."""
 
 import contextlib
+import errno
 import json
 import logging
 import math
-import re
-from collections.abc import Sequence
+import os
+import shlex
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bert_jax import storage
+from bert_jax import contents, storage, versions
 from bert_jax.config import InputError, RunConfig, first_line
-from bert_jax.config_files import config_of, differences, to_dict
+from bert_jax.config_files import check_about, config_of, differences, to_dict
+from bert_jax.training.checksums import checksums
 from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
@@ -23,10 +28,34 @@ from bert_jax.training.sharding import path_name
 MAY_CHANGE = ("mesh", "run", "corpus", "tokenizer", "model.scan_unroll", "model.remat", "evaluation_batch_size")
 MAY_CHANGE += ("task.folder", "task.train", "task.dev", "task.test")
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
-# Where Orbax looks for a checkpoint's metrics, of which there is one.
+# A checkpoint's score lies where Orbax has a checkpoint's metrics, of which there is one.
 METRICS, SCORE = "metrics", "score"
+# What a checkpoint's parts held when they were saved: checksums of `about` and `tokenizer`, and of each of the state's
+# arrays its type and shape, and its checksum.
+CHECKSUMS = "checksums"
+JSON_FILE = "metadata"  # Of a part that is JSON, as Orbax calls it.
+
+# Why a file can't be written, whoever says it, and what helps: to try again doesn't.
+REMEDIES = {
+    errno.ENOSPC: "make room (or keep less: run.keep_last)",
+    errno.EDQUOT: "make room (or keep less: run.keep_last)",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "see to its permissions",
+    errno.EROFS: "make it writable",
+    errno.EIO: "see to the disk",
+}
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs, with a traceback, what it raises too.
+
+
+def _unraisable(unraisable: Any, others: Callable = sys.unraisablehook) -> None:
+    """Where Orbax can't read or write one array, it raises that, and drops its tasks for the others: not worth the
+    traceback that Python prints of each."""
+    if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
+        others(unraisable)
+
+
+sys.unraisablehook = _unraisable
 
 
 class _Manager(ocp.CheckpointManager):
@@ -34,45 +63,70 @@ class _Manager(ocp.CheckpointManager):
         """The loop asks that, after every batch; another's question, by the step, would mix up the count."""
         return False
 
+    def metrics(self, step: int) -> None:
+        """Scores are read by `Checkpoints`: here, one that is damaged would bar all checkpoints."""
+
 
 class Checkpoints:
-    """The checkpoints in a folder, each holding `state` (arrays), `about` and `tokenizer` (JSON).
+    """The checkpoints in a folder, each holding `state` (arrays), `about`, `tokenizer` and `checksums` (JSON).
 
     `about` is what says whether a run goes on with it: `config` (as a dict) and `examples` (their fingerprint).
     The last `keep_last` are kept and the `keep_best` with the highest score. Open for `writing`, it removes what
     a save that was killed left behind; `host_arrays` of numpy are then written as they lie there, in no memory of their
     own, and must not change before `close`.
+
+    What is read is what was saved: whatever isn't raises an `InputError` that names it, and the last checkpoint that is
+    whole. Damage to one is none to the others.
     """
 
     def __init__(
         self, folder: str | Path, run: RunConfig = RunConfig(), writing: bool = False, host_arrays: bool = False
     ):
-        self.folder = storage.absolute(storage.path(folder))
-        self._run, self._scores = run, {}
-        options = ocp.CheckpointManagerOptions(preservation_policy=self, create=False, cleanup_tmp_directories=writing)
+        self.folder = storage.literal(storage.path(folder))
+        self._run = run
+        # Else, where a folder can't be made, what waits for it in other threads keeps the process for minutes.
+        folders = ocp.AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self, create=False, cleanup_tmp_directories=writing, async_options=folders
+        )
         handlers = None
         if host_arrays:
             registry = ocp.type_handlers.create_type_handler_registry(
                 (np.ndarray, ocp.type_handlers.NumpyHandler(deepcopy_host_arrays=False))
             )
             state = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
-            handlers = {"state": state, "about": ocp.JsonCheckpointHandler(), "tokenizer": ocp.JsonCheckpointHandler()}
+            parts = ("about", "tokenizer", CHECKSUMS)
+            handlers = {"state": state, **{part: ocp.JsonCheckpointHandler() for part in parts}}
         self._options = dict(options=options, item_handlers=handlers)
-        self._manager = _Manager(self.folder, **self._options) if self.folder.is_dir() else None
-        found = {step: self._manager.metrics(step) for step in self.steps}
-        self._scores = {
-            step: values[SCORE] for step, values in found.items() if values and math.isfinite(values[SCORE])
-        }
+        exists = self.folder.is_dir()
+        if exists and writing and not storage.is_remote(self.folder) and not os.access(self.folder, os.W_OK):
+            raise InputError(f"{self.folder}: {os.strerror(errno.EACCES)}; {REMEDIES[errno.EACCES]}")
+        self._manager = _Manager(self.folder, **self._options) if exists else None
+        self._scores: dict[int, float] = {}
+        self._unread: dict[int, InputError] = {}
+        for step in self.steps:
+            self._read_score(step)
+        if writing:
+            self._check_scores()
 
     def save(self, step: int, state: Any, about: dict, tokenizer: dict) -> None:
         """Starts to write; returns once the arrays are copied."""
         if self._manager is None:
             storage.make_folder(self.folder)
             self._manager = _Manager(self.folder, **self._options)
+        about, specs = {**about, "format": versions.CHECKPOINT}, _specs(state)
+        checked = {
+            "state": {name: [specs[name], checksum] for name, checksum in checksums(state).items()},
+            "about": _checksum(about),
+            "tokenizer": _checksum(tokenizer),
+        }
         items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about), tokenizer=ocp.args.JsonSave(tokenizer)
+            state=ocp.args.PyTreeSave(state),
+            about=ocp.args.JsonSave(about),
+            tokenizer=ocp.args.JsonSave(tokenizer),
+            **{CHECKSUMS: ocp.args.JsonSave(checked)},
         )
-        with _room(self.folder):
+        with self.room():
             self._manager.save(step, args=items)
 
     def add_score(self, step: int, score: float | None) -> None:
@@ -81,13 +135,41 @@ class Checkpoints:
             return
         self.wait()
         if jax.process_index() == 0:
-            folder = self.folder / str(step) / METRICS
-            with _room(self.folder):
-                storage.make_folder(folder)
-                storage.write_whole(folder / METRICS, json.dumps({SCORE: score}).encode())
+            file = self._score_file(step)
+            values = {SCORE: score, "checksum": _checksum([step, score])}
+            with self.room():
+                storage.make_folder(file.parent)
+                storage.write_whole(file, json.dumps(values).encode())
         self._scores[step] = score
         for other in set(self.steps) - self._kept(self.steps):
             self._manager.delete(other)
+
+    def _score_file(self, step: int) -> Path:
+        return self.folder / str(step) / METRICS / METRICS
+
+    def _read_score(self, step: int) -> None:
+        file = self._score_file(step)
+        try:
+            values = contents.json_object(file)
+            score = values[SCORE]
+            if values.get("checksum", _checksum([step, score])) != _checksum([step, score]):
+                raise ValueError("isn't what was written")
+            if math.isfinite(score):
+                self._scores[step] = score
+        except FileNotFoundError:
+            # The last checkpoint's may be missing: it is evaluated when the run goes on.
+            if file.parent.exists() and step != self.latest:
+                self._unread[step] = self._bad_score(file, "missing")
+        except (InputError, ValueError, KeyError, TypeError) as error:
+            self._unread[step] = self._bad_score(file, f"damaged ({first_line(error)[:200]})")
+
+    def _bad_score(self, file: Path, problem: str) -> InputError:
+        rest = f"which checkpoint is the best can't be said; {_removal(file.parent)} leaves this one without a score"
+        return InputError(f"{file}: {problem}; {rest}")
+
+    def _check_scores(self) -> None:
+        for error in self._unread.values():
+            raise error
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
         ranked = self._ranked(steps)
@@ -105,12 +187,12 @@ class Checkpoints:
     def wait(self) -> None:
         """Until what was saved is on disk."""
         if self._manager:
-            with _room(self.folder):
+            with self.room():
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
         if self._manager:
-            with _room(self.folder):
+            with self.room():
                 self._manager.close()
 
     @property
@@ -128,73 +210,187 @@ class Checkpoints:
     @property
     def best(self) -> int | None:
         """The step with the highest score among those kept; None where none has one."""
+        self._check_scores()
         ranked = self._ranked(self.steps)
         return ranked[-1] if ranked else None
 
     def about(self, step: int) -> dict:
-        return self._json(step, "about")
+        with self._damage(step, "about"):
+            return check_about(self._part(step, "about"), self.folder / str(step) / "about")
 
     def tokenizer(self, step: int) -> dict:
-        return self._json(step, "tokenizer")
-
-    def _json(self, step: int, item: str) -> dict:
-        with _named(self.folder / str(step) / item):
-            return self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.JsonRestore()}))[item]
+        with self._damage(step, "tokenizer"):
+            return self._part(step, "tokenizer")
 
     def restore(self, step: int, like: Any) -> Any:
         """The part of the state that `like` has, a tree of `jax.ShapeDtypeStruct` with shardings, on any mesh.
 
-        Raises `InputError` naming the first array that is missing or of another shape or type: Orbax casts silently.
+        Raises `InputError` naming the first array that is missing or of another shape or type (Orbax casts silently),
+        or isn't what was saved.
         """
-        folder = self.folder / str(step) / "state"
-        with _named(folder), ocp.PyTreeCheckpointer() as checkpointer:
-            saved = checkpointer.metadata(folder).item_metadata
-            if saved is None:
-                raise ValueError("its list of arrays is missing")
-            there = _arrays(saved.tree)
-            for name, here in _arrays(like).items():
-                if there.get(name) != here:
-                    has = there.get(name, "no such array")
-                    raise InputError(f"{folder}: {name} is {has}, expected {here}; it is of another model")
+        folder = self._state(step)
+        with self._damage(step, "state"), ocp.PyTreeCheckpointer() as checkpointer:
+            checked = self._checked(step)
+            saved = _saved(checkpointer, folder, checked)
+            for name, here in _specs(like).items():
+                if (there := saved.get(name, "no such array")) != here:
+                    raise InputError(f"{folder}: {name} is {there}, expected {here}; it is of another model")
             arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape), like)
             restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
-            return checkpointer.restore(folder, args=restore)
+            restored = checkpointer.restore(folder, args=restore)
+            _compare(restored, checked)
+            return restored
 
+    def _state(self, step: int) -> Path:
+        return self.folder / str(step) / "state"
 
-@contextlib.contextmanager
-def _named(path: Path):
-    """Says which part of which checkpoint couldn't be read, whatever Orbax and TensorStore raise."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-        if storage.problem(error):
+    def _part(self, step: int, part: str) -> dict:
+        values, checked = self._json(step, part), self._checked(step)
+        if checked and _checksum(values) != checked[part]:
+            raise ValueError("isn't what was saved")
+        return values
+
+    def _json(self, step: int, part: str) -> dict:
+        # Not by way of Orbax, for which all processes have to come together.
+        return contents.json_object(self.folder / str(step) / part / JSON_FILE)
+
+    def _checked(self, step: int) -> dict | None:
+        """What the parts held when they were saved; None of a checkpoint from before there were checksums.
+
+        Raises `InputError` where a later version wrote it.
+        """
+        about = self._json(step, "about")
+        # Whoever has checksums isn't from before, whatever became of its format.
+        if "format" not in about and not (self.folder / str(step) / CHECKSUMS).exists():
+            return None
+        checked = self._json(step, CHECKSUMS)
+        if checked["about"] != _checksum(about):
+            raise ValueError("about isn't what was saved")
+        versions.check_format(about["format"], versions.CHECKPOINT, self.folder / str(step))
+        return checked
+
+    @contextlib.contextmanager
+    def _damage(self, step: int, part: str) -> Iterator[None]:
+        """Says which part of which checkpoint isn't as it was saved, whatever Orbax and TensorStore raise, and which
+        checkpoint is."""
+        try:
+            yield
+        except contents.NotTheFile as error:
+            raise self._damaged(step, str(error)) from error
+        except InputError:
             raise
-        raise InputError(
-            f"{path}: damaged ({first_line(error)[:200]}); remove {path.parent} to go on from the checkpoint before it"
-        ) from error
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            path = self.folder / str(step) / part
+            raise self._damaged(step, f"{path}: damaged ({first_line(_root(error))[:200]})") from error
+
+    def _damaged(self, step: int, what: str) -> InputError:
+        good = next((other for other in reversed(self.steps) if other != step and self._is_whole(other)), None)
+        if good is None:
+            return InputError(f"{what}; no other checkpoint here is whole: copy it again, or make it anew")
+        there, removal = self.folder / str(good), _removal(self.folder / str(step))
+        return InputError(f"{what}; the last good checkpoint is {there}: after {removal} the same command takes it")
+
+    def _is_whole(self, step: int) -> bool:
+        """Whether all of a checkpoint can be read and is what was saved. Asked by one process: the others may have seen
+        no damage, and be elsewhere."""
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+        )
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        try:
+            with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+                checked, folder = self._checked(step), self._state(step)
+                self._part(step, "tokenizer")
+                _saved(checkpointer, folder, checked)
+                tree = checkpointer.metadata(folder).item_metadata.tree
+                arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+                _compare(checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=arguments)), checked)
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def room(self, writing: Path | None = None) -> Iterator[None]:
+        """Says in one line why nothing can be written, a full disk or a limit, and where the run goes on after that.
+
+        That is an OSError of ours or Orbax's, or whatever TensorStore makes of it. `writing` is what it may have been
+        about (None: the checkpoints alone are written).
+        """
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            for number, remedy in REMEDIES.items():
+                said = isinstance(error, OSError) and error.errno == number
+                if said or (writing is None and os.strerror(number) in str(error)):
+                    file = error.filename if said and error.filename else writing or self.folder
+                    where = f"{file}: {os.strerror(number)}; {remedy}, and the same command goes on"
+                    raise InputError(f"{where} from {self._last_on_disk()}") from error
+            raise
+
+    def _last_on_disk(self) -> str:
+        # Other than the manager it asks no other process, and knows nothing of what wasn't finished.
+        steps = ocp.utils.checkpoint_steps(self.folder) if self.folder.is_dir() else []
+        return f"the last checkpoint, of step {max(steps)}" if steps else "the beginning: no checkpoint was saved yet"
 
 
-@contextlib.contextmanager
-def _room(folder: Path):
-    """Says in one line that the disk is full, which is an OSError of Orbax's or whatever TensorStore makes of it."""
-    try:
-        yield
-    except Exception as error:
-        if full := re.search("No space left on device|Disk quota exceeded", str(error)):
-            remedy = "make room (or keep less: run.keep_last), and the same command goes on from the last checkpoint"
-            raise InputError(f"{folder}: {full[0]}; {remedy}") from error
-        raise
+def _is_damage(error: Exception) -> bool:
+    """Whether it is the checkpoint that is to blame, and not memory, permissions or a bucket."""
+    elsewhere = isinstance(error, MemoryError | PermissionError) or storage.problem(error)
+    return not (elsewhere or "RESOURCE_EXHAUSTED" in str(error))
 
 
-def _arrays(tree) -> dict[str, str]:
+def _root(error: BaseException) -> BaseException:
+    """What TensorStore said, before Orbax put it in words of its own."""
+    return _root(error.__cause__) if error.__cause__ else error
+
+
+def _saved(checkpointer: ocp.Checkpointer, folder: Path, checked: dict | None) -> dict[str, str]:
+    """The arrays that are there, each with its type and shape: those that were saved, or it raises ValueError."""
+    metadata = checkpointer.metadata(folder).item_metadata
+    if metadata is None:
+        raise ValueError("its list of arrays is missing")
+    there = _specs(metadata.tree)
+    for name, (spec, _) in checked["state"].items() if checked else ():
+        if there.get(name) != spec:
+            raise ValueError(f"{name} is {there.get(name, 'missing')}, was saved as {spec}")
+    return there
+
+
+def _compare(arrays: Any, checked: dict | None) -> None:
+    """Raises ValueError for the first array that isn't what was saved."""
+    for name, checksum in checksums(arrays).items() if checked else ():
+        if checksum != checked["state"][name][1]:
+            raise ValueError(f"{name} isn't what was saved")
+
+
+def _checksum(values: Any) -> str:
+    """Of JSON values; the same for what is read of what was written."""
+    return f"{zlib.crc32(json.dumps(json.loads(json.dumps(values)), sort_keys=True).encode()):08x}"
+
+
+def _removal(folder: Path) -> str:
+    """The command that removes a checkpoint."""
+    command = "gcloud storage rm --recursive" if storage.is_remote(folder) else "rm -r"
+    return f"{command} {shlex.quote(str(folder))}"
+
+
+def _specs(tree) -> dict[str, str]:
     """Each array's path, with its type and shape."""
     return {path_name(p): f"{x.dtype}{list(x.shape)}" for p, x in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
+    if "config" not in saved:
+        raise InputError(f"{workdir}: holds a model that was imported, no run; choose another --workdir")
     # By way of the config, so that settings which a later version added have their defaults.
-    for name, there, here in differences(to_dict(config_of(saved)), current["config"]):
+    for name, there, here in differences(to_dict(config_of(saved, workdir)), current["config"]):
         if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
             raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")

@@ -6,27 +6,26 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-
-class Stopped(Exception):
-    """A signal came during an evaluation, which then has no result."""
+from bert_jax.signals import ENDING, Repeats, Stopped
 
 
 class Interrupt:
     """Turns the first SIGINT or SIGTERM into a wish to stop after the batch; a second one acts as ever.
 
-    Of several processes all stop after the same batch, when SIGTERM came to one: JAX has a handler for that.
+    So does one that came after the last batch, once the block has ended. Of several processes all stop after the same
+    batch, when SIGTERM came to one: JAX has a handler for that.
     """
 
     def __init__(self):
         self.signal: int | None = None
         """The one that came."""
-        self._asked = 0
+        self._asked, self._told, self._repeats = 0, False, Repeats()
 
     def __enter__(self):
         self._before = {}
         main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else.
         if main and jax.process_count() == 1:
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {s: signal.signal(s, self._note) for s in ENDING}
         return self
 
     def came(self) -> bool:
@@ -37,20 +36,35 @@ class Interrupt:
         self._asked += 1
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
             self.signal = signal.SIGTERM
-        return self.signal is not None
+        self._told = self.signal is not None
+        return self._told
 
     def check(self) -> None:
         """`came`, for an evaluation: raises `Stopped`."""
         if self.came():
-            raise Stopped
+            raise Stopped(self.signal)
 
     def _note(self, number, _):
+        if self._repeats.is_one():
+            return
+        if self.signal is not None:
+            self._restore()
+            self._pass_on()
         self.signal = number
-        self._restore()
 
-    def __exit__(self, *_):
+    def __exit__(self, _, error, __):
         self._restore()
+        if self._before and self.signal is not None and not self._told and error is None:
+            self._pass_on()
 
     def _restore(self):
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
+
+    def _pass_on(self):
+        """To whom the signal would have gone. Not sent anew, which would make it a second one."""
+        handler = self._before[self.signal]
+        if callable(handler):
+            handler(self.signal, None)
+        else:
+            signal.raise_signal(self.signal)

@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 from bert_jax import storage
 from bert_jax.config import InputError, RunConfig
+from bert_jax.signals import Stopped
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
-from bert_jax.training.interrupt import Interrupt, Stopped
+from bert_jax.training.interrupt import Interrupt
 from bert_jax.training.memory import Ahead, compile_ahead, refusals
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import schedule
@@ -110,9 +111,11 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
 
     # ---- The loop -------------------------------------------------------------------------------------------------
     started = step
-    metrics = Metrics(workdir, step)
+    with checkpoints.room(workdir):
+        metrics = Metrics(workdir, step)
     held_out: dict[str, float] = {}
     with (
+        checkpoints.room(workdir),
         refusals("the run", "make room by smaller batches, run.accumulate_steps, mesh.fsdp"),
         jax.set_mesh(mesh),
         Interrupt() as interrupt,

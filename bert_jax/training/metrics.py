@@ -1,13 +1,18 @@
 """Metrics of a run: one JSON line for each logged step, and the same for TensorBoard."""
 
 import json
-import math
+import sys
+import time
 from pathlib import Path
+from types import NoneType
 
 import jax
 
-from bert_jax import storage
+from bert_jax import contents, storage
+from bert_jax.config import InputError, first_line
 from bert_jax.training.chips import PEAK_FLOPS
+
+FLUSH_EVERY = 120  # seconds
 
 
 def peak_flops() -> float | None:
@@ -27,18 +32,16 @@ class Metrics:
         self._writes = jax.process_index() == 0
         if not self._writes:
             return
-        from tensorboardX import SummaryWriter  # 200 MB, and whoever reads metrics needs none of them.
-
         self._mirror = storage.Mirror(workdir)
         self._file = self._mirror.folder / "metrics.jsonl"
         self._rewrite([row for row in read(workdir / self._file.name) if row["step"] <= step])
-        self._board = SummaryWriter(str(self._mirror.folder / "tensorboard"), purge_step=step + 1)
+        self._board = _Board(self._mirror.folder / "tensorboard", step + 1)
         self.upload()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if not self._writes:
             return
-        self._stream.write(_line({"step": step, **_finite(values)}))
+        self._stream.write(_line({"step": step, **contents.finite(values)}))
         self._draw(step, values)
 
     def add(self, step: int, values: dict[str, float]) -> None:
@@ -48,7 +51,7 @@ class Metrics:
         self._stream.close()
         rows = read(self._file)
         row = rows.pop() if rows and rows[-1]["step"] == step else {"step": step}
-        self._rewrite([*rows, row | _finite(values)])
+        self._rewrite([*rows, row | contents.finite(values)])
         self._draw(step, values)
 
     def _rewrite(self, rows: list[dict]) -> None:
@@ -57,7 +60,7 @@ class Metrics:
 
     def _draw(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add(name, value, step)
 
     def upload(self) -> None:
         if self._writes:
@@ -71,16 +74,65 @@ class Metrics:
             self._mirror.upload()
 
 
-def _finite(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+class _Board:
+    """An event file of TensorBoard's, written in this thread: tensorboardX's own writer has another, which dies of a
+    full disk with a traceback, and then the run waits for it for ever."""
+
+    def __init__(self, folder: Path, first_step: int):
+        """What other files of the folder say from `first_step` on isn't shown."""
+        # 200 MB, and whoever reads metrics needs none of them.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        folder.mkdir(exist_ok=True)
+        self._event, self._scalar, self._flushed = Event, scalar, time.monotonic()
+        self._file = EventsWriter(str(folder / "events"))
+        self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        self._write(step=step, summary=self._scalar(name, value))
+
+    def _write(self, **fields) -> None:
+        self._file.write_event(self._event(wall_time=time.time(), **fields))
+        if time.monotonic() - self._flushed > FLUSH_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _line(row: dict) -> str:
     return json.dumps(row) + "\n"
 
 
-def read(file: Path) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out."""
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+def read(file: Path, whole: bool = True) -> list[dict]:
+    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out.
+
+    One that is damaged raises `InputError` naming it or, where the rows needn't be `whole`, is said and left out.
+    """
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(_row(line, f"{file}, line {number}"))
+        except InputError as error:
+            if whole:
+                raise
+            print(f"{error}; it is left out", file=sys.stderr)
+    return rows
+
+
+def _row(line: bytes, where: str) -> dict:
+    remedy = "take the line out, or remove the file for curves that begin anew"
+    try:
+        row = contents.json_value(line)
+    except ValueError as error:
+        raise InputError(f"{where}: damaged ({first_line(error)}); {remedy}") from None
+    contents.check_values(row, {"step": int}, where, remedy)
+    contents.check_values(row, {str: (float, NoneType)}, where, remedy)
+    return row

@@ -1,0 +1,125 @@
+"""How SIGINT and SIGTERM end a command, whatever it is at."""
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+# Seconds in which a signal that comes again is the same one: a terminal's, and that of whoever passes it on.
+SAME = 1.0
+# Seconds between two tries to end, and until the process ends without cleaning up.
+AGAIN, MOST = 1.0, 10.0
+
+
+class Stopped(Exception):
+    """A signal stopped a run, which has saved, or an evaluation, which has no result."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+
+class Interrupted(KeyboardInterrupt):
+    """What a signal raises. Python's own, out of an `exec`, makes Python end by SIGINT, whatever the exit code."""
+
+
+class Repeats:
+    """Tells a second signal from one that came twice."""
+
+    def __init__(self):
+        self._last: float | None = None
+
+    def is_one(self) -> bool:
+        """To be asked at each signal: whether it is the one before, once more."""
+        now = time.monotonic()
+        if self._last is not None and now - self._last < SAME:
+            return True
+        self._last = now
+        return False
+
+
+class Ending(contextlib.AbstractContextManager):
+    """The first signal ends the block with `Interrupted`, after its cleaning up; a second one ends the process.
+
+    What a signal's handler raises is lost where Python was in a callback of its garbage collection's or in a
+    destructor, so it is raised again until it is on its way. And no handler is called as long as the main thread is in
+    C++, as where it compiles for minutes: then, or where cleaning up takes too long, another thread ends the process.
+    A block within may put handlers of its own in place; only the second signal is then still ours.
+    """
+
+    def __init__(self):
+        self.number: int | None = None
+        """The signal that ended the block."""
+
+    def __enter__(self):
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else.
+            reader, self._writer = socket.socketpair()
+            self._writer.setblocking(False)
+            self._before_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+            self._hooks = sys.unraisablehook, sys.excepthook
+            sys.unraisablehook, sys.excepthook = self._lost, self._printed
+            handlers = {**dict.fromkeys(ENDING, self._end), signal.SIGALRM: self._raise}
+            self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+            threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
+        return self
+
+    def __exit__(self, _, error, __):
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            for number, handler in self._before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+            sys.unraisablehook, sys.excepthook = self._hooks
+            signal.set_wakeup_fd(self._before_fd)
+            self._writer.close()
+        if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
+            raise Interrupted from error  # What became of it on its way.
+
+    def _end(self, number: int, _) -> None:
+        if self.number is None:
+            self.number = number
+            signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+            self._raise()
+
+    def _raise(self, *_) -> None:
+        error = sys.exc_info()[1]
+        while error is not None and not isinstance(error, KeyboardInterrupt):
+            error = error.__context__
+        if error is None:  # Else it is on its way, and the block is cleaning up.
+            raise Interrupted
+
+    def _lost(self, what) -> None:
+        """Python calls it with an exception that can't go any further, and would print it."""
+        if not isinstance(what.exc_value, Interrupted):
+            self._hooks[0](what)
+
+    def _printed(self, kind, error, trace) -> None:
+        """The same, of one that C prints, as where it imports a module."""
+        if not isinstance(error, Interrupted):
+            self._hooks[1](kind, error, trace)
+
+    def _watch(self, reader: socket.socket) -> None:
+        """Python writes each signal's number here as it comes, whatever the main thread is at."""
+        first, deadline, repeats = None, math.inf, Repeats()
+        with reader:
+            while (left := deadline - time.monotonic()) > 0:
+                reader.settimeout(min(left, threading.TIMEOUT_MAX))
+                try:
+                    came = reader.recv(1)
+                except TimeoutError:
+                    continue
+                if not came:
+                    return
+                if came[0] not in ENDING or repeats.is_one():
+                    continue
+                if first is not None:
+                    break
+                first = came[0]
+                if signal.getsignal(first) == self._end:
+                    deadline = time.monotonic() + MOST
+        os.write(2, b"\nbert-jax: ended without cleaning up\n")
+        os._exit(128 + first)

@@ -1,0 +1,516 @@
+"""Folders: named as people name them, for one process at a time, and whole on the disk or not there."""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import write_config
+from test_finetune import write_table
+from test_prepare import files_of
+
+from bert_jax import contents, folders, pretrained, storage
+from bert_jax.cli import main
+from bert_jax.config import FinetuneConfig, HeadConfig, InputError, Phase, TaskConfig
+from bert_jax.convert import tf1, weight_files
+from bert_jax.data.prepare import prepare
+from bert_jax.data.records import Examples
+from bert_jax.model import init_params, make_model
+from bert_jax.pretrained import Pretrained
+from bert_jax.runs import pretraining
+from bert_jax.runs.finetuning import finetune, sweep
+from bert_jax.runs.pretraining import pretrain
+from bert_jax.training import loop
+from bert_jax.training.checkpoints import Checkpoints
+
+
+@pytest.fixture(scope="module")
+def short(config):
+    """Two steps, saved after each."""
+    run = dataclasses.replace(config.run, checkpoint_every=1, evaluate_every=2)
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=1)
+    return dataclasses.replace(config, phases=(Phase(32, 8, 2, 5),), optimizer=optimizer, run=run)
+
+
+@pytest.fixture(scope="module")
+def place(short, examples, tmp_path_factory):
+    """A folder with a model, a config and two tables."""
+    folder = tmp_path_factory.mktemp("place")
+    sizes = dataclasses.replace(short.model, vocab_size=examples.tokenizer.vocab_size)
+    head = HeadConfig("masked_lm")
+    params = init_params(make_model(sizes, head), 0)
+    pretrained.save(Pretrained(sizes, head, examples.tokenizer, params, {"source": "nowhere"}), folder / "model")
+    write_config(folder / "short.py", short)
+    write_table(folder / "train.tsv", 16, 0)
+    write_table(folder / "dev.tsv", 8, 1)
+    return folder
+
+
+def arguments_of(place) -> dict[str, list[str]]:
+    """Each command that makes a folder, without its name."""
+    config = ["--config", str(place / "short.py")]
+    task = ["--task.train", str(place / "train.tsv"), "--task.dev", str(place / "dev.tsv"), "--sequence-length", "32"]
+    return {
+        "prepare": ["prepare", *config, "--output"],
+        "pretrain": ["pretrain", *config, "--workdir"],
+        "finetune": ["finetune", "--init", str(place / "model"), *task, "--epochs", "1", "--workdir"],
+        "sweep": ["finetune", "--init", str(place / "model"), *task, "--seeds", "2", "--workdir"],
+        "import": ["import", str(place / "model")],
+        "export": ["export", str(place / "model"), "--format", "hf"],
+        "evaluate": ["evaluate", "--model", str(place / "model"), *config, "--output"],
+    }
+
+
+COMMANDS = ("prepare", "pretrain", "finetune", "sweep", "import", "export", "evaluate")
+
+
+def last_line(capsys) -> str:
+    return capsys.readouterr().err.rstrip("\n").split("\n")[-1]
+
+
+# ---- Names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["team[1]/lr[1e-4] *?'s ä²%41#{x}\"$HOME|~", "-x/[!a", "."])
+def test_a_run_lives_in_a_folder_of_any_name(name, place, examples, tmp_path, monkeypatch):
+    """What glob, a shell, a URL or a parser of options would take for something else."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "team1").mkdir()  # As team[1] would match.
+    command = [*arguments_of(place)["pretrain"][:-1], f"--workdir={name}", "--examples", str(examples.folder)]
+    assert main(command) == 0
+    shutil.rmtree(here / name / "checkpoints/2")
+    assert main(command) == 0  # Resumes.
+    assert Checkpoints(Path(name) / "checkpoints").steps == [1, 2]
+    assert main(["predict", "fill-mask", f"--model={name}", "the [MASK] bird."]) == 0
+    assert not [file for file in here.rglob("*") if file.name.startswith(".") or "partial" in file.name]
+
+
+def test_a_model_goes_through_folders_of_any_name(place, examples, tmp_path, monkeypatch):
+    name = "a [1]*?'s ä²%#"
+    monkeypatch.chdir(tmp_path)
+    commands, inside = arguments_of(place), lambda *names: "/".join(["here", name, *names])
+    assert main([*commands["prepare"], inside("examples")]) == 0
+    assert files_of(Path(inside("examples"))) == files_of(examples.folder)
+    shutil.copytree(place / "model", inside("model"))
+    assert main(["evaluate", "--model", inside("model"), *commands["evaluate"][3:], inside("scores")]) == 0
+    assert "mlm_loss" in json.loads(Path(inside("scores/scores.json")).read_text())
+    assert main(["finetune", "--init", inside("model"), *commands["finetune"][3:], inside("tuned")]) == 0
+    assert pretrained.read(inside("tuned")).head.kind == "sequence_classification"
+    for form in ("hf", "tf1"):
+        assert main(["export", inside("model"), inside(f"as [{form}]"), "--format", form]) == 0
+        assert main(["import", inside(f"as [{form}]"), inside(f"from [{form}]")]) == 0
+        assert pretrained.read(inside(f"from [{form}]")).head.kind == "masked_lm"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "'': an empty name"),
+        ("a\\b", "a backslash, which TensorStore takes for a slash"),
+        ("two\nlines", r"'two\nlines': '\n' is in this name"),
+        ("x" * 300, "xxx...: a name of 300 bytes"),
+        ("gs:", "gs:: neither a local path"),
+        ("file/below", "file: is a file, where a folder is to be"),
+    ],
+    ids=["empty", "backslash", "newline", "long", "bucket", "file"],
+)
+def test_a_name_that_cannot_be_had_is_one_line_at_once(command, name, message, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    monkeypatch.setattr(loop, "train", None)
+    monkeypatch.setattr(pretraining, "prepare", None)
+    assert main([*arguments_of(place)[command], name]) == 2
+    assert message in last_line(capsys)
+    assert os.listdir() == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\u202eb", "a\udcff", "/gs/bucket", "gs://", "s3://bucket", "/a/\x85"])
+def test_names_that_no_library_takes(name):
+    with pytest.raises(InputError) as error:
+        storage.path(name)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("command", ["prepare", "import", "export"])
+@pytest.mark.parametrize("name", [".", "..", "/", "./", "../here"])
+def test_the_folder_that_one_is_in_is_not_replaced(command, name, place, tmp_path, monkeypatch, capsys):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert main([*arguments_of(place)[command], name, "--overwrite"]) == 2
+    message = last_line(capsys)
+    assert "you are in this folder" in message or "exists" in message or "holds no examples" in message
+    assert here.is_dir() and not list(here.iterdir())
+
+
+def test_a_digit_that_is_no_step(tmp_path):
+    (tmp_path / "²").mkdir()
+    with pytest.raises(InputError, match="holds no checkpoint"):
+        pretrained.read(tmp_path / "²")
+
+
+# ---- Names out of files ---------------------------------------------------------------------------------------------
+
+ESCAPES = ["../x", "/etc/passwd", "..", "a/../../x", "a\\..\\x", "", ".", "a\nb", "a\x1b[2J", "x" * 256, None, 3, ["a"]]
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=repr)
+def test_a_name_out_of_a_file_leads_nowhere_else(name, tmp_path):
+    with pytest.raises(contents.NotTheFile, match="must be a plain name") as error:
+        contents.plain_name(name, tmp_path / "index.json")
+    assert str(error.value).isprintable()
+
+
+def test_every_file_that_names_others_goes_by_it(config, tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+    with pytest.raises(InputError, match=r"index\.json: names '../model.safetensors'"):
+        weight_files.weight_files(tmp_path)
+    index.unlink()
+    (tmp_path / "modules.json").write_text(json.dumps([{"type": "Transformer", "path": "../other"}]))
+    with pytest.raises(InputError, match=r"modules\.json: names '../other'"):
+        pretrained.read(tmp_path)
+    for number in (1, 2):
+        (tmp_path / f"model.ckpt-{number}.index").write_text("")
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/.."\n')
+    with pytest.raises(InputError, match=r"checkpoint: names '..'"):
+        tf1.find(tmp_path)
+    (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/where/it/ran/model.ckpt-1"\n')
+    assert tf1.find(tmp_path) == tmp_path / "model.ckpt-1"
+    folder = prepare(config, tmp_path / "examples").folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    shards = manifest["lengths"]["32"]["train"]
+    manifest["lengths"]["32"] |= {"../../x": [shards[0]]}  # Isn't a split, and nobody goes there.
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    Examples(folder).check_files([32])
+    shards[0]["name"] = "../../../x"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for use in (lambda examples: examples.check_files([32]), lambda examples: examples.split("train", 32)):
+        with pytest.raises(InputError, match=r"manifest\.json: names '../../../x'"):
+            use(Examples(folder))
+
+
+# ---- Links that somebody laid ---------------------------------------------------------------------------------------
+
+
+def test_names_that_can_be_guessed_are_not_followed(config, tmp_path, capsys):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    (tmp_path / "metrics.jsonl.partial").symlink_to(precious / "file")
+    storage.write_whole(tmp_path / "metrics.jsonl", b"rows")
+    (tmp_path / "out.partial").symlink_to(precious)
+    with pytest.raises(InputError, match=r"out\.partial: a link to .*precious, which isn't followed"):
+        prepare(config, tmp_path / "out")
+    (tmp_path / "out.partial").unlink()
+    (tmp_path / "out.old").symlink_to(precious)
+    for _ in range(2):
+        prepare(config, tmp_path / "out", overwrite=True)
+    assert files_of(precious) == {"file": b"mine"} and (tmp_path / "out.old").is_symlink()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/.lock").symlink_to(precious / "file")
+    with pytest.raises(OSError, match="symbolic link"), folders.exclusive(tmp_path / "run"):
+        pass
+    assert files_of(precious) == {"file": b"mine"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
+def test_what_another_user_began_is_not_gone_on_with(config, tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    os.chown(tmp_path / "out.partial", 65534, 65534)
+    with pytest.raises(InputError, match=r"out\.partial: belongs to another user"):
+        prepare(config, tmp_path / "out")
+
+
+def test_a_link_to_another_disk_stays(place, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    for _ in range(2):
+        assert main([*arguments_of(place)["export"], str(tmp_path / "out"), "--overwrite"]) == 0
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk/config.json").is_file()
+
+
+# ---- One process at a time ------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, subprocess, time
+from pathlib import Path
+from bert_jax import folders
+{before}
+with folders.{kind}(Path(sys.argv[1])):
+    child = subprocess.Popen(["sleep", "60"])  # Which inherits what can be inherited.
+    print(child.pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def holder(folder, kind="exclusive", before=""):
+    """A process that has a folder, until it is killed; with its pid."""
+    code = HOLD.format(kind=kind, before=before)
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    child = int(process.stdout.readline())
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        os.kill(child, signal.SIGKILL)
+
+
+def here(process) -> str:
+    return f"in use by process {process.pid} on {socket.gethostname()}"
+
+
+def test_whoever_has_a_folder_is_named_and_the_dead_have_none(tmp_path):
+    folder = tmp_path / "a/run"
+    with holder(folder) as process:
+        for use in (folders.exclusive, folders.shared):
+            with pytest.raises(folders.InUse, match=here(process)), use(folder):
+                pass
+        process.kill()
+        process.wait()
+        with folders.exclusive(folder):  # Though the process's own child lives.
+            assert [file.name for file in folder.iterdir()] == [".lock"]
+    assert not list(folder.iterdir())
+
+
+def test_what_is_read_is_not_replaced(tmp_path):
+    with holder(tmp_path, "shared") as process:
+        with folders.shared(tmp_path), pytest.raises(folders.InUse, match="in use by process"):
+            folders.exclusive(tmp_path).__enter__()
+        with pytest.raises(folders.InUse, match=here(process)):
+            folders.exclusive(tmp_path).__enter__()
+        process.kill()
+        process.wait()
+        with folders.exclusive(tmp_path):
+            assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyError), folders.exclusive(tmp_path / "a/b"):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".0123456789abcdef.partial").write_text("killed")
+    with folders.exclusive(tmp_path):
+        assert not folders.is_taken(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_many_who_come_at_once_one_has_it(tmp_path):
+    """The holders remove their file when they end, while others open it."""
+    code = """
+import sys, time, os
+from pathlib import Path
+from bert_jax import folders
+folder, mark = Path(sys.argv[1]), Path(sys.argv[1] + ".mark")
+for _ in range(300):
+    try:
+        with folders.exclusive(folder):
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))  # Fails where two are in here.
+            mark.unlink()
+    except folders.InUse:
+        pass
+"""
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")]) for _ in range(4)]
+    assert [process.wait(60) for process in started] == [0] * 4
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("import", "export")])
+def test_every_command_is_refused_while_another_works_there(command, place, tmp_path, capsys):
+    folder = tmp_path / "run"
+    with folders.exclusive(tmp_path / "run.partial" if command == "prepare" else folder):
+        before = sorted(tmp_path.rglob("*"))
+        assert main([*arguments_of(place)[command], str(folder)]) == 2
+        assert f"in use by process {os.getpid()} on " in last_line(capsys)
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_runs_hold_their_folders(short, place, examples, tmp_path, monkeypatch):
+    """The workdir and the examples of pretraining, a sweep's folder and the run's in it; until they end."""
+    seen = []
+
+    def train(training, workdir, *_):
+        held = [workdir, *([examples.folder] if training.name == "pretrain" else [workdir.parent])]
+        for folder in held:
+            with pytest.raises(folders.InUse), folders.exclusive(folder):
+                pass
+        with pytest.raises(InputError, match="in use by"):
+            prepare(short, examples.folder, overwrite=True)
+        (workdir / "metrics.jsonl").touch()
+        seen.append(training.name)
+        return loop.Result(1, {"dev_accuracy": 1.0}, None)
+
+    monkeypatch.setattr(loop, "train", train)
+    for name in ("plot_pretraining", "_report"):
+        monkeypatch.setattr(pretraining, name, lambda *_: None)
+    monkeypatch.setattr("bert_jax.runs.finetuning.plot_finetuning", lambda *_: None)
+    pretrain(short, tmp_path / "run", examples.folder)
+    task = TaskConfig(train=str(place / "train.tsv"), dev=str(place / "dev.tsv"))
+    config = FinetuneConfig(task=task, sequence_length=32)
+    with folders.shared(examples.folder):
+        sweep(config, place / "model", tmp_path / "sweep", 2, ())
+    with folders.shared(examples.folder), folders.exclusive(tmp_path):
+        finetune(config, place / "model", tmp_path / "tuned")
+    assert seen == ["pretrain", "finetune", "finetune", "finetune"]
+    for folder in (tmp_path / "run", tmp_path / "sweep", examples.folder):
+        with folders.exclusive(folder):
+            pass
+
+
+def test_examples_that_cannot_be_written_can_be_read(examples, tmp_path, monkeypatch, capsys):
+    opened = os.open
+
+    def refuse(path, flags, *mode, **more):
+        if flags & os.O_CREAT and ".lock" in str(path):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, flags, *mode, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with folders.shared(examples.folder):
+        assert "nobody is kept from replacing it" in capsys.readouterr().err
+
+
+# ---- Where the kernel has no locks ----------------------------------------------------------------------------------
+
+WITHOUT_LOCKS = """
+import fcntl
+def flock(*_):
+    raise OSError(37, "No locks available")
+fcntl.flock = flock
+folders.RENEW, folders.SETTLE = 0.1, 0.1
+"""
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for name, seconds in {"RENEW": 0.1, "STALE": 2.0, "SETTLE": 0.1, "LOOK": 0.2}.items():
+        monkeypatch.setattr(folders, name, seconds)
+
+
+def test_a_sign_of_life_is_believed_and_silence_is_death(without_locks, tmp_path, monkeypatch):
+    with holder(tmp_path, before=WITHOUT_LOCKS) as process:
+        begin = time.monotonic()
+        with pytest.raises(folders.InUse, match=here(process)), folders.exclusive(tmp_path):
+            pass
+        assert time.monotonic() - begin < folders.STALE
+        process.kill()
+        process.wait()
+    with folders.exclusive(tmp_path):  # It was a process here, and there is none.
+        assert time.monotonic() - begin < folders.STALE
+    assert not list(tmp_path.iterdir())
+    elsewhere = dataclasses.replace(folders.Holder.this(), machine="another-1", host="another")
+    (tmp_path / ".lock").write_bytes(elsewhere.text())
+    begin = time.monotonic()
+    with folders.exclusive(tmp_path):  # It may live, until it has been silent for long enough.
+        assert time.monotonic() - begin >= folders.STALE
+    (tmp_path / ".lock").write_bytes(b"damaged")
+    with folders.exclusive(tmp_path):
+        pass
+
+
+def test_two_who_come_at_once_see_who_was_the_last(without_locks, tmp_path, monkeypatch):
+    other = dataclasses.replace(folders.Holder.this(), host="another", machine="another-1")
+    monkeypatch.setattr(time, "sleep", lambda _: (tmp_path / ".lock").write_bytes(other.text()))
+    with pytest.raises(folders.InUse, match=f"process {os.getpid()} on another"):
+        folders.exclusive(tmp_path).__enter__()
+    assert (tmp_path / ".lock").read_bytes() == other.text()
+
+
+def test_whoever_stood_still_for_too_long_ends(tmp_path):
+    with holder(tmp_path, before=WITHOUT_LOCKS) as process:
+        other = dataclasses.replace(folders.Holder.this(), host="another")
+        os.kill(process.pid, signal.SIGSTOP)
+        (tmp_path / ".lock").write_bytes(other.text())
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(20) == 75
+    assert (tmp_path / ".lock").read_bytes() == other.text()
+
+
+# ---- Whole on the disk, or not there --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def order(monkeypatch):
+    """What was synced, and renamed, in this order: inodes and names."""
+    events = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+    monkeypatch.setattr(os, "fsync", lambda file: (events.append(("sync", os.fstat(file).st_ino)), fsync(file))[1])
+
+    def renamed(function):
+        def call(source, target, *arguments, **named):
+            events.append(("rename", os.stat(source).st_ino, Path(target).name))
+            return function(source, target, *arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(os, "replace", renamed(replace))
+    monkeypatch.setattr(os, "rename", renamed(rename))
+    return events
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(order, tmp_path):
+    storage.write_whole(tmp_path / "file", b"content")
+    inode, folder = ((path).stat().st_ino for path in (tmp_path / "file", tmp_path))
+    assert order == [("sync", inode), ("rename", inode, "file"), ("sync", folder)]
+
+
+@pytest.mark.parametrize("command", ["prepare", "import", "export"])
+def test_a_folder_is_on_the_disk_before_it_has_its_name(command, order, place, tmp_path):
+    out = tmp_path / "out"
+    assert main([*arguments_of(place)[command], str(out)]) == 0
+    at = next(i for i, event in enumerate(order) if event[0] == "rename" and event[2] == "out")
+    synced = {inode for kind, inode, *_ in order[:at] if kind == "sync"}
+    assert {path.stat().st_ino for path in (out, *out.rglob("*"))} <= synced
+    assert ("sync", tmp_path.stat().st_ino) in order[at:]
+
+
+def test_what_a_killed_export_left_is_removed_and_what_lives_is_not(place, tmp_path):
+    left, alive = tmp_path / ".0123456789abcdef.partial", tmp_path / ".fedcba9876543210.partial"
+    left.mkdir()
+    (left / "weights").write_bytes(b"0" * 1000)
+    with folders.exclusive(alive):
+        assert main([*arguments_of(place)["export"], str(tmp_path / "out")]) == 0
+        assert sorted(file.name for file in tmp_path.iterdir()) == [alive.name, "out"]
+
+
+def test_preparing_does_not_count_by_its_progress_bar(config, examples, tmp_path, monkeypatch):
+    import functools
+
+    from bert_jax.data import prepare as preparing
+
+    monkeypatch.setattr(preparing, "tqdm", functools.partial(preparing.tqdm, disable=True))
+    assert files_of(prepare(config, tmp_path / "out").folder) == files_of(examples.folder)
+
+
+def test_numbers_of_one_array_whatever_the_folder_is_called(tmp_path):
+    import jax
+
+    from bert_jax.training.checkpoints import Checkpoints
+
+    folder = tmp_path / "a[1]*?"
+    (tmp_path / "a1x").mkdir()
+    checkpoints = Checkpoints(folder / "checkpoints", writing=True)
+    checkpoints.save(3, {"params": {"w": jax.numpy.arange(5.0)}}, {}, {})
+    checkpoints.close()
+    like = jax.ShapeDtypeStruct((5,), np.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    found = Checkpoints(folder / "checkpoints").restore(3, {"params": {"w": like}})
+    assert found["params"]["w"].tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,146 @@
+"""What a stranger's model, or text, can't do: run code, choose what is read or written, act in a terminal or a page."""
+
+import dataclasses
+import json
+import os
+import unicodedata
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import bert_jax
+from bert_jax import cli, compiling, pretrained
+from bert_jax.config import (
+    CorpusConfig,
+    ExamplesConfig,
+    FinetuneConfig,
+    HeadConfig,
+    InputError,
+    MaskingConfig,
+    TaskConfig,
+)
+from bert_jax.config_files import load_config, to_dict
+from bert_jax.model import init_params, make_model
+from bert_jax.pretrained import Pretrained
+
+HOSTILE = "</td><script>alert(1)</script>|[x](javascript:alert(1))`\x1b[2J\x9b31m\u202egpj.sh\n# heading"
+
+
+def segmenter(text: str) -> list[str]:
+    """As a checkpoint may name it; workers call it, in processes of their own."""
+    Path(os.environ["CALLED"]).touch()
+    return text.split()
+
+
+@pytest.fixture
+def hostile(config, corpus, tmp_path):
+    """A config that names code, text and folders."""
+    return dataclasses.replace(
+        config,
+        corpus=CorpusConfig(source="text", files=(str(corpus), f"{tmp_path}/{HOSTILE}"), data_dir=str(tmp_path)),
+        tokenizer=dataclasses.replace(config.tokenizer, path=str(tmp_path / "vocab.txt")),
+        examples=ExamplesConfig(word_segmenter="test_strangers:segmenter"),
+        masking=MaskingConfig(whole_word=True),
+        run=dataclasses.replace(config.run, compilation_cache=str(tmp_path / "cache")),
+    )
+
+
+@pytest.fixture
+def theirs(hostile, examples, tmp_path):
+    """A folder with a model that was made so."""
+    about = {"config": to_dict(hostile), "step": 1, "metrics": {}, "init": f"m; touch {tmp_path}/touched #<b>"}
+    model = dataclasses.replace(hostile.model, vocab_size=examples.tokenizer.vocab_size)
+    params = jax.tree.map(np.asarray, init_params(make_model(model, HeadConfig()), 0))
+    pretrained.save(Pretrained(model, HeadConfig(), examples.tokenizer, params, about), tmp_path / "theirs")
+    return tmp_path / "theirs"
+
+
+@pytest.fixture(autouse=True)
+def called(tmp_path, monkeypatch):
+    """The file that there is once the segmenter was called."""
+    monkeypatch.setenv("CALLED", str(tmp_path / "called"))
+    yield tmp_path / "called"
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "touched").exists()
+
+
+def test_what_a_model_names_is_neither_read_nor_run(theirs, called, corpus, tmp_path, capsys):
+    evaluate = ["evaluate", "--model", str(theirs), "--run.workers", "1"]
+    assert cli.main(evaluate) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "--corpus.files" in error
+    assert "--examples.word-segmenter test_strangers:segmenter" in error
+    assert cli.main([*evaluate, "--corpus.files", str(corpus)]) == 2
+    assert "--corpus.files" not in capsys.readouterr().err
+    with pytest.raises(InputError, match="decides neither what is read nor what is run"):
+        bert_jax.evaluate(theirs)
+    for command in (
+        ["predict", "fill-mask", "--model", str(theirs), "The [MASK]."],
+        ["import", str(theirs), str(tmp_path / "imported")],
+        ["export", str(theirs), str(tmp_path / "exported"), "--format", "hf"],
+    ):
+        assert cli.main(command) == 0
+    assert not called.exists()
+    # Said again, it is the person's.
+    repeated = ["--corpus.files", str(corpus), "--examples.word-segmenter", "test_strangers:segmenter"]
+    assert cli.main([*evaluate, *repeated]) == 0
+    assert called.exists()
+
+
+def test_a_task_may_not_choose_a_folder_to_fetch_into(tmp_path):
+    from bert_jax.runs.evaluation import check_repeated, own_config
+
+    config = FinetuneConfig(task=TaskConfig("rte", data_dir=str(tmp_path / "cache")))
+    found = Pretrained(None, HeadConfig(), None, {}, {"config": to_dict(config)})
+    own, places = own_config(found)
+    with pytest.raises(InputError, match="--task.data-dir"):
+        check_repeated(own, places)
+    check_repeated(dataclasses.replace(own, task=TaskConfig("rte", folder="data/RTE")), places)
+
+
+def test_a_resumed_workdir_names_no_folder(config, hostile, examples, tmp_path, monkeypatch):
+    run = {"run": dataclasses.replace(config.run, checkpoint_every=1)}
+    phases = {"phases": (dataclasses.replace(config.phases[0], steps=6),)}
+    with monkeypatch.context() as patched:  # As if the stranger's machine had made it.
+        patched.setattr(compiling, "set_up", lambda _: compiling.begin())
+        theirs = dataclasses.replace(config, run=dataclasses.replace(hostile.run, checkpoint_every=3), **phases)
+        bert_jax.pretrain(theirs, tmp_path / "run", examples.folder)
+    (tmp_path / "run/checkpoints/6").rename(tmp_path / "gone")
+    assert bert_jax.pretrain(dataclasses.replace(config, **run, **phases), tmp_path / "run", examples.folder).step == 6
+
+
+def test_the_card_of_a_model_holds_no_markup_of_others(theirs, hostile, tmp_path):
+    bert_jax.export(theirs, tmp_path / "card", "hf")
+    card = (tmp_path / "card/README.md").read_text()
+    for part in ("<script", "<b>", "\x1b", "\x9b", "\u202e", "\n# heading", "|[x](", "--init m; touch"):
+        assert part not in card, part
+    config = load_config(str(tmp_path / "card/pretrain_config.py"))
+    assert (config.corpus.files, config.examples.word_segmenter, config.run.compilation_cache) == ((), None, None)
+    assert "--examples.word-segmenter test_strangers:segmenter" in card  # Seen by whoever types it.
+
+
+def test_predictions_act_in_no_terminal(theirs, tmp_path, capsys):
+    text = f"The [MASK] {HOSTILE}".replace("\n", "\u2028\u0085").replace("\r", "")
+    (tmp_path / "input.txt").write_text(text + "\n", encoding="utf-8")
+    for task in ("fill-mask", "embed"):
+        command = ["predict", task, "--model", str(theirs), "--input", str(tmp_path / "input.txt")]
+        assert cli.main(command) == 0
+        output = capsys.readouterr().out
+        assert json.loads(output)["text"] == text
+        assert_harmless(output)
+
+
+def test_errors_act_in_no_terminal(tmp_path, capsys):
+    assert cli.main(["predict", "embed", "--model", str(tmp_path / HOSTILE.replace("/", "")), "text"]) == 2
+    error = capsys.readouterr().err
+    assert "gpj.sh" in error
+    assert_harmless(error)
+
+
+def assert_harmless(output: str) -> None:
+    """One line, of which each character is seen, and none moves another."""
+    assert output.endswith("\n") and len(output.splitlines()) == 1
+    assert all(unicodedata.category(letter) != "Cc" for letter in output[:-1])
+    assert all(unicodedata.bidirectional(letter) not in ("RLO", "LRO", "RLE", "LRE", "RLI", "LRI") for letter in output)
