@@ -163,6 +163,8 @@ def become(start: Start) -> None:
 
     # A small corpus then has several shards.
     corpora.CHUNK_BYTES, prepare.CHUNKS_A_SHARD = 1000, (2, 2)
+    # A shell has what it runs in the background ignore it, and Python leaves that so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
     os.chdir(start.folder)
     os.environ.update(start.environment, **{MARK: start.log})
