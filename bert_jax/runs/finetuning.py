@@ -257,7 +257,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = json.loads(file.read_text())
-        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved))
+        scores, saved["config"] = saved.pop("scores"), to_dict(config_of(saved, file))
         for name, there, here in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
                 what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"
