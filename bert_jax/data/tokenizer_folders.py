@@ -15,7 +15,7 @@ from bert_jax.data.layouts import CLS, SEP, SPECIAL, UNK
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import BYTE, CONTROL, USER_DEFINED, pieces, settings
 from bert_jax.data.tokenizer_files import CONFIG, OF_BERT, WHOLE, Declared, Token
-from bert_jax.data.tokenizer_json import TokenizerJson, loaded
+from bert_jax.data.tokenizer_json import TokenizerJson, check_ids, loaded
 from bert_jax.data.tokenizers import LONGEST_WORD, SentencePiece, Tokenizer, WordPiece, by_ids, read_vocab
 
 SENTENCEPIECE_FILE = "spiece.model"
@@ -91,6 +91,7 @@ def _bert(declared: Declared, file: Path):
     else:
         vocab = {piece: i for i, piece in enumerate(read_vocab(file))}
     backend = Backend(models.WordPiece(vocab, unk_token=declared.special["unk_token"]["content"]))
+    check_ids(backend)
     said = {name: declared.config[field] for name, field in NORMALIZER.items() if field in declared.config}
     backend.normalizer = normalizers.BertNormalizer(**{"lowercase": _lowercases(declared, vocab), **said})
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -22,7 +22,18 @@ def loaded(content: str):
     from tokenizers import Tokenizer as Backend
 
     with layouts.refusals():
-        return Backend.from_str(content)
+        backend = Backend.from_str(content)
+    check_ids(backend)
+    return backend
+
+
+def check_ids(backend) -> None:
+    """Raises `InputError` where the vocabulary has few of the ids up to its last: the library counts through all when
+    it writes them, and so does a list of the pieces."""
+    ids = backend.get_vocab()
+    size = 1 + max(ids.values(), default=-1)
+    if size > GAPS[0] * len(ids) + GAPS[1]:
+        raise InputError(f"its vocabulary has {len(ids)} pieces, but ids up to {size - 1}; copy it again")
 
 
 class TokenizerJson:
@@ -45,9 +56,9 @@ class TokenizerJson:
         self.token_types, self.truncation_side = token_types, truncation_side
         self.whole = loaded(content)
         self.ids: dict[str, int] = self.whole.get_vocab()
-        size = 1 + max(self.ids.values(), default=-1)
-        if not self.ids or size > GAPS[0] * len(self.ids) + GAPS[1]:
-            raise InputError(f"its vocabulary has {len(self.ids)} pieces, but ids up to {size - 1}; copy it again")
+        if not self.ids:
+            raise InputError("its vocabulary is empty; copy it again")
+        size = 1 + max(self.ids.values())
         self._pieces = [""] * size
         for piece, i in self.ids.items():
             self._pieces[i] = piece
