@@ -1,13 +1,12 @@
 """The command line. Each command imports what it needs when it runs, so that help comes at once."""
 
-import errno
 import importlib
 import os
 import signal
 import sys
 
 import bert_jax
-from bert_jax import storage
+from bert_jax import contents, storage
 from bert_jax.config import InputError
 from bert_jax.signals import Ending, Stopped
 
@@ -30,10 +29,6 @@ commands:
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
 
-
-# What an error of the system's is about where it is the person's to mend: then to try again doesn't help before.
-THE_PERSONS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
-THE_PERSONS += (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV)
 
 # Each command's module and function.
 COMMANDS = {
@@ -75,9 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 141
     except OSError as error:
         # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
-        if error.errno not in THE_PERSONS:
+        if error.errno not in contents.REMEDIES:
             raise
-        return _fail(f"{error.filename or 'writing'}: {error.strerror}")
+        return _fail(contents.what_to_do(error))
     except Stopped as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:

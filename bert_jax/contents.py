@@ -1,5 +1,7 @@
-"""Files that aren't what their name says, as a download that failed leaves them; and what files of JSON say."""
+"""Files that aren't what their name says, as a download that failed leaves them, or that the system doesn't give; and
+what files of JSON say."""
 
+import errno
 import json
 import math
 import re
@@ -9,6 +11,21 @@ from types import NoneType
 from typing import Any
 
 from bert_jax.config import InputError
+
+# What to do about an error of the system's that is the person's to mend: to try again doesn't help before.
+_ELSEWHERE = "choose another file or folder"
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "see to its permissions",
+    errno.EPERM: "see to its permissions",
+    errno.EROFS: "make it writable",
+    errno.EIO: "see to the disk",
+    errno.EBUSY: "end what uses it",
+    errno.EXDEV: "keep the folder on one disk",
+}
+REMEDIES |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG), _ELSEWHERE)
 
 # How a file begins, what it then is, and what to do.
 BEGINNINGS = (
@@ -47,6 +64,13 @@ NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or
 
 class NotTheFile(InputError):
     """A file is there, but not what belongs in it."""
+
+
+def what_to_do(error: OSError, file: Path | str | None = None) -> str:
+    """What the system says of a file, and the remedy."""
+    remedy = REMEDIES.get(error.errno)
+    where = file or error.filename or "a file can't be written"
+    return f"{where}: {error.strerror}" + (f"; {remedy}" if remedy else "")
 
 
 def check(file: Path) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data.encodings import not_utf8, opener
 from bert_jax.data.formats import BadLine, Document, Format
@@ -120,7 +121,7 @@ class _Numbered:
 
 def _unreadable(file: str | Path, error: Exception, where: str = "") -> InputError:
     if isinstance(error, OSError) and error.strerror:
-        return InputError(f"{file}: {error.strerror}")
+        return InputError(contents.what_to_do(error, file))
     return InputError(f"{file}{where}: damaged compressed file ({error}); copy or make it again")
 
 

@@ -6,6 +6,7 @@ import re
 import zlib
 from pathlib import Path
 
+from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data.encodings import iconv, not_utf8, opener, utf_16_or_32
 from bert_jax.data.recognition import not_text
@@ -52,7 +53,9 @@ def _content(file: Path) -> bytes:
     except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError):
         raise InputError(f"{file}: not a whole compressed file; copy it again") from None
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror or f'damaged ({error}); copy it again'}") from None
+        raise InputError(
+            contents.what_to_do(error, file) if error.strerror else f"{file}: damaged ({error}); copy it again"
+        ) from None
 
 
 def _with_nuls(file: Path, data: bytes) -> InputError:

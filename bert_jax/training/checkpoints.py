@@ -36,14 +36,9 @@ CHECKSUMS = "checksums"
 JSON_FILE = "metadata"  # Of a part that is JSON, as Orbax calls it.
 
 # Why a file can't be written, whoever says it, and what helps: to try again doesn't.
-REMEDIES = {
-    errno.ENOSPC: "make room (or keep less: run.keep_last)",
-    errno.EDQUOT: "make room (or keep less: run.keep_last)",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EACCES: "see to its permissions",
-    errno.EROFS: "make it writable",
-    errno.EIO: "see to the disk",
-}
+ROOM = "make room (or keep less: run.keep_last)"
+REMEDIES = {n: contents.REMEDIES[n] for n in (errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)}
+REMEDIES |= {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs, with a traceback, what it raises too.
 
