@@ -24,7 +24,7 @@ class Stopped(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """What a signal raises. Python's own, out of an `exec`, makes Python end by SIGINT, whatever the exit code."""
+    """What a signal raises. Where Python's own has come out of an `exec`, Python itself ends by SIGINT in the end."""
 
 
 class Repeats:
