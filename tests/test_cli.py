@@ -1,13 +1,16 @@
 """The command line: what bad input says, that it writes nothing, and a run from text to filled masks."""
 
 import dataclasses
+import errno
 import json
+import os
 import sys
 
 import pytest
 from conftest import small_config, write_corpus
 
 import bert_jax
+from bert_jax import contents
 from bert_jax.cli import COMMANDS, main
 from bert_jax.config import TokenizerConfig
 from bert_jax.data.prepare import prepare
@@ -165,3 +168,22 @@ def test_every_command_has_help(command, capsys):
         main([*command, "--help"])
     printed = capsys.readouterr()
     assert end.value.code == 0 and f"usage: bert-jax {' '.join(command)}" in printed.out and not printed.err
+
+
+@pytest.mark.parametrize("number", contents.REMEDIES, ids=errno.errorcode.get)
+def test_what_the_system_refuses_is_said_with_what_to_do(monkeypatch, capsys, number):
+    def fail(_):
+        raise OSError(number, os.strerror(number), "a/file")
+
+    monkeypatch.setattr("bert_jax.commands.prepare.run", fail)
+    assert main(["prepare"]) == 2
+    assert capsys.readouterr().err == f"bert-jax: a/file: {os.strerror(number)}; {contents.REMEDIES[number]}\n"
+
+
+def test_an_error_of_the_systems_that_is_a_bug_is_shown(monkeypatch):
+    def fail(_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr("bert_jax.commands.prepare.run", fail)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main(["prepare"])
