@@ -96,13 +96,21 @@ class Checkpoints:
         exists = self.folder.is_dir()
         if exists and writing and not storage.is_remote(self.folder) and not os.access(self.folder, os.W_OK):
             raise InputError(f"{self.folder}: {os.strerror(errno.EACCES)}; {REMEDIES[errno.EACCES]}")
-        self._manager = _Manager(self.folder, **self._options) if exists else None
+        self._manager = self._open() if exists else None
         self._scores: dict[int, float] = {}
         self._unread: dict[int, InputError] = {}
         for step in self.steps:
             self._read_score(step)
         if writing:
             self._check_scores()
+
+    def _open(self) -> _Manager:
+        try:
+            return _Manager(self.folder, **self._options)
+        except (ValueError, TypeError) as error:  # Orbax reads of every step when it was saved, and goes without it.
+            files = self.folder / "*" / "_CHECKPOINT_METADATA"
+            what = f"one is damaged ({first_line(error)[:200]})"
+            raise InputError(f"{files}: {what}; remove these files, which the checkpoints don't need") from error
 
     def save(self, step: int, state: Any, about: dict, tokenizer: dict) -> None:
         """Starts to write; returns once the arrays are copied."""
