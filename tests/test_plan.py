@@ -233,6 +233,7 @@ def test_a_crash_of_the_compiler_is_told(monkeypatch, capsys):
     assert "DOESN'T COMPILE" in capsys.readouterr().out
 
 
+@pytest.mark.long
 @needs_libtpu
 def test_base_on_eight_chips(tmp_path, capsys):
     """The real step, compiled for eight TPUs."""

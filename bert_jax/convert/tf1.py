@@ -84,7 +84,9 @@ def _read(
     claimed = sum(math.prod(shape) * sizes[name] for name, shape in there.items())
     held = sum(part.stat().st_size for part in parts)
     if claimed > held:
-        raise InputError(f"{prefix}: says that {claimed:,} bytes are in its {held:,}; copy the checkpoint again")
+        raise InputError(
+            f"{prefix}: damaged (says that {claimed:,} bytes are in its {held:,}); copy the checkpoint again"
+        )
 
     def array(name: str) -> np.ndarray | None:
         if name not in there:
