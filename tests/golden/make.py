@@ -27,7 +27,7 @@ COMMANDS = (
     "import source imported",
     "finetune --config finetune.py --workdir finetuned --init imported",
     "finetune --config finetune.py --workdir sweep --init imported --seeds 2 --epochs 2",
-    "evaluate --model pretrained --output evaluated/pretrained",
+    "evaluate --model pretrained --config pretrain.py --output evaluated/pretrained",
     "evaluate --model finetuned --output evaluated/finetuned",
     "predict fill-mask --model imported --input masked.txt --output evaluated/filled.jsonl",
     "predict embed --model imported --input texts.txt --output evaluated/embedded.jsonl",
