@@ -514,3 +514,9 @@ def test_numbers_of_one_array_whatever_the_folder_is_called(tmp_path):
     like = jax.ShapeDtypeStruct((5,), np.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     found = Checkpoints(folder / "checkpoints").restore(3, {"params": {"w": like}})
     assert found["params"]["w"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("within", [folders.exclusive, folders.whole_folder])
+def test_a_disk_that_is_full_is_named(within, tmp_path):
+    with pytest.raises(OSError, match="No space left on device: '.*/there'"), within(tmp_path / "there"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
