@@ -105,11 +105,14 @@ def make_folder(path: Path) -> None:
     """With its parents, and where it isn't there yet; a bucket has none to make."""
     if is_remote(path):
         return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        file = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
-        raise InputError(f"{file}: is a file, where a folder is to be; choose another folder") from None
+    while True:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        except (FileExistsError, NotADirectoryError):
+            file = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+            if not file.is_dir():  # Else it was there, and another process has just removed it.
+                raise InputError(f"{file}: is a file, where a folder is to be; choose another folder") from None
 
 
 def remove(path: Path) -> None:
