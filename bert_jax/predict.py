@@ -15,6 +15,7 @@ from bert_jax import labelling
 from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import Bert
+from bert_jax.pretrained import overflowed
 from bert_jax.printable import harmless, json_line
 
 # Texts are read and predicted together up to so many of them, or so many characters.
@@ -40,7 +41,7 @@ def embed(bert: Bert, **how) -> Predict:
     def predict(texts: list[str]) -> Iterator[str]:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
             if not np.isfinite(vector).all():
-                raise _not_finite(text)
+                raise overflowed(f"{text[:40]!r}")
             # As many digits as float32 has, not those of the float64 it would become.
             numbers = ", ".join(vector.astype(str))
             yield f'{json_line({"text": text})[:-1]}, "embedding": [{numbers}]}}'
@@ -94,14 +95,8 @@ def parts(line: str, second: str | None) -> tuple[str, str | None]:
 def _json(values: dict) -> str:
     try:
         return json_line(values)
-    except ValueError:
-        raise _not_finite(values.get("text", values.get("question"))) from None
-
-
-def _not_finite(text: str) -> InputError:
-    """JSON has no NaN; and the weights are finite, as they were loaded."""
-    what = "what the model computes of it overflows (NaN or infinite)"
-    return InputError(f"{text[:40]!r}: {what}; its weights are finite but far too large, bring others")
+    except ValueError:  # JSON has no NaN.
+        raise overflowed(f"{values.get('text', values.get('question'))[:40]!r}") from None
 
 
 def _rounded(values: dict) -> dict:

@@ -120,6 +120,12 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
         model_card.write(aside, form, saved.model, saved.head, saved.about, embedding)
 
 
+def overflowed(where: str) -> InputError:
+    """Of outputs that are NaN or infinite, by `where` they came up: the weights are finite, as they were loaded."""
+    what = "what the model computes overflows (NaN or infinite)"
+    return InputError(f"{where}: {what}; its weights are finite but far too large, bring others")
+
+
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
     """The same encoder with another head, which takes what weights it can.
 

@@ -136,7 +136,7 @@ def test_predictions_that_overflow_are_an_error_and_no_nan(whole):
     params = dict(found.params)
     params["cls"] = pretrained.jax.tree.map(lambda x: np.full_like(x, 1e38), dict(params["cls"]))
     bert = bert_jax.Bert(dataclasses.replace(found, params=params))
-    with pytest.raises(InputError, match="'the .MASK.': what the model computes of it overflows"):
+    with pytest.raises(InputError, match="'the .MASK.': what the model computes overflows"):
         list(predict.fill_mask(bert, 2)(["the [MASK]"]))
     params = dict(found.params, bert=pretrained.jax.tree.map(lambda x: np.full_like(x, 1e38), found.params["bert"]))
     bert = bert_jax.Bert(dataclasses.replace(found, params=params))

@@ -108,8 +108,7 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
         batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
         logits = outputs(batches)
         if not all(np.isfinite(one).all() for one in logits):
-            what = "what the model computes overflows (NaN or infinite)"
-            raise InputError(f"{split}: {what}; its weights are finite but far too large, bring others")
+            raise pretrained.overflowed(split)
         predictions = task.predict(examples, features, logits)
         found_here = task.metrics(examples, predictions)
         scores |= {f"{split}_{name}": value for name, value in found_here.items()}
