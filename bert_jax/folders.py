@@ -60,7 +60,7 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     aside = storage.aside(folder)
     try:
         with exclusive(aside) as lock:
-            with _named(folder):
+            with storage.named_if_full(folder):
                 yield aside
             put_in_place(aside, folder)
             lock.moved(folder)
@@ -111,17 +111,6 @@ class InUse(InputError):
 
 
 @contextlib.contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Says where a disk was full, or a limit reached: of a file that is open, Python doesn't."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            raise OSError(error.errno, error.strerror, str(folder)) from error
-        raise
-
-
-@contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator["Lock"]:
     """Has the folder, made where it isn't there yet, for this process alone; at the end nothing is left of the lock.
 
@@ -138,7 +127,7 @@ def exclusive(folder: Path) -> Iterator["Lock"]:
                     Lock(folder, left.name).release()
                 elif storage.ASIDE.fullmatch(left.name) and left.is_file():
                     left.unlink(missing_ok=True)
-        with _named(folder):
+        with storage.named_if_full(folder):
             yield lock
     finally:
         if lock:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import labelling
+from bert_jax import labelling, storage
 from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import Bert
@@ -164,6 +164,7 @@ def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int 
     if partial:
         partial.unlink(missing_ok=True)  # What was left there, or a link that would lead elsewhere.
     with (
+        storage.named_if_full(output or Path("standard output")),
         open(partial, "x", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
         _warnings_in_one_line(),

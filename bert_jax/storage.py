@@ -28,6 +28,8 @@ LONGEST = 255  # bytes of a name, on nearly every file system
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Local folders that epath takes for the buckets of its services.
 TAKEN_FOR_BUCKETS = ("gs", "s3", "az", "hf")
+# No more can be written.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # The names of files and folders under way: nobody can guess them.
 ASIDE = re.compile(r"\.[0-9a-f]{16}\.partial")
 
@@ -125,6 +127,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def named_if_full(path: Path) -> Iterator[None]:
+    """Says where a disk was full, or a limit reached: of an open file Python doesn't, nor do the libraries that write.
+
+    Theirs (safetensors, tokenizers, TensorFlow) are errors of any type, with the system's words in the text.
+    """
+    try:
+        yield
+    except Exception as error:
+        for number in FULL:
+            if isinstance(error, OSError):
+                said = error.errno == number and error.filename is None
+            else:
+                said = not isinstance(error, InputError) and os.strerror(number) in str(error)
+            if said:
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file that is there whole, or not at all, also after a loss of power."""
     if is_remote(path):
@@ -132,7 +153,8 @@ def write_whole(path: Path, content: bytes) -> None:
         return
     under_way = aside(path)
     try:
-        with open(under_way, "xb") as stream:  # Never through a link, nor into a file that is there.
+        # Never through a link, nor into a file that is there.
+        with named_if_full(path), open(under_way, "xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

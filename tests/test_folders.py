@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -136,6 +137,24 @@ def test_a_name_that_cannot_be_had_is_one_line_at_once(command, name, message, p
     assert main([*arguments_of(place)[command], name]) == 2
     assert message in last_line(capsys)
     assert os.listdir() == ["file"]
+
+
+@pytest.mark.parametrize("limit", [100, 5_000, 60_000])
+@pytest.mark.parametrize("form", pretrained.FORMATS)
+def test_a_limit_on_the_size_of_files_is_named_whoever_writes(form, limit, place, tmp_path, capsys):
+    """Python, Rust and TensorFlow each have an error of their own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        code = main(["export", str(place / "model"), str(tmp_path / "out"), "--format", form])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2
+    assert (
+        last_line(capsys)
+        == f"bert-jax: {tmp_path / 'out'}: File too large; raise the limit on the size of files (ulimit -f)"
+    )
+    assert not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2J", "a\u202eb", "a\udcff", "/gs/bucket", "gs://", "s3://bucket", "/a/\x85"])

@@ -265,7 +265,9 @@ def test_what_was_finished_remains_where_the_disk_is_full(tmp_path):
         done = subprocess.run(prepare_command(disk / "out", *flags), capture_output=True, text=True)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         last = done.stderr.strip().split("\n")[-1]
-        assert re.search(r"no space left on the disk; \d finished shards are kept in .*/disk/out.partial", last)
+        assert re.search(
+            r"No space left on device; make room; \d finished shards are kept in .*/disk/out.partial", last
+        )
         subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
         subprocess.run(prepare_command(disk / "out", *flags), check=True, capture_output=True)
         assert files_of(disk / "out") == files_of(tmp_path / "whole")

@@ -5,7 +5,6 @@ is read again for that only where a file isn't the one, by size and time, that t
 """
 
 import contextlib
-import errno
 import itertools
 import json
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import storage
+from bert_jax import contents, storage
 from bert_jax.config import InputError, PretrainConfig
 from bert_jax.config_files import differences, to_dict
 from bert_jax.data import leftovers, sentences, text_files, tokenizers, words
@@ -183,12 +182,11 @@ def kept_if_begun(partial: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         finished = _finished(partial)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not finished:
             storage.remove(partial)
         kept = f"; {finished} finished shards are kept in {partial}, and the same command goes on" if finished else ""
-        if full:
-            raise InputError(f"{partial}: no space left on the disk{kept or '; free some'}") from None
+        if isinstance(error, OSError) and error.errno in storage.FULL:
+            raise InputError(f"{contents.what_to_do(error, partial)}{kept}") from None
         if isinstance(error, InputError):
             raise InputError(f"{error}{kept}") from None
         if finished:
