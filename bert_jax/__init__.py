@@ -3,19 +3,19 @@
 import importlib
 
 from bert_jax.config import FinetuneConfig, InputError, ModelConfig, PretrainConfig, model_preset
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
 
 __version__ = "0.1.0"
 
 # Imported when first asked for: they bring JAX, and TensorFlow or Orbax, with them. No module of the package has the
 # name of one of these, which would take its place.
 LATER = {
-    "Bert": "bert_jax.inference",
-    "load": "bert_jax.inference",
+    "Bert": "bert_jax.inference.bert",
+    "load": "bert_jax.inference.bert",
     "pretrain": "bert_jax.runs.pretraining",
     "finetune": "bert_jax.runs.finetuning",
     "evaluate": "bert_jax.runs.evaluation",
-    "export": "bert_jax.pretrained",
+    "export": "bert_jax.convert.pretrained",
 }
 __all__ = ["FinetuneConfig", "InputError", "ModelConfig", "PretrainConfig", "load_config", "model_preset", *LATER]
 

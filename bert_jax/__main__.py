@@ -5,7 +5,7 @@ import sys
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-from bert_jax.cli import main  # noqa: E402
+from bert_jax.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ fine-tuned, GLUE test 82.1 on average (MNLI 86.7/85.9), SQuAD 1.1 dev 84.1 EM an
 import dataclasses
 
 from bert_jax.config import PretrainConfig, model_preset
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
 
 
 def get_config() -> PretrainConfig:

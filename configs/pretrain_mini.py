@@ -8,7 +8,7 @@ Expected of the released weights, GLUE test (google-research/bert): score 65.8; 
 import dataclasses
 
 from bert_jax.config import PretrainConfig, model_preset
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
 
 
 def get_config() -> PretrainConfig:

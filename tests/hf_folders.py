@@ -7,9 +7,8 @@ from heads import case
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_torch
 
-from bert_jax import pretrained
 from bert_jax.config import HeadConfig, ModelConfig
-from bert_jax.convert import names
+from bert_jax.convert import names, pretrained
 from bert_jax.data import tokenizers
 
 MODEL = ModelConfig(

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from damage import files_of
 
-from bert_jax import pretrained
 from bert_jax.config import CorpusConfig, EmbeddingConfig, TaskConfig, TokenizerConfig
-from bert_jax.convert import sentence_transformers
+from bert_jax.convert import pretrained, sentence_transformers
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.data.corpora import chunks
 from bert_jax.data.records import Examples

@@ -9,8 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from bert_jax.config import PretrainConfig
+from bert_jax.devices.sharding import path_name
 from bert_jax.training import metrics
-from bert_jax.training.sharding import path_name
 
 
 def rows(workdir) -> list[dict]:

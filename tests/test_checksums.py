@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 import pytest
 from runs import by_path
 
-from bert_jax import pretrained, versions
-from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig
+from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig, versions
+from bert_jax.convert import pretrained
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.checksums import CHUNK, _on_devices, _on_host, checksums

@@ -10,10 +10,10 @@ import pytest
 from conftest import small_config, write_corpus
 
 import bert_jax
-from bert_jax import contents
-from bert_jax.cli import COMMANDS, main
+from bert_jax.cli.main import COMMANDS, main
 from bert_jax.config import TokenizerConfig
 from bert_jax.data.prepare import prepare
+from bert_jax.files import contents
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_what_the_system_refuses_is_said_with_what_to_do(monkeypatch, capsys, nu
     def fail(_):
         raise OSError(number, os.strerror(number), "a/file")
 
-    monkeypatch.setattr("bert_jax.commands.prepare.run", fail)
+    monkeypatch.setattr("bert_jax.cli.prepare.run", fail)
     assert main(["prepare"]) == 2
     assert capsys.readouterr().err == f"bert-jax: a/file: {os.strerror(number)}; {contents.REMEDIES[number]}\n"
 
@@ -184,6 +184,6 @@ def test_an_error_of_the_systems_that_is_a_bug_is_shown(monkeypatch):
     def fail(_):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    monkeypatch.setattr("bert_jax.commands.prepare.run", fail)
+    monkeypatch.setattr("bert_jax.cli.prepare.run", fail)
     with pytest.raises(OSError, match="Bad file descriptor"):
         main(["prepare"])

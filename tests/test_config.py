@@ -15,7 +15,7 @@ from bert_jax.config import (
     RunConfig,
     model_preset,
 )
-from bert_jax.config_files import differences, from_dict, load_config, to_dict
+from bert_jax.config.files import differences, from_dict, load_config, to_dict
 
 
 @pytest.mark.parametrize("size", ["tiny", "mini", "small", "medium", "base", "large"])

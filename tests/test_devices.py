@@ -10,7 +10,7 @@ import jax
 import pytest
 from runs import write_config
 
-from bert_jax import compiling
+from bert_jax.devices import compiling
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
 

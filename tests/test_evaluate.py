@@ -10,11 +10,11 @@ import torch
 from runs import write_config
 from torch_bert import in_our_names, inputs, reference
 
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError
+from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
-from bert_jax.pretrained import Pretrained, save
 from bert_jax.runs.evaluation import evaluate_pretraining
 
 

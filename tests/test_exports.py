@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from heads import assert_equal
 
-from bert_jax import cli, pretrained
-from bert_jax.convert import names
+from bert_jax.cli.main import main
+from bert_jax.convert import names, pretrained
 from bert_jax.runs.pretraining import pretrain
 
 TEXTS = ["One text.", "And another one."]  # Of the card.
@@ -58,7 +58,7 @@ def expected(trained):
     ("form", "values"), [("onnx", "outputs"), ("stablehlo", "(outputs[n] for n in sorted(outputs))")]
 )
 def test_the_program_of_the_model_card_gives_torchs_logits(form, values, trained, expected, tmp_path):
-    assert cli.main(["export", str(trained[0]), str(tmp_path / form), "--format", form]) == 0
+    assert main(["export", str(trained[0]), str(tmp_path / form), "--format", form]) == 0
     of_the_card(tmp_path / form, f"import numpy\nnumpy.savez('found.npz', *{values})")
     found = np.load(tmp_path / form / "found.npz")
     for i, logits in enumerate(expected):
@@ -67,10 +67,10 @@ def test_the_program_of_the_model_card_gives_torchs_logits(form, values, trained
 
 def test_tf1_there_and_back(trained, tmp_path):
     workdir, before = trained
-    assert cli.main(["export", str(workdir), str(tmp_path / "tf1"), "--format", "tf1"]) == 0
+    assert main(["export", str(workdir), str(tmp_path / "tf1"), "--format", "tf1"]) == 0
     assert of_the_card(tmp_path / "tf1", "print(weights['bert/pooler/dense/kernel'].shape)") == "(32, 32)\n"
     for source in ("tf1", "tf1/bert_model.ckpt"):
-        assert cli.main(["import", str(tmp_path / source), str(tmp_path / "back"), "--overwrite"]) == 0
+        assert main(["import", str(tmp_path / source), str(tmp_path / "back"), "--overwrite"]) == 0
         after = pretrained.read(tmp_path / "back")
         assert_equal(after.params, before.params)
         assert after.head == before.head and after.tokenizer.to_dict() == before.tokenizer.to_dict()

@@ -18,15 +18,17 @@ from runs import assert_same_state, saved_state
 from runs import rows as logged
 from test_bench import MINILM
 
-from bert_jax import cli, pretrained, tasks
+from bert_jax import tasks
 from bert_jax.bench import torch_finetune
+from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerConfig, RunConfig, TaskConfig
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
+from bert_jax.convert import pretrained
+from bert_jax.devices import sharding
 from bert_jax.runs import finetuning
 from bert_jax.runs.evaluation import evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import sharding
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +233,7 @@ def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_pat
 def test_bad_input_is_one_line(model, task_config, tmp_path, capsys):
     (tmp_path / "bad.tsv").write_text("text\tlabel\na dog\tdog\na cat\tcat\nonly text\n")
     arguments = ["finetune", "--init", str(model), "--workdir", str(tmp_path / "run"), "--sequence-length", "32"]
-    assert cli.main([*arguments, "--task.train", str(tmp_path / "bad.tsv")]) == 2
+    assert main([*arguments, "--task.train", str(tmp_path / "bad.tsv")]) == 2
     error = capsys.readouterr().err
     assert "bad.tsv, line 4" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()

@@ -15,8 +15,8 @@ from heads import KINDS, assert_equal
 from hf_folders import torch_folder
 from safetensors.numpy import save_file
 
-from bert_jax import pretrained
 from bert_jax.config import InputError
+from bert_jax.convert import pretrained
 
 
 def in_flax(state) -> dict[str, np.ndarray]:

@@ -21,14 +21,14 @@ from runs import write_config
 from test_finetune import write_table
 from test_prepare import files_of
 
-from bert_jax import contents, folders, pretrained, storage
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, Phase, TaskConfig
-from bert_jax.convert import tf1, weight_files
+from bert_jax.convert import pretrained, tf1, weight_files
+from bert_jax.convert.pretrained import Pretrained
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
-from bert_jax.model import init_params, make_model
-from bert_jax.pretrained import Pretrained
+from bert_jax.files import contents, folders, storage
+from bert_jax.models import init_params, make_model
 from bert_jax.runs import pretraining
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain

@@ -12,12 +12,12 @@ import pytest
 from runs import by_path, rows
 
 import bert_jax
-from bert_jax import pretrained, versions
-from bert_jax.config import FinetuneConfig, InputError
-from bert_jax.config_files import config_of, load_config
+from bert_jax.config import FinetuneConfig, InputError, versions
+from bert_jax.config.files import config_of, load_config
+from bert_jax.convert import pretrained
+from bert_jax.devices import sharding
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import sharding
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.program import make_program, of_pretraining
 

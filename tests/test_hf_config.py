@@ -8,10 +8,9 @@ import torch
 import transformers
 from hf_folders import edit_config, torch_folder
 
-from bert_jax import pretrained
 from bert_jax.config import InputError
-from bert_jax.convert import hf_config
-from bert_jax.inference import Bert
+from bert_jax.convert import hf_config, pretrained
+from bert_jax.inference.bert import Bert
 
 # What PretrainedConfig and BertConfig of earlier versions have: 2.0 to 2.11, 3.5 and 4.31.
 EARLIER = """

@@ -14,11 +14,13 @@ from hf_folders import edit_config, make_folder
 from readers import build
 
 import bert_jax
-from bert_jax import contents, predict, pretrained
 from bert_jax.config import InputError, ModelConfig, TokenizerConfig
+from bert_jax.convert import pretrained
 from bert_jax.data import tokenizers
 from bert_jax.data.prepare import prepare
-from bert_jax.printable import printable
+from bert_jax.files import contents
+from bert_jax.files.printable import printable
+from bert_jax.inference import prediction
 from bert_jax.runs import finetuning
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics
@@ -137,11 +139,11 @@ def test_predictions_that_overflow_are_an_error_and_no_nan(whole):
     params["cls"] = pretrained.jax.tree.map(lambda x: np.full_like(x, 1e38), dict(params["cls"]))
     bert = bert_jax.Bert(dataclasses.replace(found, params=params))
     with pytest.raises(InputError, match="'the .MASK.': what the model computes overflows"):
-        list(predict.fill_mask(bert, 2)(["the [MASK]"]))
+        list(prediction.fill_mask(bert, 2)(["the [MASK]"]))
     params = dict(found.params, bert=pretrained.jax.tree.map(lambda x: np.full_like(x, 1e38), found.params["bert"]))
     bert = bert_jax.Bert(dataclasses.replace(found, params=params))
     with pytest.raises(InputError, match="overflows"):
-        list(predict.embed(bert)(["the dog"]))
+        list(prediction.embed(bert)(["the dog"]))
 
 
 # ---- More than there is ---------------------------------------------------------------------------------------------

@@ -20,14 +20,13 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoTokenizer
 
 import bert_jax
-from bert_jax import pretrained
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError, ModelConfig, Phase, model_preset
-from bert_jax.config_files import load_config, to_dict
-from bert_jax.convert import huggingface, names
+from bert_jax.config.files import load_config, to_dict
+from bert_jax.convert import huggingface, names, pretrained
 from bert_jax.data import tokenizers
 from bert_jax.data.tokenizer_folders import to_folder
-from bert_jax.model import make_model
+from bert_jax.models import make_model
 from bert_jax.runs.pretraining import pretrain
 
 AUTO = {

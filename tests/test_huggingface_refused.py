@@ -10,7 +10,7 @@ import pytest
 import torch
 from hf_folders import edit_config, edited, make_folder
 
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 
 
 class Code:

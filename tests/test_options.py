@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bert_jax.cli import main
-from bert_jax.commands import bench, evaluate, finetune
+from bert_jax.cli import bench, evaluate, finetune
+from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, PretrainConfig
 
 PACKAGE = Path(__file__).parent.parent / "bert_jax"

@@ -19,11 +19,11 @@ from transformers import (
 )
 
 import bert_jax
-from bert_jax import pretrained, tasks
-from bert_jax.cli import main
+from bert_jax import tasks
+from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, OptimizerConfig, TaskConfig
-from bert_jax.config_files import to_dict
-from bert_jax.convert import huggingface
+from bert_jax.config.files import to_dict
+from bert_jax.convert import huggingface, pretrained
 from bert_jax.runs.evaluation import evaluate_task
 from bert_jax.runs.finetuning import finetune
 

@@ -10,11 +10,12 @@ from runs import assert_same_state, rows, saved_state, with_run
 
 from bert_jax.config import InputError, MeshConfig, Phase
 from bert_jax.data.prepare import prepare
+from bert_jax.devices import memory
+from bert_jax.devices.chips import GIB
+from bert_jax.devices.sharding import make_mesh
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import loop, memory, steps
-from bert_jax.training.chips import GIB
+from bert_jax.training import loop, steps
 from bert_jax.training.program import Settings, make_program
-from bert_jax.training.sharding import make_mesh
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import InputError, MeshConfig, Phase, model_preset
-from bert_jax.config_files import load_config
-from bert_jax.plan import plan, with_vocabulary
+from bert_jax.config.files import load_config
+from bert_jax.devices.chips import CHIPS, GIB
+from bert_jax.devices.memory import bytes_on_a_device
 from bert_jax.planning import hlo, phase, roofline
+from bert_jax.planning.plan import plan, with_vocabulary
 from bert_jax.planning.search import meshes, search
 from bert_jax.planning.topology import make_topology
-from bert_jax.training.chips import CHIPS, GIB
-from bert_jax.training.memory import bytes_on_a_device
 from bert_jax.training.metrics import PEAK_FLOPS
 from bert_jax.training.program import batch_shapes
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from runs import assert_same_state, command, rows, saved_state, write_config
 
-from bert_jax import cluster
-from bert_jax.cluster import Place
+from bert_jax.cluster import detection
+from bert_jax.cluster.detection import Place
 from bert_jax.config import InputError
 from bert_jax.runs.pretraining import pretrain
 
@@ -58,7 +58,7 @@ TPU_VM = {
     ],
 )
 def test_a_process_finds_its_place(environment, metadata, flags, place):
-    assert cluster.find(*flags, environment, metadata.get) == place
+    assert detection.find(*flags, environment, metadata.get) == place
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_process_finds_its_place(environment, metadata, flags, place):
 )
 def test_a_place_that_is_none(flags, message):
     with pytest.raises(InputError, match=message):
-        cluster.find(*flags, {}, {}.get)
+        detection.find(*flags, {}, {}.get)
 
 
 MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
@@ -91,7 +91,7 @@ MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
 )
 def test_several_processes_without_distributed_are_refused(environment, name):
     with pytest.raises(InputError, match=f"{name}.*; add --distributed"):
-        cluster.check_alone(environment)
+        detection.check_alone(environment)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_several_processes_without_distributed_are_refused(environment, name):
     ],
 )
 def test_one_process_of_a_cluster_is_a_run(environment):
-    cluster.check_alone(environment)
+    detection.check_alone(environment)
 
 
 # ---- Supervisors, over a command that does nothing ------------------------------------------------------------------
@@ -122,9 +122,9 @@ def supervisors(
     workdir: Path, *places: tuple[int, int], arguments=("--version",), timeout: float = 20, python=sys.executable
 ):
     """Starts a supervisor for each (process, processes), whose child `python` runs."""
-    code = "import pathlib, sys; from bert_jax import cluster, supervisor; a = sys.argv; place = cluster.Place("
-    code += f"'localhost', *map(int, a[1:4])); workdir = pathlib.Path(a[5]); sys.executable = {str(python)!r}; "
-    code += "sys.exit(supervisor.supervise(place, a[6:], workdir, float(a[4])))"
+    code = "import pathlib, sys; from bert_jax.cluster import detection, supervisor; a = sys.argv; "
+    code += "place = detection.Place('localhost', *map(int, a[1:4])); workdir = pathlib.Path(a[5]); "
+    code += f"sys.executable = {str(python)!r}; sys.exit(supervisor.supervise(place, a[6:], workdir, float(a[4])))"
     port = str(free_port())
     return [
         subprocess.Popen(

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from bert_jax import rendezvous
-from bert_jax.cluster import Place
+from bert_jax.cluster import rendezvous
+from bert_jax.cluster.detection import Place
+from bert_jax.cluster.rendezvous import BAD_INPUT, FILE, LOST, SECRET, End, Hub, Member
 from bert_jax.config import InputError
-from bert_jax.rendezvous import BAD_INPUT, FILE, LOST, SECRET, End, Hub, Member
 
 
 def free_port() -> int:

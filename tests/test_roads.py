@@ -17,7 +17,7 @@ from test_flax_folders import in_flax
 from test_flax_folders import write as write_flax
 
 import bert_jax
-from bert_jax import cli, pretrained
+from bert_jax.cli.main import main
 from bert_jax.config import (
     CorpusConfig,
     ExamplesConfig,
@@ -32,6 +32,7 @@ from bert_jax.config import (
     TaskConfig,
     TokenizerConfig,
 )
+from bert_jax.convert import pretrained
 from bert_jax.data.prepare import prepare
 from bert_jax.data.tokenizers import SPECIAL
 
@@ -157,7 +158,7 @@ class World:
                     (folder / "1_Pooling").mkdir()
                     (folder / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
                 case "import":
-                    assert cli.main(["import", str(self.model(before)), str(folder)]) == 0
+                    assert main(["import", str(self.model(before)), str(folder)]) == 0
                 case "export":
                     bert_jax.export(self.model(before), folder, what)
         return folder
@@ -232,7 +233,7 @@ def check_pretrain(world: World, way: str, model: Path, output: Path) -> None:
             bert_jax.pretrain(config, output, world.examples(form), init=model)
         assert not output.exists()
         arguments = [str(model), str(output.with_name("headed")), "--head", "masked_lm", "--allow-missing"]
-        assert cli.main(["import", *arguments]) == 0
+        assert main(["import", *arguments]) == 0
         model = output.with_name("headed")
     assert bert_jax.pretrain(config, output, world.examples(form), init=model).step == 1
 

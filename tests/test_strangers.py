@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bert_jax
-from bert_jax import cli, compiling, pretrained
+from bert_jax.cli.main import main
 from bert_jax.config import (
     CorpusConfig,
     ExamplesConfig,
@@ -21,9 +21,11 @@ from bert_jax.config import (
     MaskingConfig,
     TaskConfig,
 )
-from bert_jax.config_files import load_config, to_dict
-from bert_jax.model import init_params, make_model
-from bert_jax.pretrained import Pretrained
+from bert_jax.config.files import load_config, to_dict
+from bert_jax.convert import pretrained
+from bert_jax.convert.pretrained import Pretrained
+from bert_jax.devices import compiling
+from bert_jax.models import init_params, make_model
 
 HOSTILE = "</td><script>alert(1)</script>|[x](javascript:alert(1))`\x1b[2J\x9b31m\u202egpj.sh\n# heading"
 
@@ -68,11 +70,11 @@ def called(tmp_path, monkeypatch):
 
 def test_what_a_model_names_is_neither_read_nor_run(theirs, called, corpus, tmp_path, capsys):
     evaluate = ["evaluate", "--model", str(theirs), "--run.workers", "1"]
-    assert cli.main(evaluate) == 2
+    assert main(evaluate) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "--corpus.files" in error
     assert "--examples.word-segmenter test_strangers:segmenter" in error
-    assert cli.main([*evaluate, "--corpus.files", str(corpus)]) == 2
+    assert main([*evaluate, "--corpus.files", str(corpus)]) == 2
     assert "--corpus.files" not in capsys.readouterr().err
     with pytest.raises(InputError, match="decides neither what is read nor what is run"):
         bert_jax.evaluate(theirs)
@@ -81,11 +83,11 @@ def test_what_a_model_names_is_neither_read_nor_run(theirs, called, corpus, tmp_
         ["import", str(theirs), str(tmp_path / "imported")],
         ["export", str(theirs), str(tmp_path / "exported"), "--format", "hf"],
     ):
-        assert cli.main(command) == 0
+        assert main(command) == 0
     assert not called.exists()
     # Said again, it is the person's.
     repeated = ["--corpus.files", str(corpus), "--examples.word-segmenter", "test_strangers:segmenter"]
-    assert cli.main([*evaluate, *repeated]) == 0
+    assert main([*evaluate, *repeated]) == 0
     assert called.exists()
 
 
@@ -126,14 +128,14 @@ def test_predictions_act_in_no_terminal(theirs, tmp_path, capsys):
     (tmp_path / "input.txt").write_text(text + "\n", encoding="utf-8")
     for task in ("fill-mask", "embed"):
         command = ["predict", task, "--model", str(theirs), "--input", str(tmp_path / "input.txt")]
-        assert cli.main(command) == 0
+        assert main(command) == 0
         output = capsys.readouterr().out
         assert json.loads(output)["text"] == text
         assert_harmless(output)
 
 
 def test_errors_act_in_no_terminal(tmp_path, capsys):
-    assert cli.main(["predict", "embed", "--model", str(tmp_path / HOSTILE.replace("/", "")), "text"]) == 2
+    assert main(["predict", "embed", "--model", str(tmp_path / HOSTILE.replace("/", "")), "text"]) == 2
     error = capsys.readouterr().err
     assert "gpj.sh" in error
     assert_harmless(error)

@@ -8,7 +8,7 @@ import torch
 from bert_jax import tasks
 from bert_jax.config import TaskConfig
 from bert_jax.data import tokenizers
-from bert_jax.model import make_model
+from bert_jax.models import make_model
 from bert_jax.tasks.base import NO_LABEL, Feature
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import losses, steps

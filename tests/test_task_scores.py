@@ -10,9 +10,9 @@ from scipy import stats
 from sklearn import metrics as sklearn
 
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig, model_preset
+from bert_jax.convert.pretrained import Pretrained
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
-from bert_jax.model import init_params, make_model
-from bert_jax.pretrained import Pretrained
+from bert_jax.models import init_params, make_model
 from bert_jax.runs.evaluation import evaluate_task
 from bert_jax.runs.finetuning import _describe
 from bert_jax.tasks import make

@@ -10,10 +10,9 @@ import pytest
 import tensorflow as tf
 from heads import KINDS, assert_equal, case
 
-from bert_jax import pretrained
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError, model_preset
-from bert_jax.convert import names, tf1
+from bert_jax.convert import names, pretrained, tf1
 
 # BERT-Tiny as google-research released it, but for the 1,001 pieces of its vocabulary.
 LAYER = """

@@ -214,7 +214,7 @@ def test_weights_are_read_without_a_tokenizer_that_is_refused(tmp_path, capsys):
     import transformers
 
     import bert_jax
-    from bert_jax.cli import main
+    from bert_jax.cli.main import main
 
     sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
     model = transformers.BertModel(transformers.BertConfig(**sizes, vocab_size=20)).eval()

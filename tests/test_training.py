@@ -21,12 +21,12 @@ from runs import assert_same_state, command, rows, saved_state, with_run, write_
 from bert_jax.config import ExamplesConfig, InputError, MeshConfig, Phase, RunConfig, TokenizerConfig
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
+from bert_jax.devices.sharding import make_mesh
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import losses, metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer, schedule
 from bert_jax.training.program import Settings, batch_shapes, make_program
-from bert_jax.training.sharding import make_mesh
 
 
 @pytest.fixture(scope="module")

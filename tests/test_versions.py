@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from bert_jax import versions
-from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, PretrainConfig
-from bert_jax.config_files import config_of, to_dict
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, PretrainConfig, versions
+from bert_jax.config.files import config_of, to_dict
 from bert_jax.data.records import Examples
 from bert_jax.training.checkpoints import check_same_run
 

@@ -8,89 +8,92 @@ import zipfile
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "bert_jax"
-ANY = {"anything"}
-# The first entry that a file's path starts with counts.
-MAY_IMPORT = {
-    "checks.py": set(),
-    "config.py": {"bert_jax.checks", "bert_jax.printable"},
-    "config_files.py": {"bert_jax.checks", "bert_jax.config", "bert_jax.contents", "bert_jax.versions"},
-    "contents.py": {"bert_jax.config"},
-    "printable.py": set(),
-    "signals.py": set(),
-    "storage.py": {"bert_jax.config", "etils", "fsspec"},
-    "folders.py": {"bert_jax.config", "bert_jax.storage"},
-    "model/": {"bert_jax.config", "bert_jax.model", "jax", "flax"},
-    "data/pipeline.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
-    "data/masking.py": {"bert_jax.config", "bert_jax.data", "tensorflow"},
-    "data/beam.py": {"bert_jax.config", "bert_jax.data", "apache_beam"},
-    "data/tfds_": {"bert_jax.config", "bert_jax.data", "tensorflow", "tensorflow_datasets"},
-    "data/": {
-        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.data", "bert_jax.folders"),
-        *("bert_jax.storage", "bert_jax.versions", "sentencepiece", "tokenizers", "tqdm"),
-    },
-    "training/checkpoints.py": {
-        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.storage", "bert_jax.training"),
-        *("bert_jax.versions", "jax", "orbax"),
-    },
-    "training/": {
-        *("bert_jax.config", "bert_jax.contents", "bert_jax.model", "bert_jax.signals", "bert_jax.storage"),
-        "bert_jax.training",
-        *("flax", "jax", "optax", "tqdm", "matplotlib", "tensorboardX"),
-    },
+# Each folder, and what its files may import of the package: the folders above it that are named.
+FOLDERS = {
+    "files": set(),
+    "config": {"files"},
+    "cluster": {"files", "config"},
+    "devices": {"files", "config"},
+    "data": {"files", "config"},
+    "models": {"files", "config"},
+    "training": {"files", "config", "cluster", "devices", "models"},
+    "tasks": {"files", "config", "data"},
+    "convert": {"files", "config", "devices", "data", "models", "training"},
+    "inference": {"files", "config", "devices", "data", "models", "tasks", "convert"},
+    "runs": {"files", "config", "cluster", "devices", "data", "models", "training", "tasks", "convert", "inference"},
+    "planning": {"files", "config", "devices", "data", "models", "training"},
+    "bench": {"files", "config", "cluster", "devices", "data", "models", "tasks", "convert", "inference", "runs"},
+    "cli": {"files", "config", "cluster", "devices", "data", "convert", "inference", "runs", "planning", "bench"},
+}
+# Packages of others, by the folder or the file that imports them; Python's own and NumPy go everywhere.
+PACKAGES = {
+    "files": {"etils", "fsspec"},
+    "cluster/supervisor.py": {"jax"},
+    "devices": {"jax", "flax"},
+    "data/pipeline.py": {"tensorflow"},
+    "data/masking.py": {"tensorflow"},
+    "data/beam.py": {"apache_beam"},
+    "data/tfds_reading.py": {"tensorflow", "tensorflow_datasets"},
+    "data/tfds_corpus.py": {"tensorflow_datasets"},
+    "data/tfds_task.py": {"tensorflow_datasets"},
+    "data": {"sentencepiece", "tokenizers", "tqdm"},
+    "models": {"jax", "flax"},
+    "training/checkpoints.py": {"jax", "orbax"},
+    "training/plot.py": {"matplotlib"},
+    "training/metrics.py": {"tensorboardX"},
+    "training": {"jax", "flax", "optax", "tqdm"},
+    "convert/tensors.py": {"flax", "ml_dtypes", "safetensors", "torch"},
+    "convert/tf1.py": {"tensorflow"},
+    "convert/onnx.py": {"onnx"},
+    "convert": {"jax", "flax", "safetensors"},
+    "inference": {"jax", "tqdm"},
+    "runs": {"jax"},
     "planning/hlo.py": set(),
-    "planning/": {"bert_jax.config", "bert_jax.data", "bert_jax.planning", "bert_jax.training", "jax", "matplotlib"},
-    "tasks/": {"bert_jax.config", "bert_jax.contents", "bert_jax.data", "bert_jax.packing", "bert_jax.tasks"},
-    "convert/tensors.py": {
-        *("bert_jax.config", "bert_jax.contents", "bert_jax.convert"),
-        *("flax", "ml_dtypes", "safetensors", "torch"),
-    },
-    "convert/onnx.py": {"bert_jax.config", "bert_jax.convert", "bert_jax.model", "onnx"},
-    "convert/tf1.py": {
-        *("bert_jax.config", "bert_jax.config_files", "bert_jax.contents", "bert_jax.convert"),
-        "tensorflow",
-    },
-    "convert/": {
-        *("bert_jax.config", "bert_jax.contents", "bert_jax.convert", "bert_jax.model"),
-        *("flax", "jax", "safetensors"),
-    },
-    "packing.py": set(),
-    "versions.py": {"bert_jax.config"},
-    "compiling.py": {"bert_jax.config", "jax"},
-    "embedding.py": {*("bert_jax.compiling", "bert_jax.config", "bert_jax.model", "bert_jax.packing"), "jax", "tqdm"},
-    "cluster.py": {"bert_jax.config"},
-    "rendezvous.py": {
-        *("bert_jax.cluster", "bert_jax.config", "bert_jax.printable", "bert_jax.signals", "bert_jax.storage"),
-        "bert_jax.__version__",
-    },
-    "supervisor.py": {"bert_jax.cluster", "bert_jax.rendezvous", "bert_jax.signals", "jax"},
-    **dict.fromkeys(["__init__.py", "__main__.py", "bench/", "cli.py", "commands/", "runs/"], ANY),
-    **dict.fromkeys(["inference.py", "labelling.py", "model_card.py", "page.py"], ANY),
-    **dict.fromkeys(["plan.py", "predict.py", "pretrained.py"], ANY),
+    "planning": {"jax", "matplotlib"},
+    "bench": {"psutil", "jax", "tensorflow", "tokenizers", "torch", "transformers"},
+    "cli": {"tyro", "tqdm"},
 }
 
 
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+
+
 def imports(file: Path) -> set[str]:
-    """The modules a file imports anywhere: ours to the second level, others to the first, Python's own left out."""
+    """The modules that a file imports anywhere in it, by their whole names; of others' packages the first part."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{file}: relative import"
-            found = {f"bert_jax.{alias.name}" for alias in node.names} if node.module == "bert_jax" else {node.module}
-            names |= found
-    levels = (".".join(name.split(".")[: 2 if name.startswith("bert_jax") else 1]) for name in names)
-    return {name for name in levels if name not in sys.stdlib_module_names and name != "numpy"}
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in MODULES else node.module for name in inner}
+    return {name if name in MODULES else name.split(".")[0] for name in names}
 
 
 def test_every_file_imports_only_what_stands_before_it():
-    files = sorted(PACKAGE.rglob("*.py"))
-    assert len(files) > 15
-    for file in files:
-        path = file.relative_to(PACKAGE).as_posix()
-        allowed = next(modules for prefix, modules in MAY_IMPORT.items() if path.startswith(prefix))
-        if allowed is not ANY:
-            assert imports(file) <= allowed, path
+    assert {file.parent.name for file in MODULES.values()} == {*FOLDERS, "bert_jax"}
+    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
+    for module, file in MODULES.items():
+        if (folder := file.parent.name) == "bert_jax":
+            continue
+        path = f"{folder}/{file.name}"
+        ours = {name.split(".")[1] if "." in name else name for name in imports(file) if name in MODULES}
+        assert ours <= {folder, *FOLDERS[folder], "bert_jax"}, path
+        others = imports(file) - {*MODULES, "bert_jax", "numpy"} - sys.stdlib_module_names
+        assert others <= PACKAGES.get(path, PACKAGES.get(folder, set())), module
+
+
+def test_no_module_needs_itself():
+    """Not at any remove, and not where it is first called either."""
+    needs = {module: imports(file) & MODULES.keys() - {"bert_jax", module} for module, file in MODULES.items()}
+    while free := {module for module, needed in needs.items() if not needed & needs.keys()}:
+        needs = {module: needed for module, needed in needs.items() if module not in free}
+    assert not needs
 
 
 def run(code: str) -> str:

@@ -12,8 +12,8 @@ import torch
 from hf_folders import edit_config, make_folder
 from safetensors.torch import load_file, save
 
-from bert_jax import pretrained
 from bert_jax.config import InputError, TokenizerConfig
+from bert_jax.convert import pretrained
 from bert_jax.data import tokenizers
 
 

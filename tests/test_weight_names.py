@@ -10,10 +10,10 @@ from heads import assert_equal
 from hf_folders import edit_config, torch_folder
 from safetensors.torch import load_file, save_file
 
-from bert_jax import pretrained
-from bert_jax.cli import main
+from bert_jax.cli.main import main
 from bert_jax.config import InputError
-from bert_jax.inference import Bert
+from bert_jax.convert import pretrained
+from bert_jax.inference.bert import Bert
 
 
 def before(prefix):

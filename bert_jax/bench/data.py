@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from bert_jax.config import ExamplesConfig, InputError, MaskingConfig, Phase, PretrainConfig
-from bert_jax.config_files import from_dict
+from bert_jax.config.files import from_dict
 from bert_jax.data.examples import HEADER, continues_bit
 from bert_jax.data.records import Examples
 

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax import compiling, inference
 from bert_jax.bench import compile_seconds
 from bert_jax.config import InputError, ModelConfig
-from bert_jax.embedding import PLACES
+from bert_jax.devices import compiling
+from bert_jax.inference.bert import Bert, load
+from bert_jax.inference.embedding import PLACES
 
 # transformers' encoder and fast tokenizer, mean pooling. Reads a JSON line each time: which order, which batch size.
 PEER = """
@@ -88,7 +89,7 @@ def bench_encode(model: str, files: list[Path], rounds: int) -> None:
         if not file.is_file():
             raise InputError(f"{file}: no such file")
         sentences += file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    bert = inference.load(model)
+    bert = load(model)
     compiled = compile_seconds()
     first = bert.encode(sentences, "mean", False)
     compiling = f"{sum(compiled):.1f} s for {len(compiled)} programs"
@@ -109,7 +110,7 @@ def bench_encode(model: str, files: list[Path], rounds: int) -> None:
 
 
 @contextlib.contextmanager
-def _peer(model: str, sentences: list[str], bert: inference.Bert) -> Iterator:
+def _peer(model: str, sentences: list[str], bert: Bert) -> Iterator:
     longest = bert.embedding.max_length or bert.config.max_position_embeddings
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "sentences.txt"

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import pretrained, tasks
+from bert_jax import tasks
 from bert_jax.bench import compile_seconds
+from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, InputError
-from bert_jax.model import init_params, make_model
+from bert_jax.convert import pretrained
+from bert_jax.models import init_params, make_model
 from bert_jax.runs import finetuning
-from bert_jax.signals import Stopped
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")

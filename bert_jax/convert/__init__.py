@@ -1,1 +1,1 @@
-"""Weights in and out: one table of names, and the formats on top of it."""
+"""Weights in and out: models read whatever their format, one table of names, and the formats on top of it."""

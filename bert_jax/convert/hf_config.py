@@ -7,8 +7,8 @@ nobody of these writes are a person's own: they are named in the report of an im
 from pathlib import Path
 
 from bert_jax.config import InputError, ModelConfig
-from bert_jax.contents import json_object
 from bert_jax.convert.weight_files import present
+from bert_jax.files.contents import json_object
 
 # pytorch-pretrained-bert, the first name of transformers, called it as google-research does.
 FILES = ("config.json", "bert_config.json")

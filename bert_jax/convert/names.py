@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import HeadConfig, ModelConfig
-from bert_jax.model import init_params, make_model
+from bert_jax.models import init_params, make_model
 
 Scheme = Literal["hf", "tf1"]
 

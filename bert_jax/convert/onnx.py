@@ -13,7 +13,7 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import huggingface, names
-from bert_jax.model.encoder import MASK_ADDER
+from bert_jax.models.encoder import MASK_ADDER
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 # The heads whose output is a product with the table of word embeddings.

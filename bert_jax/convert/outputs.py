@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bert_jax.config import HeadConfig, InputError
-from bert_jax.contents import json_object
+from bert_jax.files.contents import json_object
 
 # By their names in sentence-transformers.
 ACTIVATIONS = {

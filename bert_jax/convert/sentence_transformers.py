@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from bert_jax.config import EmbeddingConfig, InputError
-from bert_jax.contents import json_object, plain_name
 from bert_jax.convert import weight_files
+from bert_jax.files.contents import json_object, plain_name
 
 MODULES, ENCODER, ABOUT = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
 TOKENIZER = "tokenizer_config.json"

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.convert import huggingface
-from bert_jax.model import make_model
+from bert_jax.models import make_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"

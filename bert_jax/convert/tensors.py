@@ -10,9 +10,9 @@ from typing import Any
 import ml_dtypes  # noqa: F401  With it, numpy knows bfloat16.
 import numpy as np
 
-from bert_jax import contents
 from bert_jax.config import InputError, first_line
 from bert_jax.convert.weight_files import weight_files
+from bert_jax.files import contents
 
 # Those that are numbers by themselves. What is stored in fewer bits has scales beside it.
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import contents
 from bert_jax.config import HeadConfig, InputError, ModelConfig
-from bert_jax.config_files import from_dict, to_dict
+from bert_jax.config.files import from_dict, to_dict
 from bert_jax.convert import hf_config, names
 from bert_jax.convert.report import Report
+from bert_jax.files import contents
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 LONGEST_CHECKPOINT = 1 << 20  # bytes of the file that lists a run's checkpoints

@@ -4,7 +4,7 @@ import os
 from pathlib import Path, PurePath
 
 from bert_jax.config import InputError
-from bert_jax.contents import NotTheFile, json_object, plain_name
+from bert_jax.files.contents import NotTheFile, json_object, plain_name
 
 # In the order that they are looked for, whole or in shards with an index file.
 SAFETENSORS, TORCH, FLAX = NAMES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from bert_jax.config import InputError, PretrainConfig
-from bert_jax.data import corpora, tokenizers
+from bert_jax.data import corpora, tokenizer_folders, tokenizers
 from bert_jax.data.building import Job, work
 from bert_jax.data.corpora import Chunk
 from bert_jax.data.prepare import empty, sequence_lengths
@@ -80,7 +80,7 @@ def _sample(config: PretrainConfig, size: int) -> tuple[list[Chunk], bool]:
 
 def _tokenizer(config: PretrainConfig, chunks: list[Chunk]) -> tokenizers.Tokenizer:
     if config.tokenizer.path:
-        return tokenizers.load(config.tokenizer.path, config.tokenizer)
+        return tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
     documents = (document for chunk in chunks for document in chunk.documents(config.corpus.clean))
     return tokenizers.train([line for document in documents for line in document], config.tokenizer)
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bert_jax import storage
+from bert_jax.files import storage
 
 # Lines (8 bytes each, and as much again to sort them) that are compared at once.
 COMPARED_AT_ONCE = 1 << 25

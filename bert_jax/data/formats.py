@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bert_jax.contents import json_value
+from bert_jax.files.contents import json_value
 
 Document = list[str]
 

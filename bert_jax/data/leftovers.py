@@ -4,8 +4,8 @@ import sys
 import zlib
 from pathlib import Path
 
-from bert_jax import storage
 from bert_jax.config import InputError
+from bert_jax.files import storage
 
 
 class Damaged(InputError):

@@ -19,10 +19,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import folders, storage
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig
-from bert_jax.config_files import to_dict
-from bert_jax.data import corpora, duplicates, leftovers, resuming, tokenizers
+from bert_jax.config.files import to_dict
+from bert_jax.data import corpora, duplicates, leftovers, resuming, tokenizer_folders, tokenizers
 from bert_jax.data.building import Job, hold_out, lines_of, start_worker, work_here
 from bert_jax.data.corpora import Chunk, Piece
 from bert_jax.data.duplicates import RepeatedLines
@@ -31,6 +30,7 @@ from bert_jax.data.records import FORMAT, SPLITS, Examples, checksum
 from bert_jax.data.report import report
 from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
+from bert_jax.files import folders, storage
 
 # So many shards are aimed at, of so many chunks each: a run that is killed loses less than one.
 SHARDS = 256
@@ -125,7 +125,7 @@ def _tokenizer(
     if (left := leftovers.read_if_whole(file)) is not None:
         return tokenizers.from_dict(json.loads(left))
     if tokenizer is None and config.tokenizer.path:
-        tokenizer = tokenizers.load(config.tokenizer.path, config.tokenizer)
+        tokenizer = tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
     elif tokenizer is None:
         tokenizer = tokenizers.train(TokenizerSample(config), config.tokenizer)
     if config.model.vocab_size and config.model.vocab_size < tokenizer.vocab_size:

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.contents import json_value
 from bert_jax.data.encodings import beside, iconv, printing, utf_16_or_32
 from bert_jax.data.formats import Articles, Format, JsonLines, PlainText
+from bert_jax.files.contents import json_value
 
 _BOM = rb"(?:\xef\xbb\xbf)?\s*"
 _JSON = re.compile(_BOM + rb'\{\s*"')

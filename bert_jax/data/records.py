@@ -27,12 +27,12 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax import contents, storage, versions
-from bert_jax.config import InputError, PretrainConfig
-from bert_jax.config_files import from_dict, to_dict
+from bert_jax.config import InputError, PretrainConfig, versions
+from bert_jax.config.files import from_dict, to_dict
 from bert_jax.data import tokenizers
 from bert_jax.data.examples import HEADER, record_type
 from bert_jax.data.workers import granted_cores
+from bert_jax.files import contents, storage
 
 SPLITS = ("train", "held_out")
 FORMAT = 2

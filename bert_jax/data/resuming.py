@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bert_jax import contents, storage
 from bert_jax.config import InputError, PretrainConfig
-from bert_jax.config_files import differences, to_dict
-from bert_jax.data import leftovers, sentences, text_files, tokenizers, words
+from bert_jax.config.files import differences, to_dict
+from bert_jax.data import leftovers, sentences, text_files, tokenizer_folders, tokenizers, words
 from bert_jax.data.building import parts_of, text_of
 from bert_jax.data.corpora import Chunk
 from bert_jax.data.records import FORMAT, Examples
 from bert_jax.data.shards import ShardWriter
-from bert_jax.folders import LOCK
+from bert_jax.files import contents, storage
+from bert_jax.files.folders import LOCK
 
 Numbered = tuple[Chunk, int, np.ndarray | None]
 """A chunk, its number in the corpus, and which of its lines are left out."""
@@ -44,7 +44,7 @@ def job_of(config: PretrainConfig, tokenizer: tokenizers.Tokenizer | None = None
         matches = text_files.text_files(config.corpus.files, config.corpus.text_field).values()
         states = {str(file.path): file.state for files in matches for file in files}
     if tokenizer is None and config.tokenizer.path:
-        tokenizer = tokenizers.load(config.tokenizer.path, config.tokenizer)
+        tokenizer = tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
     if tokenizer:
         job["tokenizer"] = f"the one of fingerprint {tokenizers.fingerprint(tokenizer)}"
     if config.examples.word_segmenter:

@@ -20,13 +20,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from bert_jax import storage
 from bert_jax.data import leftovers
 from bert_jax.data.building import ChunkResult, Statistics
 from bert_jax.data.corpora import Document
 from bert_jax.data.duplicates import DuplicateLines
 from bert_jax.data.records import checksum, problem_of
 from bert_jax.data.workers import granted_cores
+from bert_jax.files import storage
 
 
 class Counts:

@@ -7,7 +7,7 @@ import textwrap
 import numpy as np
 
 from bert_jax.config import ExamplesConfig, PretrainConfig
-from bert_jax.config_files import from_dict
+from bert_jax.config.files import from_dict
 from bert_jax.data import pipeline
 from bert_jax.data.records import Examples
 

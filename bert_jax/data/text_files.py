@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data.encodings import not_utf8, opener
 from bert_jax.data.formats import BadLine, Document, Format
 from bert_jax.data.recognition import format_of, may_be_json
+from bert_jax.files import contents
 
 # So much of a file is looked at to know what it is.
 LOOKED_AT = 1 << 16

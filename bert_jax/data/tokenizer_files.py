@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data.layouts import SPECIAL
+from bert_jax.files import contents
 
 CONFIG, WHOLE, MAP = "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"
 # Classes that build BERT's tokenizer from its vocabulary and tokenizer_config.json; the last is given no token types.

@@ -8,15 +8,15 @@ import json
 import sys
 from pathlib import Path
 
-from bert_jax import contents
-from bert_jax.config import InputError
-from bert_jax.data import layouts, tokenizer_files
+from bert_jax.config import InputError, TokenizerConfig
+from bert_jax.data import layouts, tokenizer_files, tokenizers
 from bert_jax.data.layouts import CLS, SEP, SPECIAL, UNK
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import BYTE, CONTROL, USER_DEFINED, pieces, settings
 from bert_jax.data.tokenizer_files import CONFIG, OF_BERT, WHOLE, Declared, Token
 from bert_jax.data.tokenizer_json import TokenizerJson, check_ids, loaded
 from bert_jax.data.tokenizers import LONGEST_WORD, SentencePiece, Tokenizer, WordPiece, by_ids, read_vocab
+from bert_jax.files import contents
 
 SENTENCEPIECE_FILE = "spiece.model"
 # What tokenizer_config.json calls the parts of BERT's normalizer.
@@ -38,6 +38,12 @@ SAVE = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transfo
 
 
 # ---- Reading --------------------------------------------------------------------------------------------------------
+
+
+def load(path: str, config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of a folder (see `of_folder`) or of a file (see `tokenizers.load`)."""
+    folder = Path(path)
+    return of_folder(folder) if folder.is_dir() else tokenizers.load(path, config)
 
 
 def of_folder(folder: Path) -> Tokenizer:

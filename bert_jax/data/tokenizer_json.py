@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data import layouts
 from bert_jax.data.layouts import CLS, MASK, PAD, SEP, UNK, SpecialIds
+from bert_jax.files import contents
 
 # Put before a piece that no text may be split into: a character that Unicode reserves for uses like this.
 HIDDEN = "\ufdd0"

@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from bert_jax import contents
 from bert_jax.config import InputError, TokenizerConfig
 from bert_jax.data.layouts import CLS, MASK, PAD, SEP, SPECIAL, UNK, Layout
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.sentencepiece_model import with_rounded_scores, without_dummy_prefix
 from bert_jax.data.tokenizer_json import TokenizerJson
+from bert_jax.files import contents
 
 # Words that a WordPiece tokenizer remembers, and the longest that is worth remembering.
 CACHED_WORDS = 1 << 16
@@ -276,15 +276,8 @@ def fingerprint(tokenizer: Tokenizer) -> str:
 
 
 def load(path: str, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a vocab.txt (`kind` wordpiece), .model (sentencepiece) or Hugging Face folder, which tells all.
-
-    Errors name the file.
-    """
+    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece). Errors name the file."""
     file = Path(path)
-    if file.is_dir():
-        from bert_jax.data import tokenizer_folders  # It imports this.
-
-        return tokenizer_folders.of_folder(file)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
     contents.check(file)

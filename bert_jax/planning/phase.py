@@ -17,11 +17,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from bert_jax.config import InputError, PretrainConfig
+from bert_jax.devices import sharding
+from bert_jax.devices.chips import GIB
+from bert_jax.devices.memory import bytes_on_a_device
 from bert_jax.planning import hlo, roofline
 from bert_jax.planning.topology import Topology, make_topology
-from bert_jax.training import sharding, steps
-from bert_jax.training.chips import GIB
-from bert_jax.training.memory import bytes_on_a_device
+from bert_jax.training import steps
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
 NO_ROOM = "no room"

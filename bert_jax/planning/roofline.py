@@ -8,8 +8,8 @@ a hop. Those that the compiler started ahead are hidden behind the rest, the oth
 import math
 from dataclasses import dataclass
 
+from bert_jax.devices.chips import Chip
 from bert_jax.planning.hlo import Collective, Costs
-from bert_jax.training.chips import Chip
 
 ASSUMED = """\
 Assumed: products at the peak for bf16, HBM at its full speed, no time for what works in registers (dropout's random

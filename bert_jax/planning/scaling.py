@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from bert_jax.config import InputError, MeshConfig, PretrainConfig
 from bert_jax.data.workers import granted_cores
+from bert_jax.devices.chips import GIB
 from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology, make_topology
-from bert_jax.training.chips import GIB
 
 SIZES = {2: ("1x1", "2x2", "4x4", "8x8", "16x16"), 3: ("2x2x1", "2x2x4", "4x4x4", "4x8x8", "8x8x16", "16x16x16")}
 # Weak scaling: tokens a chip in each step, with any number of chips.

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bert_jax.config import InputError, MeshConfig, ModelConfig, PretrainConfig
 from bert_jax.data.workers import granted_cores
+from bert_jax.devices import sharding
 from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology
-from bert_jax.training import sharding
 from bert_jax.training.program import make_program, of_pretraining
 
 # Larger ones pay for models far larger than BERT.

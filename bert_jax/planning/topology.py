@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bert_jax.config import InputError, first_line
-from bert_jax.training.chips import CHIPS, Chip
+from bert_jax.devices.chips import CHIPS, Chip
 
 # So that libtpu asks no machine of Google's cloud what it is, and lets several processes compile: none opens a device.
 ENVIRONMENT = {

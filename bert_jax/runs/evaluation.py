@@ -12,17 +12,20 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax import compiling, contents, folders, pretrained, storage, tasks
+from bert_jax import tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config_files import config_of, flags, without_places
+from bert_jax.config.files import config_of, flags, without_places
+from bert_jax.convert import pretrained
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
-from bert_jax.model import make_model
-from bert_jax.page import write_page
-from bert_jax.printable import json_line
+from bert_jax.devices import compiling, sharding
+from bert_jax.devices.memory import refusals
+from bert_jax.files import contents, folders, storage
+from bert_jax.files.printable import json_line
+from bert_jax.models import make_model
 from bert_jax.runs.finetuning import make_batches, outputs_of
-from bert_jax.training import loop, losses, sharding, steps
-from bert_jax.training.memory import refusals
+from bert_jax.runs.page import write_page
+from bert_jax.training import loop, losses, steps
 from bert_jax.training.program import make_forward
 
 

@@ -14,20 +14,23 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax import compiling, contents, folders, pretrained, storage, tasks
+from bert_jax import tasks
+from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
-from bert_jax.config_files import config_of, differences, to_dict
+from bert_jax.config.files import config_of, differences, to_dict
+from bert_jax.convert import pretrained
 from bert_jax.data.tokenizers import PAD, Tokenizer
-from bert_jax.model import make_model
+from bert_jax.devices import compiling, sharding
+from bert_jax.devices.memory import Ahead, bytes_on_a_device
+from bert_jax.devices.sharding import path_name
+from bert_jax.files import contents, folders, storage
+from bert_jax.models import make_model
 from bert_jax.runs.start import placed
-from bert_jax.signals import Stopped
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
-from bert_jax.training import loop, sharding
-from bert_jax.training.memory import Ahead, bytes_on_a_device
+from bert_jax.training import loop
 from bert_jax.training.plot import plot_finetuning
 from bert_jax.training.program import Program, Settings
-from bert_jax.training.sharding import path_name
 
 # Layers in an iteration of the scan on a processor, where a step then takes a tenth less.
 UNROLL = 6

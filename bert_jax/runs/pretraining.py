@@ -11,16 +11,18 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from bert_jax import compiling, folders, inference, storage
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, Phase, PretrainConfig
-from bert_jax.config_files import config_of, differences, to_dict
-from bert_jax.data import tokenizers
+from bert_jax.config.files import config_of, differences, to_dict
+from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.data.prepare import is_missing, prepare
 from bert_jax.data.records import Examples
+from bert_jax.devices import compiling, sharding
+from bert_jax.devices.memory import Ahead, bytes_on_a_device
+from bert_jax.files import folders, storage
+from bert_jax.inference.bert import load
 from bert_jax.runs.start import Start, read_start
-from bert_jax.training import loop, losses, sharding, steps
+from bert_jax.training import loop, losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
-from bert_jax.training.memory import Ahead, bytes_on_a_device
 from bert_jax.training.plot import plot_pretraining
 from bert_jax.training.program import Program, batch_shapes, of_pretraining
 
@@ -142,7 +144,7 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, 
             what = f"{name} was {there!r} when they were prepared, is {here!r} now"
             raise InputError(f"{data.folder}: {what}; give it back, or prepare others in another folder")
     if folder is not None and config.tokenizer.path:
-        given = tokenizers.load(config.tokenizer.path, config.tokenizer)
+        given = tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
         if tokenizers.fingerprint(given) != data.manifest["tokenizer"]:
             raise InputError(
                 f"{config.tokenizer.path}: not the tokenizer that made {data.folder}; leave it out, or prepare again"
@@ -260,7 +262,7 @@ def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
     if "held_out_nsp_accuracy" in held_out:
         print(f"next-sentence accuracy   {held_out['held_out_nsp_accuracy']:.1%}")
     if config.corpus.source == "python-docs" and jax.process_count() == 1:
-        bert = inference.load(workdir)
+        bert = load(workdir)
         for sentence in SENTENCES:
             guesses = ", ".join(f"{guess.token} {guess.probability:.0%}" for guess in bert.fill_mask(sentence, 3)[0])
             print(f"  {sentence}  {guesses}")

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from bert_jax import pretrained
 from bert_jax.config import InputError, ModelConfig, PretrainConfig
-from bert_jax.data import tokenizers
+from bert_jax.convert import pretrained
+from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.training import steps
 
 # What of the model section may be another than the model's.
@@ -67,7 +67,7 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
     path = config.tokenizer.path
-    if path and tokenizers.load(path, config.tokenizer).to_dict() != tokenizer.to_dict():
+    if path and tokenizer_folders.load(path, config.tokenizer).to_dict() != tokenizer.to_dict():
         raise InputError(f"{path}: not the tokenizer of {name}; leave --tokenizer.path out to take the model's")
     return Start(str(name), model, tokenizer, params, about.get("embedding", {}))
 

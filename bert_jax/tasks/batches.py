@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from bert_jax import packing
+from bert_jax.data import packing
 from bert_jax.tasks.base import NO_LABEL, Feature
 
 Batch = dict[str, np.ndarray]

@@ -6,10 +6,10 @@ import re
 import zlib
 from pathlib import Path
 
-from bert_jax import contents
 from bert_jax.config import InputError
 from bert_jax.data.encodings import iconv, not_utf8, opener, utf_16_or_32
 from bert_jax.data.recognition import not_text
+from bert_jax.files import contents
 
 SUFFIXES = (".gz", ".xz", ".bz2")
 WEB_PAGE = re.compile(r"\s*<(?:!doctype html|html\b).*</html>\s*", re.IGNORECASE | re.DOTALL)

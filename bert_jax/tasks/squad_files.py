@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
-from bert_jax.contents import json_value
+from bert_jax.files.contents import json_value
 from bert_jax.tasks.files import read_text
 
 # What the original takes for white space: U+202F is a narrow no-break space.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert_jax.config import InputError, first_line
-from bert_jax.contents import json_value
+from bert_jax.files.contents import json_value
 from bert_jax.tasks.files import plain_name, read_text
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from bert_jax import contents, storage, versions
-from bert_jax.config import InputError, RunConfig, first_line
-from bert_jax.config_files import check_about, config_of, differences, to_dict
+from bert_jax.config import InputError, RunConfig, first_line, versions
+from bert_jax.config.files import check_about, config_of, differences, to_dict
+from bert_jax.devices.sharding import path_name
+from bert_jax.files import contents, storage
 from bert_jax.training.checksums import checksums
-from bert_jax.training.sharding import path_name
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
 # fingerprint; the parts of a batch have dropout of their own.

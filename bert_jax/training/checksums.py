@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.training.sharding import path_name
+from bert_jax.devices.sharding import path_name
 
 # Odd, so that a product with it loses nothing: 2^32 over the golden ratio, as in Fibonacci hashing.
 FACTOR = np.uint32(0x9E3779B1)

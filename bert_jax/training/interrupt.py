@@ -6,7 +6,7 @@ import threading
 import jax
 from jax.experimental import multihost_utils
 
-from bert_jax.signals import ENDING, Repeats, Stopped
+from bert_jax.cluster.signals import ENDING, Repeats, Stopped
 
 
 class Interrupt:

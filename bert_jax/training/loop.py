@@ -14,17 +14,17 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from bert_jax import storage
+from bert_jax.cluster.signals import Stopped
 from bert_jax.config import InputError, RunConfig
-from bert_jax.signals import Stopped
+from bert_jax.devices.memory import Ahead, compile_ahead, refusals
+from bert_jax.devices.sharding import global_batch
+from bert_jax.files import storage
 from bert_jax.training import losses, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.interrupt import Interrupt
-from bert_jax.training.memory import Ahead, compile_ahead, refusals
 from bert_jax.training.metrics import Metrics, peak_flops
 from bert_jax.training.optimizer import schedule
 from bert_jax.training.program import Program, Settings, make_program
-from bert_jax.training.sharding import global_batch
 
 Batch = dict[str, np.ndarray]
 

@@ -8,9 +8,9 @@ from types import NoneType
 
 import jax
 
-from bert_jax import contents, storage
 from bert_jax.config import InputError, first_line
-from bert_jax.training.chips import PEAK_FLOPS
+from bert_jax.devices.chips import PEAK_FLOPS
+from bert_jax.files import contents, storage
 
 FLUSH_EVERY = 120  # seconds
 

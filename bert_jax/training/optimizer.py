@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from bert_jax.config import OptimizerConfig
-from bert_jax.training.sharding import path_name
+from bert_jax.devices.sharding import path_name
 
 
 class Schedule(NamedTuple):

@@ -13,10 +13,10 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import OptimizerConfig, Phase, PretrainConfig
-from bert_jax.model import BertForPreTraining, init_params
+from bert_jax.devices.sharding import batch_sharding, state_shardings
+from bert_jax.models import BertForPreTraining, init_params
 from bert_jax.training import steps
 from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
-from bert_jax.training.sharding import batch_sharding, state_shardings
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bert_jax import model as models
+from bert_jax import models
 from bert_jax.config import HeadConfig, ModelConfig, PretrainConfig
-from bert_jax.model import BertForPreTraining, init_params
+from bert_jax.models import BertForPreTraining, init_params
 from bert_jax.training import losses
 
 MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")

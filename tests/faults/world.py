@@ -18,7 +18,7 @@ from conftest import small_config, write_corpus
 from forks import Forks, Process, Start
 from runs import saved_state, write_config
 
-from bert_jax import storage
+from bert_jax.files import storage
 from bert_jax.training import metrics
 from bert_jax.training.checkpoints import Checkpoints
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 from runs import saved_state  # noqa: E402
 from test_golden import checksums  # noqa: E402
 
-from bert_jax.cli import main  # noqa: E402
+from bert_jax.cli.main import main  # noqa: E402
 
 GIVEN = ("corpus.txt", "train.csv", "dev.csv", "pretrain.py", "finetune.py", "source")
 COMMANDS = (

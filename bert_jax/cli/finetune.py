@@ -1,0 +1,53 @@
+"""`bert-jax finetune`."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import tyro
+
+from bert_jax.cli.options import Distributed, OptionalConfigName, parse, run_together
+from bert_jax.config import FinetuneConfig
+
+
+@dataclass(frozen=True)
+class Finetune(Distributed):
+    """Fine-tunes a pretrained model on a task in a workdir, or goes on where it was."""
+
+    workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """Holds the run: checkpoints, metrics, plot; with several seeds or rates, a folder for each run."""
+    init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
+    """The pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder."""
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config_name: OptionalConfigName = None
+    """A config file, or the name of one that ships with bert_jax (none: a table of one's own)."""
+    task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
+    """Which of the config file's tasks, as rte of finetune_glue."""
+    seeds: int = 1
+    """Runs with so many seeds, from the config's on, one after the other; ends in mean and deviation."""
+    learning_rates: tuple[float, ...] = ()
+    """Runs all seeds at each of these rates."""
+    profile: bool = False
+    """Write a trace of a few steps into the workdir."""
+
+    UNREAD: ClassVar[dict[str, str]] = {
+        "run.evaluate_every": "fine-tuning evaluates after each epoch",
+        "run.evaluation_batches": "fine-tuning evaluates on all of dev",
+        "run.checkpoint_every": "fine-tuning saves after each epoch",
+        "run.workers": "fine-tuning has nothing to prepare",
+        "optimizer.warmup_steps": "fine-tuning has warmup, a share of the steps",
+    }
+
+
+def run(arguments: list[str]) -> int:
+    command = parse(Finetune, arguments)
+
+    def train() -> int:
+        from bert_jax.runs.finetuning import finetune, sweep
+
+        if command.seeds > 1 or command.learning_rates:
+            sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)
+            return 0
+        result = finetune(command.config, command.init, command.workdir, command.profile)
+        return 128 + result.signal if result.signal else 0
+
+    return run_together(command, ["finetune", *arguments], train)

@@ -1,0 +1,123 @@
+"""What the commands' options have in common: a config whose fields they are, and several processes."""
+
+import argparse
+import dataclasses
+import functools
+import re
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any
+
+import tyro
+
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
+from bert_jax.config.files import load_config
+from bert_jax.files import storage
+
+# The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
+ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
+ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
+OptionalConfigName = Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")]
+
+
+def find(arguments: list[str], *flags: str) -> tuple[argparse.Namespace, list[str]]:
+    """The values of these flags, None where they aren't given, and all other arguments."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for flag in flags:
+        finder.add_argument(flag)
+    return finder.parse_known_args(arguments)
+
+
+def parse(command: type, arguments: list[str]):
+    """The command with the config that --config names, each of its fields overridden by the flag of its path.
+
+    A command's `UNREAD` has the fields that say nothing to it, with the reason: they are no options of it, and raise
+    `InputError` where the config has another value than the default.
+    """
+    named, _ = find(arguments, "--config", "--task")
+    check_task(named)
+    required = {field.name: tyro.MISSING for field in fields(command) if field.default is MISSING}
+    kind = typing.get_type_hints(command)["config"]
+    task = {"task": named.task} if named.task and kind is FinetuneConfig else {}
+    config = load_config(named.config, kind, **task) if named.config else kind()
+    unread = getattr(command, "UNREAD", {})
+    for path, reason in unread.items():
+        value, usual = (functools.reduce(getattr, path.split("."), c) for c in (config, kind()))
+        if value != usual:
+            raise InputError(f"{named.config}: {path} is {value!r}, but {reason}; leave it out")
+    default = command(**{**required, "config": config})
+    name = re.sub("(?<=[a-z])(?=[A-Z])", " ", command.__name__).lower()
+    parsed = command_line(command, f"bert-jax {name}", default, arguments, unread)
+    parsed.config.validate()
+    return parsed
+
+
+def check_task(named: argparse.Namespace) -> None:
+    """Raises `InputError` where --task chooses among the tasks of no config."""
+    if named.task and not named.config:
+        raise InputError(
+            f"--task {named.task}: says which of a config's tasks, and there is no --config; give it, or --task.name"
+        )
+
+
+def command_line(command: type, prog: str, default: Any, arguments: list[str], unread: Iterable[str]):
+    """The command from its arguments. Fields of the config whose paths are in `unread` are no options."""
+    left_out: dict[type, set[str]] = {}
+    for path in unread:
+        *parents, name = path.split(".")
+        left_out.setdefault(type(functools.reduce(_part, parents, default.config)), set()).add(name)
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.struct_rule
+    def without(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        names = left_out.pop(info.type, None)  # Popped, as tyro is asked for its own rule's answer.
+        if names is None:
+            return None
+        spec = registry.get_struct_spec(info)
+        left_out[info.type] = names
+        options = tuple(field for field in spec.fields if field.name not in names)
+        return dataclasses.replace(
+            spec, fields=options, instantiate=lambda **values: dataclasses.replace(info.default, **values)
+        )
+
+    return tyro.cli(command, prog=prog, default=default, args=arguments, registry=registry)
+
+
+def _part(config, name: str):
+    return config[int(name)] if name.isdigit() else getattr(config, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distributed:
+    """Options of a command that several processes run together."""
+
+    distributed: bool = False
+    """This is one process of several. Cloud TPU, Slurm and Kubernetes tell which; elsewhere the next three do."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where all meet; the port after it must be free too."""
+    processes: int | None = None
+    """How many processes the run has."""
+    process: int | None = None
+    """The number of this one, from 0."""
+    timeout: float = 300.0
+    """Seconds to wait for the others, at the start and at the end."""
+
+
+def run_together(command: Distributed, arguments: list[str], run: Callable[[], int], prepare: Callable = lambda: None):
+    """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
+    from bert_jax.cluster import detection, supervisor
+
+    if not command.distributed:
+        detection.check_alone()
+        return run()
+    role = supervisor.role()
+    if role is None:
+        place = detection.find(command.coordinator, command.processes, command.process)
+        return supervisor.supervise(place, arguments, storage.path(command.workdir), command.timeout)
+    supervisor.end_with_parent()
+    if role == supervisor.PREPARE:
+        prepare()
+        return 0
+    supervisor.join()
+    return run()

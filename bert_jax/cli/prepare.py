@@ -1,0 +1,65 @@
+"""`bert-jax prepare`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from bert_jax.cli.options import ConfigFields, ConfigName, parse
+from bert_jax.config import InputError
+from bert_jax.files import storage
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Turns a corpus into a tokenizer and unmasked examples on disk."""
+
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder to make; it may lie in a bucket (gs://), as all folders here."""
+    overwrite: bool = False
+    """Replace the folder if it exists."""
+    dry_run: bool = False
+    """Make nothing, but say from a sample of the corpus what would be made, and in what time."""
+    show: int = 0
+    """Print so many examples of the folder, as a person reads them; where there is none yet, it is made first."""
+    runner: str | None = None
+    """Do the work with Apache Beam: DirectRunner, DataflowRunner, ... Beam's options follow a bare `--`."""
+
+
+def run(arguments: list[str]) -> None:
+    arguments, beam_options = _parted(arguments)
+    command = parse(Prepare, arguments)
+    if command.dry_run:
+        from bert_jax.data.dry_run import dry_run
+
+        dry_run(command.config)
+        return
+    if command.output is None:
+        raise InputError("--output: name the folder to make")
+    from bert_jax.data.prepare import prepare
+
+    if not command.show or command.overwrite or not storage.path(command.output).exists():
+        engine = _beam_engine(command.runner, beam_options) if command.runner else None
+        prepare(command.config, command.output, command.overwrite, engine)
+    if command.show:
+        from bert_jax.data.records import Examples
+        from bert_jax.data.show import show
+
+        print("\n\n".join(show(Examples(command.output), command.config, command.show)))
+
+
+def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before and behind a bare `--`."""
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _beam_engine(runner: str, options: list[str]):
+    try:
+        from bert_jax.data.beam import BeamEngine
+    except ModuleNotFoundError as error:
+        raise InputError(f"--runner {runner}: Apache Beam isn't here ({error}); pip install 'bert-jax[beam]'") from None
+    return BeamEngine([f"--runner={runner}", *options])

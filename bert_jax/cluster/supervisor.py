@@ -1,0 +1,196 @@
+"""The processes of a run, each started, watched and ended by a parent of its own.
+
+JAX names nobody when a process doesn't come, and aborts all others, or leaves them waiting, when one goes. So each
+process is the child of a supervisor, without JAX. The supervisors keep a connection to that of process 0. By it they
+wait for each other at the start, show that they are alive, and hear of one that isn't: then each ends its child, says
+which process was lost, and returns `LOST`, for a scheduler to start all of them again.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from bert_jax.cluster.detection import Place
+from bert_jax.cluster.rendezvous import BAD_INPUT, GRACE, LOST, End, Hub, Member, addresses
+from bert_jax.cluster.signals import Repeats
+
+# Ends that are no failure: done, or stopped by a signal, on all processes together.
+GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+# What a child is told in its environment: which process it is, or that it prepares the examples of all.
+PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
+
+
+# ---- In the child ---------------------------------------------------------------------------------------------------
+
+
+def role() -> str | None:
+    """PLACE or PREPARE in a supervisor's child, None elsewhere."""
+    return next((name for name in (PLACE, PREPARE) if name in os.environ), None)
+
+
+def join() -> None:
+    """Connects JAX with the run's other processes, before anything else asks it for devices."""
+    import jax
+
+    place = Place(**json.loads(os.environ[PLACE]))
+    ours = addresses(place.host) if place.process == 0 else None
+    jax.distributed.initialize(
+        _with_port(place.host, place.port + 1),
+        place.processes,
+        place.process,
+        cluster_detection_method="deactivate",
+        coordinator_bind_address=_with_port(ours[0], place.port + 1) if ours else None,
+    )
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def end_with_parent() -> None:
+    """Ends this process when its parent is gone, however that went: its standard input then ends."""
+
+    def wait():
+        os.read(0, 1)
+        os._exit(LOST)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+# ---- The supervisor -------------------------------------------------------------------------------------------------
+
+
+def supervise(place: Place, arguments: list[str], workdir: Path, timeout: float) -> int:
+    """Runs `bert-jax` with these arguments as one process of a run; returns its exit code.
+
+    The children start when all processes have come, within `timeout` seconds, and process 0 has prepared what is
+    missing. A first signal is passed on to the child, as SIGTERM; a second one kills it.
+    """
+    return asyncio.run(_supervise(place, arguments, workdir, timeout))
+
+
+async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout: float) -> int:
+    child = _Child([sys.executable, "-m", "bert_jax", *arguments])
+    link = (Member if place.process else Hub)(place, workdir, timeout)
+    with _signals(child, asyncio.current_task()) as caught:
+        try:
+            async with link:
+                if place.process == 0:
+                    await _run(child, link, {PREPARE: "1"}, (0,))
+                await link.release()
+                # Only process 0 has something to say; errors go to standard error, which all have.
+                quiet = place.process > 0
+                code = await _run(child, link, {PLACE: json.dumps(asdict(place))}, GOOD, quiet)
+                number = caught[0] if caught and code else max(code - 128, 0)
+                stopped = await link.finish(number)
+                return 128 + stopped if code else 0
+        except _Failed as failed:
+            return 128 + caught[0] if caught and failed.code in (*GOOD, 128 + signal.SIGKILL) else failed.code
+        except End as end:
+            hint = "" if end.code == BAD_INPUT else "; the same command goes on from the last checkpoint"
+            print(f"bert-jax: {end}{hint}", file=sys.stderr)
+            # Stopped, and another one, that was stopped too, was quicker.
+            return 128 + caught[0] if caught and end.code == LOST else end.code
+        except asyncio.CancelledError:
+            return 128 + caught[0]
+
+
+class _Failed(Exception):
+    """The child of this process failed."""
+
+    def __init__(self, code: int):
+        self.code = code
+
+
+async def _run(
+    child: "_Child", link: Hub | Member, environment: dict, good: tuple[int, ...], quiet: bool = False
+) -> int:
+    """The child's exit code, one of the `good`; raises `_Failed` at any other, `End` where another process is lost."""
+    running = asyncio.create_task(child.run(environment, quiet))
+    await asyncio.wait({running, link.over}, return_when=asyncio.FIRST_COMPLETED)
+    if not running.done():
+        end = link.over.exception()
+        if end.code == BAD_INPUT:
+            await asyncio.wait({running}, timeout=GRACE)
+        if not running.done():
+            child.kill() if child.running else running.cancel()
+            await asyncio.wait({running})
+            raise end
+    code = running.result()
+    if code not in good:
+        await link.fail(child.reason(code), code)
+        raise _Failed(code)
+    return code
+
+
+@contextlib.contextmanager
+def _signals(child: "_Child", task: asyncio.Task) -> Iterator[list[int]]:
+    """Passes signals on to the child, or ends the task where there is none yet; yields the list of those that came."""
+    caught: list[int] = []
+    repeats = Repeats()
+
+    def on(number: int) -> None:
+        if repeats.is_one():
+            return
+        caught.append(number)
+        if not child.running:
+            task.cancel()
+        elif len(caught) == 1:
+            child.terminate()
+        else:
+            child.kill()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, on, number)
+    yield caught
+
+
+class _Child:
+    """The process that does the work. It gets signals from its parent alone, and ends when that is gone."""
+
+    def __init__(self, command: list[str]):
+        self._command = command
+        self._process: asyncio.subprocess.Process | None = None
+        self._tail = b""
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def run(self, environment: dict, quiet: bool) -> int:
+        """Its exit code, 128 + n where signal n ended it."""
+        silence = {"TQDM_DISABLE": "1"} if quiet else {}
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=os.environ | environment | silence,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL if quiet else None,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        while chunk := await self._process.stderr.read(1 << 16):
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.flush()
+            self._tail = (self._tail + chunk)[-2000:]
+        code = await self._process.wait()
+        return code if code >= 0 else 128 - code
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)  # That which JAX tells the other processes of.
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # Its workers too.
+
+    def reason(self, code: int) -> str:
+        """How it ended, with the last line that it had to say."""
+        lines = self._tail.decode(errors="replace").replace("\r", "\n").strip().splitlines()
+        last = f": {lines[-1].removeprefix('bert-jax: ')}" if lines else ""
+        return f"was ended by signal {code - 128}" if code > 128 else f"failed with exit code {code}{last}"

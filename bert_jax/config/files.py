@@ -1,0 +1,169 @@
+"""Configs in files and in checkpoints: loaded, kept as JSON, compared."""
+
+import dataclasses
+import importlib.util
+import inspect
+import json
+import re
+import shlex
+import traceback
+import typing
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from bert_jax import config as configs
+from bert_jax.config import FinetuneConfig, InputError, PretrainConfig, versions
+from bert_jax.config.checks import did_you_mean, type_problems
+from bert_jax.files import contents
+
+
+def to_dict(config) -> dict:
+    """The config as plain JSON values (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict, where: str = "") -> Any:
+    """The inverse of `to_dict`, for what any earlier version wrote: fields that are new have their defaults.
+
+    Raises `InputError`, behind `where`, for an unknown field, with the nearest right name, and for a value of another
+    type than its field's.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{where.rstrip('.') or 'it'}: is {values!r:.99}, must have the fields of {cls.__name__}")
+    hints, values = typing.get_type_hints(cls), versions.migrated(cls.__name__, values, where)
+    for name in values:
+        if name not in hints:
+            raise InputError(f"{where + name}: no such field of {cls.__name__}; {did_you_mean(name, hints)}")
+    config = cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
+    for name, problem in type_problems(cls, config):
+        raise InputError(f"{where}{name}: {problem}")
+    return config
+
+
+def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfig | None:
+    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere.
+
+    Raises `InputError`, behind `where`, for fields that there aren't, and values that make no sense.
+    """
+    values = about.get("config")
+    if values is None:
+        return None
+    kind = FinetuneConfig if isinstance(values, dict) and "task" in values else PretrainConfig
+    try:
+        return from_dict(kind, values).validate()
+    except InputError as error:
+        raise InputError(f"{where}: {error}" if where else error) from None
+
+
+# Settings that name code, text, or a folder to write in. Those in the config that comes with a model are whoever's who
+# made it, so they are given again by whoever uses it. A task's own files aren't among them: they are tables, and read.
+PLACES = ("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter")
+PLACES += ("task.data_dir", "run.compilation_cache")
+
+
+def without_places(config) -> tuple[Any, dict[str, Any]]:
+    """The config with all `PLACES` at their defaults, and by their paths those that were others."""
+    values, defaults, found = to_dict(config), to_dict(type(config)()), {}
+    for path in PLACES:
+        section, name = path.split(".")
+        if section in values and values[section][name] != defaults[section][name]:
+            found[path] = values[section][name]
+            values[section][name] = defaults[section][name]
+    return from_dict(type(config), values), found
+
+
+def flags(settings: dict[str, Any]) -> str:
+    """Settings by their paths, as they are given on the command line."""
+    named = ((path.replace("_", "-"), value) for path, value in settings.items())
+    return " ".join(
+        f"--{path} {shlex.join(value if isinstance(value, list) else [str(value)])}" for path, value in named
+    )
+
+
+# What a checkpoint says of itself: one of a run, or of a model from elsewhere.
+OF_RUN = {"config": {}, "examples": (int, str), "init": (str, NoneType), "embedding?": {}, "model?": {}, "head?": {}}
+OF_OTHERS = {"model": {}, "head": {}, "about": {"embedding?": {}, "metrics?": {str: (float, NoneType)}, "step?": int}}
+
+
+def check_about(about: Any, file: Path, remedy: str = contents.AGAIN) -> dict:
+    """What a checkpoint says of itself; raises `InputError` where that isn't of its shape. (What configs in it hold is
+    checked as they are made.)"""
+    contents.check_values(about, OF_RUN if isinstance(about, dict) and "config" in about else OF_OTHERS, file, remedy)
+    return about
+
+
+def _from_json(hint, value, where: str):
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if typing.get_origin(hint) is tuple and isinstance(value, list):
+        return tuple(_from_json(typing.get_args(hint)[0], item, f"{where}{i}.") for i, item in enumerate(value))
+    return value
+
+
+def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]:
+    """The fields in which two configs (as of `to_dict`) differ: (path, value in a, value in b)."""
+    found = []
+    for name in sorted({*a, *b}):
+        x, y = a.get(name), b.get(name)
+        if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
+            x, y = dict(enumerate(x)), dict(enumerate(y))
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += differences(x, y, f"{where}{name}.")
+        elif x != y:
+            found.append((f"{where}{name}", a.get(name), b.get(name)))
+    return found
+
+
+def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
+    """The config of a file (`my/config.py`) or of a name that ships with bert_jax (`pretrain_tiny`).
+
+    `kind` is what it must be, a `PretrainConfig` or `FinetuneConfig`; the arguments go to its `get_config`.
+    Raises `InputError` where there is none, or where its `get_config()` names an unknown field.
+    """
+    path = Path(name)
+    shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}
+    if path.suffix != ".py":
+        if name not in shipped:
+            raise InputError(f"config {name!r} is neither a .py file nor one of {', '.join(shipped)}")
+        path = shipped[name]
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
+    spec = importlib.util.spec_from_file_location(f"bert_jax_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        # Not by the loader, which leaves a __pycache__ in the person's folder.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        for name in arguments.keys() - inspect.signature(module.get_config).parameters:
+            raise InputError(f"its get_config() has no choice of {name}; leave out --{name}")
+        config = module.get_config(**arguments)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:
+        raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
+    if not isinstance(config, kind):
+        found = type(config).__name__
+        raise InputError(f"{path}: get_config() returned {found}, must return a {kind.__name__} for this command")
+    return config
+
+
+def _configs_folder() -> Path:
+    """`configs/` is installed as the package `bert_jax.configs`, from wherever the source has it."""
+    return Path(importlib.util.find_spec("bert_jax.configs").origin).parent
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _explained(error: Exception) -> str:
+    """One line for an error in a config file; for an unknown field, with the nearest right one."""
+    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    cls = getattr(configs, unknown[1], None) if unknown else None
+    if isinstance(cls, type):
+        names = [f.name for f in dataclasses.fields(cls)]
+        return f"{unknown[1]} has no field {unknown[2]!r}; {did_you_mean(unknown[2], names)}"
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,84 @@
+"""Settings of a fine-tuning run: the task and its files, and how long it is trained."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bert_jax.config import checks
+from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
+from bert_jax.files.errors import InputError
+
+GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax")
+TASKS = (*GLUE, "classification", "regression", "squad", "ner", "srl", "swag", "multiple_choice")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """What to fine-tune on: a task by its name, and where its files are."""
+
+    name: Literal[TASKS] = "classification"
+    folder: str | None = None
+    """The task's official files, under their own names; GLUE's may lie in a folder of the task's name in it. None:
+    GLUE's come through TensorFlow Datasets."""
+    data_dir: str | None = None
+    """Where the data sets of TensorFlow Datasets lie (None: the library's own place)."""
+    train: str | None = None
+    """A file instead of the folder's: CSV, TSV or JSONL, SQuAD's JSON, CoNLL columns."""
+    dev: str | None = None
+    test: str | None = None
+    text_column: str = "text"
+    """Of a table of one's own, as CSV or JSON lines: a name or, of files without a header, a number from 1."""
+    pair_column: str | None = None
+    """The second text, of pairs."""
+    label_column: str = "label"
+    labels: tuple[str, ...] = ()
+    """classification: the classes, each as the file writes it. Without them they are those of the training file, and
+    what looks like a mistake there is refused."""
+    id_column: str | None = None
+    """Tells rows apart in what is handed in (None: their number)."""
+    train_examples: int | None = None
+    """Train on so many examples, drawn at random (None: all)."""
+    document_context: bool = False
+    """ner: fill the input with the sentences around, of the same document."""
+    query_length: int = 64
+    """squad: most tokens of a question."""
+    stride: int = 128
+    """squad: tokens from the start of a window to that of the next."""
+    n_best: int = 20
+    """squad: starts and ends that are paired."""
+    answer_length: int = 30
+    """squad: most tokens of an answer."""
+    unanswerable: bool = False
+    """squad: version 2.0, questions without an answer among them."""
+    null_threshold: float = 0.0
+    """squad: no answer is given where the null score is more than this above the best answer's."""
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """A whole fine-tuning run."""
+
+    seed: int = 0
+    """Of everything random: the head's first weights, order, dropout."""
+    task: TaskConfig = field(default_factory=TaskConfig)
+    sequence_length: int = 128
+    """Longer texts are cut, or read in windows."""
+    batch_size: int = 32
+    """Examples in the global batch, over all devices and processes."""
+    evaluation_batch_size: int = 64
+    epochs: float = 3.0
+    warmup: float = 0.1
+    """Share of the steps; optimizer.warmup_steps is set by it."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products."""
+    dropout: float | None = None
+    """In the encoder and before the head (None: the model's own)."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay="from_warmup"))
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    run: RunConfig = field(default_factory=lambda: RunConfig(log_every=10, keep_last=1))
+    """Evaluated and saved after each epoch."""
+
+    def validate(self) -> "FinetuneConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in checks.finetuning_problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self

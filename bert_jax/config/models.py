@@ -1,0 +1,161 @@
+"""Settings of a model: the encoder, the head on it, and how vectors of texts are made with it."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bert_jax.config import checks
+from bert_jax.files.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base."""
+
+    vocab_size: int | None = None
+    """None: the tokenizer's."""
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
+    """gelu: by erf (the 2018 release); gelu_tanh: the tanh form (google-research/bert since February 2019)."""
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products. Parameters, LayerNorm statistics, softmax and loss are float32 always."""
+    scan_unroll: int = 1
+    """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
+    remat: Literal["auto", "none", "attention", "dots", "full"] = "auto"
+    """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
+    with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
+
+    def validate(self) -> "ModelConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in checks.model_problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+
+
+# Any `mesh.tensor` that divides this can split the vocabulary, and any tensor x fsdp its bias. A TPU's vector registers
+# are 128 wide.
+VOCABULARY_MULTIPLE = 256
+
+# Layers and width of the released models; heads are 64 wide, the feed-forward layer is four times the hidden size.
+PRESETS = {
+    "tiny": (2, 128),
+    "mini": (4, 256),
+    "small": (4, 512),
+    "medium": (8, 512),
+    "base": (12, 768),
+    "large": (24, 1024),
+}
+
+
+def model_preset(name: str, **changes) -> ModelConfig:
+    """A released size ("tiny" to "large", as in `PRESETS`), with any field changed."""
+    if name not in PRESETS:
+        raise InputError(f"model preset {name!r} is unknown: {checks.did_you_mean(name, PRESETS)}")
+    layers, hidden = PRESETS[name]
+    sizes = dict(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 64, intermediate_size=4 * hidden
+    )
+    return ModelConfig(**{**sizes, **changes})
+
+
+# What a head's outputs are, by the names in transformers; and how a head of ours says that they are values, to
+# transformers and to sentence-transformers.
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+VALUE = dict(problem_type="regression", activation="identity")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """What stands on the encoder, and what its outputs are called."""
+
+    kind: Literal[
+        "encoder",
+        "masked_lm",
+        "pretraining",
+        "sequence_classification",
+        "token_classification",
+        "question_answering",
+        "multiple_choice",
+    ] = "pretraining"
+    """encoder: nothing. masked_lm: scores of the vocabulary. pretraining: those, and next sentence."""
+    labels: tuple[str, ...] = ()
+    """Of sequence and token classification, in the order of the logits."""
+    pooler: bool = True
+    """encoder: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
+    dropout: float | None = None
+    """Before the logits of a label (None: model.hidden_dropout_prob)."""
+    problem_type: Literal[PROBLEM_TYPES] | None = None
+    """sequence_classification, by the name in transformers: whether one label is right, or any number of them, or the
+    logits are values. None: it isn't said; then one logit is a value, and of several labels one is right."""
+    activation: Literal["identity", "sigmoid", "softmax"] | None = None
+    """What a cross-encoder of sentence-transformers applies to its logits (None: it doesn't say); problem_type, where
+    it is said, goes first."""
+
+    @property
+    def outputs(self) -> Literal["classes", "labels", "values"]:
+        """What the logits of a sequence_classification say: which class it is (softmax), of each label whether it is
+        right (sigmoid), or values as they are."""
+        if self.problem_type is not None:
+            return dict(zip(PROBLEM_TYPES, ("classes", "labels", "values"), strict=True))[self.problem_type]
+        if self.activation == "sigmoid":
+            return "labels"
+        return "values" if len(self.labels) == 1 else "classes"
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether nothing says what one output alone is: transformers trains it as a value, and shows its sigmoid."""
+        one = self.kind == "sequence_classification" and len(self.labels) == 1
+        return one and self.problem_type is None and self.activation is None
+
+    def validate(self) -> "HeadConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in checks.head_problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self
+
+
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """How a model's vectors of texts are made."""
+
+    pooling: Literal["mean", "cls"] = "mean"
+    """mean: of the vectors of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
+    normalize: bool = False
+    """Divide by the length."""
+    max_length: int | None = None
+    """Tokens that are read of a text (None: what the model reads)."""
+    lowercase: bool = False
+    """Before tokenizing."""
+    unknown: str = ""
+    """What the folder asks for and isn't done here."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """What can be put before a text, by name."""
+    default_prompt: str | None = None
+    """The name of the prompt that is put before a text where none is chosen."""
+    include_prompt: bool = True
+    """The mean is over the prompt's tokens too."""
+    dimensions: int | None = None
+    """The first numbers of a vector alone are kept, as many (None: all)."""
+    similarity: str | None = None
+    """How sentence-transformers compares the vectors: not done here, but written again by an export."""
+    sentence_transformers: bool = False
+    """The files of sentence-transformers say so, and an export writes them again."""
+
+    def validate(self) -> "EmbeddingConfig":
+        """Returns itself; raises `InputError` naming the first field that makes no sense."""
+        for name, problem in checks.embedding_problems(self):
+            raise InputError(f"{name}: {problem}")
+        return self

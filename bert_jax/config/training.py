@@ -1,0 +1,60 @@
+"""Settings of any training: optimizer, mesh, and what is logged, evaluated and kept when."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW as BERT's, or LAMB (arXiv 1904.00962) as its authors have it: no layer-wise ratio of biases and LayerNorm.
+    The step count of the schedule is the sum of the phases'."""
+
+    name: Literal["adamw", "lamb"] = "adamw"
+    learning_rate: float = 1e-4
+    """The peak, reached at the end of the warm-up."""
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-6
+    weight_decay: float = 0.01
+    """Applied to all but LayerNorm and biases."""
+    bias_correction: bool = True
+    """The original has none (its authors call that an oversight); with it, training is steadier."""
+    warmup_steps: int = 10_000
+    decay: Literal["from_zero", "from_warmup"] = "from_zero"
+    """Linear to 0 at the last step N, after W of warm-up: (N-t)/N, the original's, which drops at W, or (N-t)/(N-W)."""
+    clip_norm: float = 1.0
+    """The gradient's global norm is clipped to this."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis of the mesh; one -1 takes those that are left."""
+
+    data: int = -1
+    """Copies of the model, each with its share of the batch."""
+    fsdp: int = 1
+    """Slices of parameters and optimizer, gathered for each layer; the batch is split here too."""
+    tensor: int = 1
+    """Slices of heads, feed-forward and vocabulary."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How the run is watched and kept. Any of it may change when a run is resumed."""
+
+    log_every: int = 100
+    evaluate_every: int = 10_000
+    evaluation_batches: int | None = None
+    """Held-out batches in an evaluation (None: all)."""
+    checkpoint_every: int = 10_000
+    keep_last: int = 2
+    keep_best: int = 1
+    """Checkpoints kept for the lowest held-out loss besides the last; those saved at a step of evaluation compete."""
+    accumulate_steps: int = 1
+    """Parts that each batch is computed in, one after the other, when it doesn't fit in memory."""
+    max_skipped_updates: int = 10
+    """Stop after so many updates in a row with a gradient that isn't finite; each is skipped and counted."""
+    workers: int | None = None
+    """Processes that prepare examples (None: one for each core that affinity and cgroup grant)."""
+    compilation_cache: str | None = None
+    """A folder that keeps compiled programs for the next run (None: what JAX_COMPILATION_CACHE_DIR names, or none)."""

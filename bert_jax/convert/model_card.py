@@ -1,0 +1,247 @@
+"""The README.md of an exported model: what it is, how to use it, what it was trained on, how well it does."""
+
+import html
+import math
+import pprint
+import re
+import shlex
+from pathlib import Path
+
+import jax
+
+from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
+from bert_jax.config.files import config_of, flags, without_places
+from bert_jax.files.printable import harmless
+from bert_jax.models import init_params, make_model
+
+MODELS = {
+    "encoder": "AutoModel",
+    "masked_lm": "AutoModelForMaskedLM",
+    "pretraining": "AutoModelForPreTraining",
+    "sequence_classification": "AutoModelForSequenceClassification",
+    "token_classification": "AutoModelForTokenClassification",
+    "question_answering": "AutoModelForQuestionAnswering",
+    "multiple_choice": "AutoModelForMultipleChoice",
+}
+PIPELINES = {
+    "encoder": "feature-extraction",
+    "masked_lm": "fill-mask",
+    "pretraining": "fill-mask",
+    "sequence_classification": "text-classification",
+    "token_classification": "token-classification",
+    "question_answering": "question-answering",
+    "multiple_choice": "multiple-choice",
+}
+
+
+def _in_transformers(head: HeadConfig) -> list[str]:
+    model = MODELS[head.kind]
+    return [
+        "In this folder:",
+        f"""```python
+from transformers import AutoTokenizer, {model}
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = {model}.from_pretrained(".")
+```""",
+    ]
+
+
+def _in_sentence_transformers(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder:",
+        """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+vectors = model.encode(["One text.", "And another one."])
+```""",
+    ]
+
+
+def _in_onnxruntime(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder, with any batch and length:",
+        """```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = session.run(None, dict(inputs))
+```""",
+    ]
+
+
+def _in_jax(head: HeadConfig) -> list[str]:
+    return [
+        "In this folder, with any batch and length, on a processor, GPU or TPU, and without bert_jax:",
+        """```python
+from pathlib import Path
+
+import jax.export
+from safetensors.flax import load_file
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
+weights = load_file("weights.safetensors")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = bert(weights, inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"])
+```
+
+Each shape is compiled once; products are those of float32 everywhere.""",
+    ]
+
+
+def _in_tensorflow(head: HeadConfig) -> list[str]:
+    return [
+        "Names and shapes are those of google-research/bert, which takes it as `--init_checkpoint`. In this folder:",
+        """```python
+import tensorflow as tf
+
+checkpoint = tf.train.load_checkpoint("bert_model.ckpt")
+weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()}
+```""",
+    ]
+
+
+# How it is used, where a few lines say it.
+USE = {"hf": _in_transformers, "onnx": _in_onnxruntime, "stablehlo": _in_jax, "tf1": _in_tensorflow}
+
+
+def write(
+    folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict, embedding: EmbeddingConfig
+) -> None:
+    """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
+    embeds = form == "hf" and head.kind == "encoder" and embedding.sentence_transformers and not embedding.unknown
+    use = _in_sentence_transformers if embeds else USE[form]
+    parts = [_title(form, model, head, embedding, embeds), *use(head)]
+    config = config_of(about)
+    if config is None:
+        source = f"Converted by bert_jax from {_escaped(about['source'])}; its terms and limits hold here too."
+        parts.append(f"## Source\n\n{source}")
+    else:
+        fine_tuned = isinstance(config, FinetuneConfig)
+        command = "finetune" if fine_tuned else "pretrain"
+        training, scores = (_fine_tuning, _task_scores) if fine_tuned else (_pretraining, _held_out_scores)
+        config_alone, places = without_places(config)
+        parts += [training(config, about), *scores(about["metrics"]), _again(command, about["init"], places)]
+        value = pprint.pformat(config_alone).replace("\n", "\n    ")
+        source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
+        (folder / f"{command}_config.py").write_text(source, encoding="utf-8")
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _title(form: str, model: ModelConfig, head: HeadConfig, embedding: EmbeddingConfig, embeds: bool) -> str:
+    library = "sentence-transformers" if embeds else "transformers"
+    pipeline = "sentence-similarity" if embeds else PIPELINES[head.kind]
+    front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags: [bert]", "---", ""]
+    shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
+    filled = model.padded_vocab_size - model.vocab_size
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + ("cls" in shapes))
+    rows = [
+        ("kind", head.kind.replace("_", " ")),
+        ("parameters", f"{count:,}"),
+        ("layers, width, heads", f"{model.num_hidden_layers}, {model.hidden_size}, {model.num_attention_heads}"),
+        ("vocabulary", f"{model.vocab_size:,}"),
+        ("longest input", f"{model.max_position_embeddings} tokens"),
+        *([("labels", ", ".join(head.labels))] if head.labels else []),
+        *([("vector of a text", _vector(embedding))] if embedding.sentence_transformers else []),
+    ]
+    return "\n".join([*(front if form == "hf" else []), "# BERT", "", _table(rows)])
+
+
+def _vector(embedding: EmbeddingConfig) -> str:
+    """How it is made, for those who have the hidden states alone."""
+    if embedding.unknown:
+        return f"not by this folder alone: the original asks for {embedding.unknown}"
+    prompts = ", ".join(f"{name} '{text}'" for name, text in embedding.prompts.items() if text)
+    pooled = "[CLS]'s" if embedding.pooling == "cls" else "the mean of its tokens'"
+    parts = [
+        pooled if embedding.include_prompt else f"{pooled} behind the prompt",
+        *(["divided by its length"] if embedding.normalize else []),
+        *([f"the first {embedding.dimensions} numbers"] if embedding.dimensions else []),
+        *([f"of the first {embedding.max_length} tokens"] if embedding.max_length else []),
+        *(["in lower case"] if embedding.lowercase else []),
+        *([f"after a prompt: {prompts}; if none is chosen, {embedding.default_prompt or 'none'}"] if prompts else []),
+    ]
+    return ", ".join(parts)
+
+
+def _fine_tuning(config: FinetuneConfig, about: dict) -> str:
+    task = config.task
+    data = [name for name in (task.train, task.folder) if name] or ["TensorFlow Datasets"]
+    rows = [
+        ("task", task.name),
+        ("data", data[0]),
+        ("started from", about["init"]),
+        ("steps", f"{about['step']:,}, of {config.epochs:g} epochs"),
+        ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
+        ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
+        ("seed", str(config.seed)),
+    ]
+    return f"## Training\n\n{_table(rows)}"
+
+
+def _pretraining(config: PretrainConfig, about: dict) -> str:
+    corpus, masking = config.corpus, config.masking
+    text = {"text": f"files {', '.join(corpus.files)}", "tfds": f"TensorFlow Datasets {corpus.dataset}, {corpus.split}"}
+    objective = f"masked words ({masking.rate:.0%}{', whole words' if masking.whole_word else ''})"
+    objective += " and next sentence" if config.examples.sentence_pairs else ""
+    rows = [
+        ("text", text.get(corpus.source, "the documentation of Python")),
+        ("objective", f"{objective}, {config.examples.format.replace('_', ' ')}"),
+        ("steps", f"{about['step']:,} of {config.total_steps:,}"),
+        *(
+            (f"phase {i}", f"{p.steps:,} steps of {p.batch_size:,} examples at length {p.sequence_length}")
+            for i, p in enumerate(config.phases, 1)
+        ),
+        ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
+        ("seed", str(config.seed)),
+    ]
+    return f"## Training\n\n{_table(rows)}"
+
+
+def _task_scores(metrics: dict[str, float | None]) -> list[str]:
+    """Those of the dev splits, at the step of the weights."""
+    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in metrics.items() if value is not None]
+    return [f"## Scores\n\n{_table(rows)}"] if rows else []
+
+
+def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
+    """Losses and accuracies of the held-out text, at the step of the weights, where they were measured."""
+    loss = metrics.get("held_out_mlm_loss")
+    if loss is None:
+        return []
+    rows = [("masked-LM loss", f"{loss:.4f} nats"), ("perplexity of masked tokens", f"{math.exp(loss):.2f}")]
+    named = [
+        ("masked-LM accuracy", "held_out_mlm_accuracy", ".1%"),
+        ("unigram's loss on the same", "held_out_unigram_loss", ".4f"),
+        ("next-sentence accuracy", "held_out_nsp_accuracy", ".1%"),
+    ]
+    rows += [(what, format(metrics[name], form)) for what, name, form in named if metrics.get(name) is not None]
+    return [f"## On held-out text\n\n{_table(rows)}"]
+
+
+def _again(command: str, init: str | None, places: dict) -> str:
+    """What was read and run is said in the command, for whoever types it to see."""
+    options = [f"--init {shlex.quote(init)}"] if init else []
+    options += [flags({path: value}) for path, value in places.items() if path != "run.compilation_cache"]
+    # A code block can't escape anything: what could be taken for markup there is left to the table above.
+    options = [option if option == harmless(option) and not set(option) & set("<>") else "..." for option in options]
+    return f"""## Again
+
+With [{command}_config.py]({command}_config.py), the run's own config:
+
+    {" ".join([f"bert-jax {command} --config {command}_config.py --workdir runs/again", *options])}"""
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {_escaped(name)} | {_escaped(value)} |" for name, value in rows)])
+
+
+def _escaped(text: str) -> str:
+    """Names of files, labels and prompts, as Markdown: neither HTML nor links, code or columns."""
+    return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(harmless(text), quote=False))

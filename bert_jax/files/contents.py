@@ -1,0 +1,226 @@
+"""Files that aren't what their name says, as a download that failed leaves them, or that the system doesn't give; and
+what files of JSON say."""
+
+import errno
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from bert_jax.files.errors import InputError
+
+# What to do about an error of the system's that is the person's to mend: to try again doesn't help before.
+_ELSEWHERE = "choose another file or folder"
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "see to its permissions",
+    errno.EPERM: "see to its permissions",
+    errno.EROFS: "make it writable",
+    errno.EIO: "see to the disk",
+    errno.EBUSY: "end what uses it",
+    errno.EXDEV: "keep the folder on one disk",
+}
+REMEDIES |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG), _ELSEWHERE)
+
+# How a file begins, what it then is, and what to do.
+BEGINNINGS = (
+    (
+        rb"version https://git-lfs",
+        "a Git LFS pointer, not the file itself; run git lfs pull in its folder, or download it again",
+    ),
+    (
+        rb"\s*(?i:<!doctype|<html|<head|<\?xml)",
+        "a web page, not the file; download it again, with a token if the page asks for one",
+    ),
+    (rb"\x1f\x8b\x08|BZh\d|\xfd7zXZ\x00|7z\xbc\xaf|Rar!|(?s:.{257})ustar", "a packed archive; unpack it"),
+    (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes; bring the model's safetensors or torch file"),
+)
+SAFETENSORS, ZIP, PICKLE, MSGPACK = rb"(?s:.{5})\x00{3}\{", rb"PK\x03\x04", rb"\x80[\x02-\x05]", rb"[\x81-\x8f\xde\xdf]"
+# The kinds of weights that are read, for one under another's name.
+WEIGHTS = (
+    (SAFETENSORS, "holds safetensors; call it model.safetensors"),
+    (ZIP, "a zip archive; call it pytorch_model.bin if torch wrote it, unpack any other"),
+    (PICKLE, "a pickle; call it pytorch_model.bin if torch wrote it"),
+)
+HEAD = 512  # bytes that are looked at
+PLAIN = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+# Larger files of JSON aren't ours, nor a model's: the largest tokenizers have 40 MB, and in memory JSON takes ten times
+# as much.
+MOST_JSON = 1 << 26
+# Lists and objects in each other.
+DEEPEST = 100
+TOO_DEEP = f"more than {DEEPEST} lists and objects in each other"
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+AGAIN = "copy it again"
+# What JSON calls the types.
+NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+
+
+class NotTheFile(InputError):
+    """A file is there, but not what belongs in it."""
+
+
+def what_to_do(error: OSError, file: Path | str | None = None) -> str:
+    """What the system says of a file, and the remedy."""
+    remedy = REMEDIES.get(error.errno)
+    where = file or error.filename or "a file can't be written"
+    return f"{where}: {error.strerror}" + (f"; {remedy}" if remedy else "")
+
+
+def check(file: Path) -> bytes:
+    """Returns how a file begins; raises `NotTheFile` for a link to nothing, an empty file, a pointer, a web page..."""
+    if isinstance(file, Path) and file.is_symlink() and not file.exists():
+        raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
+    if file.exists() and not file.is_file():  # To open a pipe would take for ever.
+        raise NotTheFile(f"{file}: {'a folder' if file.is_dir() else 'a device or a pipe'}, must be a file")
+    with file.open("rb") as opened:
+        beginning = opened.read(HEAD)
+    if not beginning:
+        raise NotTheFile(f"{file}: empty; copy it again")
+    _refuse(file, beginning, BEGINNINGS)
+    return beginning
+
+
+def check_links(folder: Path) -> None:
+    """Raises `NotTheFile` for a link in the folder that leads to nothing, as a copy of a cache is full of."""
+    for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.exists():
+            check(file)
+
+
+def plain_name(name: object, file: Path) -> str:
+    """The name of another file, or folder, that a file says is beside it: one name, which leads nowhere else.
+
+    Whatever a file names is opened, and written, by way of this. Raises `NotTheFile` for all else.
+    """
+    if not isinstance(name, str) or not PLAIN.fullmatch(name) or name in (".", "..") or len(name.encode()) > 255:
+        raise NotTheFile(
+            f"{file}: names {name!r:.80}, must be a plain name of what lies beside it; bring a file that you trust"
+        )
+    return name
+
+
+def check_weights(file: Path, *kinds: bytes) -> None:
+    """Raises `NotTheFile` too where a file of weights isn't of one of the `kinds`, which are patterns as above."""
+    beginning = check(file)
+    if any(re.match(kind, beginning) for kind in kinds):
+        return
+    _refuse(file, beginning, WEIGHTS)
+    text = beginning.decode("utf-8", "replace")[:-1]  # Its last character may be cut.
+    if "\ufffd" not in text and all(letter.isprintable() or letter.isspace() for letter in text):
+        raise NotTheFile(f"{file}: text, not weights ({' '.join(text.split())[:60]!r}); download it again")
+    raise NotTheFile(f"{file}: cut off or damaged (it doesn't begin as such files do); copy it again")
+
+
+def _refuse(file: Path, beginning: bytes, kinds: tuple[tuple[bytes, str], ...]) -> None:
+    for pattern, what in kinds:
+        if re.match(pattern, beginning):
+            raise NotTheFile(f"{file}: {what}")
+
+
+def json_object(file: Path, kind: type = dict, remedy: str = AGAIN):
+    """The object, or the list, in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError where there
+    is no file."""
+    check(file)
+    with file.open("rb") as opened:
+        content = opened.read(MOST_JSON + 1)
+    if len(content) > MOST_JSON:
+        raise NotTheFile(f"{file}: larger than {MOST_JSON:,} bytes, so it isn't the file; {remedy}")
+    try:
+        values = json_value(content)
+    except ValueError as error:
+        raise NotTheFile(f"{file}: damaged ({error}); {remedy}") from None
+    if not isinstance(values, kind):
+        raise NotTheFile(f"{file}: damaged (no JSON {'object' if kind is dict else 'list'}); {remedy}")
+    return values
+
+
+def json_value(text: str | bytes, halves: bool = False, nan: bool = False, pairs: Callable | None = None) -> Any:
+    """What a text of JSON says, of a name that comes twice the last. Whatever files hold is parsed here.
+
+    Raises ValueError, with one line, for what isn't JSON or UTF-8 (a mark before it is left out), is nested too deep,
+    or has numbers of thousands of digits; unless `nan`, for numbers that are none (NaN, 1e999); unless `halves`, for
+    halves of a character, which JSON may escape but nothing can write. `pairs` makes an object of names and values.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8-sig")  # Editors on Windows write a mark before it.
+    try:
+        values = json.loads(text, **({} if nan else FINITE), object_pairs_hook=pairs)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(values)
+    if not halves and HALF.search(text):
+        try:
+            json.dumps(values, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"has {ascii(error.object[error.start])}, half a character") from None
+    return values
+
+
+def _real(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+FINITE = dict(parse_constant=_real, parse_float=_real)
+
+
+def _check_depth(values: Any) -> None:
+    level = [values]
+    for _ in range(DEEPEST):
+        level = [one for inner in level for one in (inner.values() if isinstance(inner, dict) else inner)]
+        level = [one for one in level if isinstance(one, list | dict)]
+    if level:
+        raise ValueError(TOO_DEEP)
+
+
+def finite(values: Any) -> Any:
+    """Values as JSON has them, which has no NaN: null is in its place."""
+    if isinstance(values, dict):
+        return {name: finite(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def check_values(values: Any, shape: Any, file: object, remedy: str = AGAIN) -> None:
+    """Raises `NotTheFile` that names the first of a file's values which isn't of its shape.
+
+    A shape is a type, or several in a tuple; a list of the shape that all items have; {str: the shape of all values};
+    or a dict of names and their shapes: those that end in "?" may be missing, and there may be others. A bool is no
+    number, and a whole number is a float too.
+    """
+    for where, value, expected in _wrong(values, shape, ""):
+        found = f"{value!r:.40}" if value is not ... else "missing"
+        raise NotTheFile(f"{file}: damaged ({where or 'it'} is {found}, must be {expected}); {remedy}")
+
+
+def _wrong(value: Any, shape: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    if isinstance(shape, list | dict):
+        if not isinstance(value, type(shape)):
+            yield where, value, "a list" if isinstance(shape, list) else "an object"
+            return
+        names = isinstance(shape, dict) and str not in shape
+        for name, inner in shape.items() if names else ():
+            found = value.get(name.rstrip("?"), ...)
+            if found is not ... or not name.endswith("?"):
+                yield from _wrong(found, inner, f"{where}.{name.rstrip('?')}".lstrip("."))
+        if not names:
+            inner = shape[0] if isinstance(shape, list) else shape[str]
+            for name, one in enumerate(value) if isinstance(value, list) else value.items():
+                yield from _wrong(one, inner, f"{where}.{name}".lstrip("."))
+        return
+    types = shape if isinstance(shape, tuple) else (shape,)
+    if type(value) is int and {int, float} & {*types}:
+        if abs(value) >= 1 << 63:
+            yield where, value, "a number below 2**63"
+    elif type(value) not in types:
+        yield where, value, " or ".join(NAMES[t] for t in types)

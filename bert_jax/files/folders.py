@@ -1,0 +1,331 @@
+"""Folders made whole or not at all, and who works in one: no two processes do.
+
+A lock is a file `.lock` that names the process and its host. The kernel holds it for as long as the process lives; in
+buckets, and on file systems without locks, the process writes it again and again as a sign of life.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import re
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bert_jax.files import storage
+from bert_jax.files.errors import InputError
+
+LOCK = ".lock"
+# Where locks of the kernel's aren't to be had: seconds between two signs of life; of silence until a holder counts as
+# dead; until two who came at once see who was the last; and between two looks.
+RENEW, STALE, SETTLE, LOOK = 30.0, 120.0, 1.0, 2.0
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+LOST = 75  # The exit code (EX_TEMPFAIL) where another took over, as the supervisor's.
+
+
+# ---- Whole folders ---------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A local folder to write into, which is `folder` once the block ends without an error; else nothing is left.
+
+    Raises `InputError` where `folder` holds something that isn't to be overwritten. One in a bucket is uploaded at the
+    end, after what was there is removed. What a process left that was killed in here is removed.
+    """
+    if is_taken(folder) and not overwrite:
+        raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
+    if storage.is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="bert_jax_") as aside:
+            yield Path(aside)
+            storage.remove(folder)
+            for file in sorted(file for file in Path(aside).rglob("*") if file.is_file()):
+                with open(file, "rb") as stream:
+                    storage.upload(stream, folder / file.relative_to(aside).as_posix())
+        return
+    folder = replaceable(folder)
+    parents = [parent for parent in folder.parents if not parent.exists()]
+    storage.make_folder(folder.parent)
+    for left in folder.parent.iterdir():
+        if storage.ASIDE.fullmatch(left.name) and left.is_dir():
+            with contextlib.suppress(InUse, OSError), exclusive(left):
+                storage.remove(left)
+    aside = storage.aside(folder)
+    try:
+        with exclusive(aside) as lock:
+            with storage.named_if_full(folder):
+                yield aside
+            put_in_place(aside, folder)
+            lock.moved(folder)
+    except BaseException:
+        storage.remove(aside)
+        for parent in parents:
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether there is a file, or a folder that holds anything but a lock."""
+    return folder.exists() and (not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir()))
+
+
+def replaceable(folder: Path) -> Path:
+    """Where a local folder truly lies, for another to be put there. Raises `InputError` where it can't be renamed."""
+    real = folder.resolve()
+    if real in ((here := Path.cwd()), *here.parents):
+        raise InputError(f"{folder}: you are in this folder, which would be replaced; name one that isn't there yet")
+    if os.path.ismount(real):
+        raise InputError(f"{folder}: something is mounted there, so it can't be replaced; name a folder in it")
+    return real if folder.is_symlink() else folder.absolute()
+
+
+def put_in_place(aside: Path, folder: Path) -> None:
+    """Gives a folder, once all of it is on the disk, another's name and place; what was there is removed."""
+    storage.sync(aside)
+    old = storage.aside(folder).with_suffix(".old")
+    if there := folder.exists():
+        folder.rename(old)
+    try:
+        aside.rename(folder)
+    except BaseException:
+        if there:
+            old.rename(folder)
+        raise
+    storage.sync_entry(folder.parent)
+    storage.remove(old)
+
+
+# ---- Who works in a folder ------------------------------------------------------------------------------------------
+
+
+class InUse(InputError):
+    """Another process works in the folder."""
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator["Lock"]:
+    """Has the folder, made where it isn't there yet, for this process alone; at the end nothing is left of the lock.
+
+    Raises `InUse`, with nothing written, where another process has it or reads it. One that died holds nothing: the
+    kernel frees its lock, also on NFS; in buckets, and where the file system has no locks, it shows no sign of life.
+    """
+    made = [] if storage.is_remote(folder) else [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = None
+    try:
+        lock = Lock(folder, LOCK)
+        if not storage.is_remote(folder):
+            for left in folder.iterdir():
+                if left.name.startswith(f"{LOCK}-"):
+                    Lock(folder, left.name).release()
+                elif storage.ASIDE.fullmatch(left.name) and left.is_file():
+                    left.unlink(missing_ok=True)
+        with storage.named_if_full(folder):
+            yield lock
+    finally:
+        if lock:
+            lock.release()
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def shared(folder: Path) -> Iterator[None]:
+    """Keeps others from replacing a local folder while it is read; any number may read it.
+
+    Raises `InUse` where another process has it for itself. From a bucket, files are copied first, and nobody is kept.
+    """
+    if storage.is_remote(folder):
+        yield
+        return
+    try:
+        lock = Lock(folder, f"{LOCK}-{secrets.token_hex(8)}")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        print(f"{folder}: can't be written, so nobody is kept from replacing it while it is read", file=sys.stderr)
+        yield
+        return
+    try:
+        if (folder / LOCK).exists():
+            Lock(folder, LOCK).release()
+        yield
+    finally:
+        lock.release()
+
+
+class Lock:
+    """A file in a folder, held by one process, which it names."""
+
+    def __init__(self, folder: Path, name: str):
+        """Raises `InUse` where another process holds it."""
+        self.file, self._folder = folder / name, folder
+        self._descriptor = None if storage.is_remote(folder) else self._by_kernel()
+        self._stop, self._renewing = threading.Event(), None
+        if self._descriptor is None:
+            self._by_lease()
+
+    def moved(self, folder: Path) -> None:
+        """Says where the folder is now."""
+        self.file, self._folder = folder / self.file.name, folder
+
+    def release(self) -> None:
+        """Once, or several times."""
+        if self._renewing:
+            self._stop.set()
+            self._renewing.join()
+            self._renewing = None
+            if self._read() == self._holder:
+                storage.remove(self.file)
+        if self._descriptor is not None:
+            self.file.unlink(missing_ok=True)  # Before others can have it: they look whether theirs is still there.
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    # ---- By the kernel ----------------------------------------------------------------------------------------------
+
+    def _by_kernel(self) -> int | None:
+        """The file's descriptor, which no child inherits; None where the file system has no locks."""
+        while True:
+            storage.make_folder(self._folder)
+            try:
+                descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            except FileNotFoundError:  # The folder was removed meanwhile.
+                continue
+            kept = False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_there(descriptor):
+                    self._sign(descriptor)
+                    kept = True
+                    return descriptor
+            except BlockingIOError:
+                if self._is_there(descriptor):
+                    raise self._in_use(Holder.read(os.pread(descriptor, 4096, 0))) from None
+            except OSError as error:
+                if error.errno in UNSUPPORTED:
+                    return None
+                raise
+            finally:
+                if not kept:
+                    os.close(descriptor)
+
+    def _sign(self, descriptor: int) -> None:
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, Holder.this().text(), 0)
+        except OSError as error:  # The disk is full.
+            self.file.unlink()
+            raise OSError(error.errno, error.strerror, str(self.file)) from None
+
+    def _is_there(self, descriptor: int) -> bool:
+        """Whether the opened file is still the one of the name: whoever had it may have removed it."""
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.file, follow_symlinks=False))
+        return False
+
+    def _in_use(self, holder: "Holder | None") -> InUse:
+        return InUse(
+            f"{self._folder}: in use by {holder or 'another process'}; wait until it has ended, or name another folder"
+        )
+
+    # ---- By signs of life -------------------------------------------------------------------------------------------
+
+    def _by_lease(self) -> None:
+        """No clocks are compared: a holder is alive where what it wrote changes while we wait."""
+        begin, first = time.monotonic(), self._read()
+        there = first
+        if there and not there.is_dead():
+            print(f"{self.file}: waits to see whether {there} still works there", file=sys.stderr)
+        while there and not there.is_dead() and time.monotonic() < begin + STALE:
+            if there != first:
+                raise self._in_use(there)
+            time.sleep(LOOK)
+            there = self._read()
+        self._holder = Holder.this()
+        storage.write_whole(self.file, self._holder.text())
+        time.sleep(SETTLE)
+        there = self._read()
+        if there != self._holder:
+            raise self._in_use(there)
+        self._renewing = threading.Thread(target=self._renew, daemon=True)
+        self._renewing.start()
+
+    def _read(self) -> "Holder | None":
+        try:
+            return Holder.read(self.file.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEW):
+            with contextlib.suppress(Exception):  # A bucket that can't be had for now is tried again.
+                there = self._read()
+                if there and there.token != self._holder.token:  # This process stood still for too long.
+                    print(f"bert-jax: {self._folder}: {there} has taken over; this run ends", file=sys.stderr)
+                    os._exit(LOST)
+                self._holder = dataclasses.replace(self._holder, beat=self._holder.beat + 1)
+                storage.write_whole(self.file, self._holder.text())
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """A process as a lock names it."""
+
+    process: int
+    host: str
+    machine: str
+    """Since it was started, and of its containers the one; empty where that can't be told."""
+    started: str
+    """When the process was, in the machine's own count."""
+    token: str
+    beat: int = 0
+    """Counts the signs of life."""
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}"
+
+    @classmethod
+    def this(cls) -> "Holder":
+        host = re.sub(r"[^\w.-]", "_", socket.gethostname(), flags=re.ASCII) or "unknown"
+        return cls(os.getpid(), host, _machine(), _started(os.getpid()), secrets.token_hex(8))
+
+    @classmethod
+    def read(cls, content: bytes) -> "Holder | None":
+        """None where it is no lock's content, as that of one whose holder was killed while it wrote."""
+        form = rb"(\d{1,10}) ([\w.-]{1,255}) ([\w-]{0,99}) (\d{0,20}) ([0-9a-f]{16}) (\d{1,18})\n"
+        if not (found := re.fullmatch(form, content)):
+            return None
+        process, host, machine, started, token, beat = (group.decode() for group in found.groups())
+        return cls(int(process), host, machine, started, token, int(beat))
+
+    def text(self) -> bytes:
+        return f"{self.process} {self.host} {self.machine} {self.started} {self.token} {self.beat}\n".encode()
+
+    def is_dead(self) -> bool:
+        """Whether that is certain at once: it was a process here, and there is none now that began when it did."""
+        return bool(self.machine) and self.machine == _machine() and self.started != _started(self.process)
+
+
+def _machine() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _started(process: int) -> str:
+    """Empty where there is no such process."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -1,0 +1,256 @@
+"""Folders that may lie in a bucket: `gs://` paths through etils' epath and gcsfs, all others through pathlib.
+
+Objects of a bucket are written whole, and can be neither renamed nor appended to.
+"""
+
+import contextlib
+import errno
+import functools
+import glob
+import importlib.util
+import logging
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import BinaryIO
+from urllib.parse import unquote
+
+from bert_jax.files.errors import InputError
+
+REMOTE = "gs://"
+COPIED_AT_ONCE = 1 << 24  # bytes
+LONGEST = 255  # bytes of a name, on nearly every file system
+# What would break an error's one line, or turn it around; and bytes that aren't UTF-8.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# Local folders that epath takes for the buckets of its services.
+TAKEN_FOR_BUCKETS = ("gs", "s3", "az", "hf")
+# No more can be written.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# The names of files and folders under way: nobody can guess them.
+ASIDE = re.compile(r"\.[0-9a-f]{16}\.partial")
+
+if importlib.util.find_spec("gcsfs"):
+    # Else epath goes to buckets through TensorFlow, whose import takes seconds in each worker. Here, not in `path`: a
+    # worker is given paths that were made elsewhere.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+    # Else gcsfs asks for the kind of each bucket, which takes a permission of its own, and again where it has none.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # What it raises is reported, without its tracebacks.
+
+
+def path(name: str | PurePath) -> Path:
+    """A local folder or file as `pathlib.Path`, or one of a bucket as `epath.Path`, which has the same methods.
+
+    Raises `InputError` for any other address, for names that the libraries below can't take, or where the packages for
+    buckets are missing: at the start of a command, not hours later.
+    """
+    name = os.fspath(name)
+    if unprintable := UNPRINTABLE.search(name):
+        raise InputError(f"{name!r}: {unprintable[0]!r} is in this name; choose one that can be printed")
+    if not name.startswith(REMOTE):
+        if re.match(r"\w+:(/|$)", name):
+            raise InputError(f"{name}: neither a local path nor one that begins with {REMOTE}")
+        _check_local(name)
+        return Path(name)
+    if not name.removeprefix(REMOTE).strip("/"):
+        raise InputError(f"{name}: names no bucket; write {REMOTE}BUCKET/FOLDER")
+    if not importlib.util.find_spec("gcsfs"):
+        raise InputError(f"{name}: buckets need the package gcsfs; pip install 'bert-jax[gs]'")
+    import fsspec
+    from etils import epath
+
+    # Others write there too: Orbax, and the run's other processes.
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    return epath.Path(name)
+
+
+def _check_local(name: str) -> None:
+    if not name:
+        raise InputError("'': an empty name; name a folder (. is the one that you are in)")
+    for part in name.split("/"):
+        if (size := len(part.encode())) > LONGEST:
+            raise InputError(f"{part[:40]}...: a name of {size} bytes; a name has {LONGEST} at most")
+    whole = os.path.abspath(name)
+    if unprintable := UNPRINTABLE.search(whole):
+        raise InputError(f"{whole!r}: {unprintable[0]!r} is in this name; choose one that can be printed")
+    if "\\" in whole:
+        raise InputError(f"{whole}: has a backslash, which TensorStore takes for a slash; choose a name without it")
+    if (first := whole.split("/")[1]) in TAKEN_FOR_BUCKETS:
+        raise InputError(f"{whole}: Orbax takes /{first}/ for a bucket; choose a folder elsewhere")
+
+
+def literal(path: Path) -> Path:
+    """The path for Orbax, absolute: a `[1]` in it is part of the name when Orbax looks for files below."""
+    return path if is_remote(path) else _literal()(path.absolute())
+
+
+@functools.cache
+def _literal() -> type[Path]:
+    from etils import epath
+
+    class Literal(epath.gpath.PosixGPath):
+        def glob(self, pattern: str) -> Iterator[Path]:
+            return (self / name for name in glob.glob(pattern, root_dir=self))
+
+    return epath.register_path_cls(Literal)
+
+
+def is_remote(path: PurePath) -> bool:
+    return str(path).startswith(REMOTE)
+
+
+def make_folder(path: Path) -> None:
+    """With its parents, and where it isn't there yet; a bucket has none to make."""
+    if is_remote(path):
+        return
+    while True:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return
+        except (FileExistsError, NotADirectoryError):
+            file = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
+            if not file.is_dir():  # Else it was there, and another process has just removed it.
+                raise InputError(f"{file}: is a file, where a folder is to be; choose another folder") from None
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that it holds, where it exists; of a link the link alone."""
+    if is_remote(path):
+        path.rmtree(missing_ok=True)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named_if_full(path: Path) -> Iterator[None]:
+    """Says where a disk was full, or a limit reached: of an open file Python doesn't, nor do the libraries that write.
+
+    Theirs (safetensors, tokenizers, TensorFlow) are errors of any type, with the system's words in the text.
+    """
+    try:
+        yield
+    except Exception as error:
+        for number in FULL:
+            if isinstance(error, OSError):
+                said = error.errno == number and error.filename is None
+            else:
+                said = not isinstance(error, InputError) and os.strerror(number) in str(error)
+            if said:
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file that is there whole, or not at all, also after a loss of power."""
+    if is_remote(path):
+        path.write_bytes(content)
+        return
+    under_way = aside(path)
+    try:
+        # Never through a link, nor into a file that is there.
+        with named_if_full(path), open(under_way, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(under_way, path)
+    except BaseException:
+        under_way.unlink(missing_ok=True)
+        raise
+    sync_entry(path.parent)
+
+
+def aside(path: Path) -> Path:
+    """Beside a file or folder, a name for another under way."""
+    return path.with_name(f".{secrets.token_hex(8)}.partial")
+
+
+def sync(folder: Path) -> None:
+    """Has all that a local folder holds written to the disk."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            sync_entry(path)
+
+
+def sync_entry(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems can't do it for folders.
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def upload(stream: BinaryIO, path: Path) -> None:
+    """Writes an object of the rest of a stream."""
+    with path.open("wb") as target:
+        shutil.copyfileobj(stream, target, COPIED_AT_ONCE)
+
+
+def download(path: Path, file: Path) -> None:
+    """Makes a local file of an object."""
+    import fsspec
+
+    fsspec.filesystem("gcs").get_file(str(path), str(file))
+
+
+def cache_folder() -> Path:
+    """For what can be downloaded again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_jax"
+
+
+class Mirror:
+    """A local folder to write into: the given one itself or, for one in a bucket, another that is uploaded to it."""
+
+    def __init__(self, folder: Path):
+        self._remote = folder if is_remote(folder) else None
+        self._temporary = tempfile.TemporaryDirectory(prefix="bert_jax_") if self._remote else None
+        self.folder = Path(self._temporary.name) if self._temporary else folder
+        self._uploaded: dict[Path, tuple[int, int]] = {}
+
+    def upload(self) -> None:
+        """Copies the files that have changed since the last time."""
+        for file in sorted(self.folder.rglob("*")) if self._remote else ():
+            state = file.stat().st_size, file.stat().st_mtime_ns
+            if file.is_file() and self._uploaded.get(file) != state:
+                with open(file, "rb") as stream:
+                    upload(stream, self._remote / file.relative_to(self.folder).as_posix())
+                self._uploaded[file] = state
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Raises `InputError` for what the packages for buckets raise where a bucket can't be had."""
+    try:
+        yield
+    except Exception as error:
+        if line := problem(error):
+            raise InputError(line) from error
+        raise
+
+
+def problem(error: Exception) -> str | None:
+    """What an error says of a bucket, and what to do, in one line; None where it is about something else.
+
+    epath and Orbax go there through gcsfs and google-cloud-storage, TensorStore by itself.
+    """
+    module, text = type(error).__module__, " ".join(str(error).split())[:500]
+    code = getattr(error, "code", None)
+    address = re.search(r"(?:^|[/ ])b/([^/? ]+)(?:/o/([^? ]+))?", text)
+    where = REMOTE + address[1] if address else "Google Cloud Storage"
+    if isinstance(error, FileNotFoundError) and error.errno is None and address:
+        return f"{where}/{unquote(address[2])}: no such object" if address[2] else f"{where}: no such bucket"
+    if module.startswith("google.auth") or code == 401 or "UNAUTHENTICATED" in text:
+        return f"{where}: not logged in ({text}); log in with gcloud auth application-default login"
+    if text.startswith("Forbidden: ") or code == 403 or "PERMISSION_DENIED" in text:
+        return f"{where}: permission denied ({text}); it takes the role Storage Object User"
+    if module.startswith(("aiohttp.", "gcsfs.", "google.")) or re.search(r"UNAVAILABLE|DEADLINE_EXCEEDED", text):
+        return f"{where}: {text}; the same command goes on"
+    return None

@@ -1,0 +1,1 @@
+"""A trained model in use: vectors, fillings, labels and answers for texts."""

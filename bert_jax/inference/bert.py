@@ -1,0 +1,373 @@
+"""A trained model in use: `bert = bert_jax.load("runs/tiny"); bert.fill_mask("Paris is the [MASK] of France.")`."""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from bert_jax.config import EmbeddingConfig, InputError
+from bert_jax.convert import pretrained
+from bert_jax.data import packing
+from bert_jax.data.tokenizers import MASK, PAD
+from bert_jax.devices.compiling import jitted
+from bert_jax.files import storage
+from bert_jax.inference import labelling
+from bert_jax.inference.embedding import Embedder
+from bert_jax.inference.labelling import Answered, Classified, Tagged
+from bert_jax.models import make_model
+from bert_jax.tasks.base import Feature
+from bert_jax.tasks.classification import model_input
+
+Texts = str | Sequence[str]
+Pooling = Literal["mean", "cls"]
+
+# Lengths are padded to a multiple of this, and rows to a power of two, so that few shapes are compiled.
+LENGTH_STEP = 32
+# Places in a batch of texts whose masks are filled.
+PLACES = 2048
+
+# Which outputs of a head have an entry for each token; those of masked_lm and pretraining for each masked position.
+OF_TOKENS = {
+    "encoder": (True, False),
+    "masked_lm": (True,),
+    "pretraining": (True, False),
+    "sequence_classification": (False,),
+    "token_classification": (True,),
+    "question_answering": (True,),
+    "multiple_choice": (False,),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """A guess for one [MASK]."""
+
+    token: str
+    probability: float
+
+
+class Bert:
+    """A pretrained model with its tokenizer.
+
+    `config` and `head` say what it is; `params` are its weights, a tree of dicts, on the first device; `run` is the
+    fine-tuning that made it, or the defaults of one.
+    """
+
+    def __init__(self, found: pretrained.Pretrained):
+        self.config, self.head, self.tokenizer = found.model, found.head, found.tokenizer
+        self.params = jax.device_put(found.params)
+        self.run = labelling.run_of(found.about)
+        self.embedding = found.embedding
+        self._module = make_model(found.model, found.head)
+
+    # Texts in: where a string is expected, one alone is a batch of one.
+
+    def tokenize(self, texts: Texts, pairs: Texts | None = None, length: int | None = None) -> dict[str, np.ndarray]:
+        """`input_ids`, `token_type_ids` and `attention_mask` of texts, or of each with its pair, int32 [texts, length].
+
+        [MASK] in a text is the token; other special pieces are read as text. A text of more than `length` tokens is cut
+        at its end (or its beginning, where the model's folder has truncation_side left), of a pair the longer one, and
+        both alike where they are equally long. Without `length`, rows are as
+        long as the longest of them, and what is longer than the model reads is cut with a warning.
+        """
+        ids, types = self._ids(texts, pairs, length)
+        rows = self._rows(ids, types, length or max(map(len, ids), default=0))
+        return dict(zip(("input_ids", "token_type_ids", "attention_mask"), rows, strict=True))
+
+    def _rows(self, ids: list[list[int]], types: list[list[int]], length: int) -> np.ndarray:
+        """int32 [3, texts, length]: ids, token types and attention mask."""
+        rows = np.zeros((3, len(ids), length), np.int32)
+        rows[0] = self.tokenizer.special_ids[PAD]
+        for row, (i, t) in enumerate(zip(ids, types, strict=True)):
+            rows[0, row, : len(i)], rows[1, row, : len(i)], rows[2, row, : len(i)] = i, t, 1
+        return rows
+
+    def _ids(
+        self, texts: Texts, pairs: Texts | None, length: int | None, limit: int | None = None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids and token types of each text, with [CLS] and [SEP]; without a length, what is longer than the `limit`, or
+        than the model reads, is cut with a warning."""
+        longest = limit or self.config.max_position_embeddings
+        least = self.tokenizer.layout.special_tokens(1 if pairs is None else 2)
+        if length is not None and not least <= length <= longest:
+            raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
+        columns = _columns(texts, pairs)
+        parts = list(zip(*(self._bare_ids(column) for column in columns), strict=True))
+        if length is None and any(sum(map(len, part)) + least > longest for part in parts):
+            warnings.warn(f"texts of more than {longest} tokens are cut: the model reads no more", stacklevel=3)
+        made = [model_input(self.tokenizer, part, length or longest) for part in parts]
+        return [ids for ids, _ in made], [types for _, types in made]
+
+    def _bare_ids(self, texts: list[str]) -> list[list[int]]:
+        ids = self.tokenizer.encode([text if MASK not in text else "" for text in texts])
+        return [self.tokenizer.encode_masked(t) if MASK in t else i for t, i in zip(texts, ids, strict=True)]
+
+    # Arrays in.
+
+    def __call__(self, texts: Texts, pairs: Texts | None = None):
+        """What `apply` returns for the texts, or pairs of texts: `apply(**tokenize(texts, pairs))`."""
+        return self.apply(**self.tokenize(texts, pairs))
+
+    def apply(self, input_ids, token_type_ids=None, attention_mask=None, masked_lm_positions=None):
+        """The outputs of the model's head, float32, for int arrays [batch, sequence].
+
+        | `head.kind` | outputs |
+        |---|---|
+        | encoder | `(hidden [batch, sequence, hidden], pooled [batch, hidden])`, the latter None without pooler |
+        | masked_lm | logits [batch, sequence, vocabulary]; of `masked_lm_positions` [batch, masks] alone where given |
+        | pretraining | `(those, next-sentence logits [batch, 2])` |
+        | sequence_classification | logits [batch, labels], in the order of `head.labels` |
+        | token_classification | logits [batch, sequence, labels] |
+        | question_answering | logits [batch, sequence, 2] of an answer's start and end |
+        | multiple_choice | logits [batch, choices], for inputs [batch, choices, sequence] |
+
+        Without token types all are 0, without a mask nothing is padding. Shapes are padded inside, so that few are
+        compiled. Raises `InputError` for ids that the model has no row for, and lengths that it doesn't read.
+        """
+        inputs = self._checked(input_ids, token_type_ids, attention_mask)
+        of_vocabulary = self.head.kind in ("masked_lm", "pretraining")
+        batch, *_, length = inputs[0].shape
+        items = length
+        if of_vocabulary:
+            if masked_lm_positions is None:
+                masked_lm_positions = np.tile(np.arange(length), (batch, 1))
+            inputs = (*inputs, np.asarray(masked_lm_positions, np.int32))
+            items = inputs[3].shape[1]
+        outputs = self._apply(*self._padded(inputs))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        cut = []
+        for output, of_tokens in zip(outputs, OF_TOKENS[self.head.kind], strict=False):
+            output = output if output is None else output[:batch, :items] if of_tokens else output[:batch]
+            cut.append(output[..., : self.config.vocab_size] if of_vocabulary and of_tokens else output)
+        return cut[0] if len(cut) == 1 else tuple(cut)
+
+    def _checked(self, input_ids, token_type_ids, attention_mask) -> tuple[np.ndarray, ...]:
+        input_ids = np.asarray(input_ids, np.int32)
+        types = np.zeros_like(input_ids) if token_type_ids is None else np.asarray(token_type_ids, np.int32)
+        mask = np.ones_like(input_ids) if attention_mask is None else np.asarray(attention_mask, np.int32)
+        dimensions = 3 if self.head.kind == "multiple_choice" else 2
+        if input_ids.ndim != dimensions or not input_ids.shape == types.shape == mask.shape:
+            raise InputError(
+                f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; alike, {dimensions} axes each"
+            )
+        if input_ids.shape[-1] > (longest := self.config.max_position_embeddings):
+            raise InputError(f"input_ids: {input_ids.shape[-1]} tokens, the model reads {longest}")
+        sizes = self.config.vocab_size, self.config.type_vocab_size
+        for name, array, size in zip(("input_ids", "token_type_ids"), (input_ids, types), sizes, strict=True):
+            if array.size and not 0 <= array.min() <= array.max() < size:
+                raise InputError(f"{name}: from {array.min()} to {array.max()}, the model has 0 to {size - 1}")
+        return input_ids, types, mask
+
+    def _padded(self, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        """With rows and tokens of padding, in few shapes; masked positions up to a power of two."""
+        padded = []
+        for i, array in enumerate(inputs):
+            longest = self.config.max_position_embeddings
+            length = min(-(-array.shape[-1] // LENGTH_STEP) * LENGTH_STEP, longest)
+            length = packing.power_of_two(max(array.shape[1], 1), longest) if i == 3 else length
+            shape = (packing.power_of_two(max(len(array), 1), 1 << 30), *array.shape[1:-1], length)
+            padded.append(np.pad(array, [(0, to - size) for to, size in zip(shape, array.shape, strict=True)]))
+        return padded
+
+    def _apply(self, *inputs: np.ndarray):
+        return self._applied(inputs[0].shape[-1], self.params, *inputs)
+
+    @functools.cached_property
+    def _applied(self):
+        return jitted(lambda params, *inputs: self._module.apply({"params": params}, *inputs))
+
+    # What is done with them.
+
+    def encode(
+        self,
+        texts: Texts,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        batch_tokens: int | None = None,
+        progress: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+    ) -> np.ndarray:
+        """A vector for each text, float32 [texts, hidden], in their order.
+
+        `pooling` is "mean", of all tokens' vectors with those of [CLS] and [SEP], or "cls"; `normalize` divides by the
+        length; `prompt`, or the model's own one of the name `prompt_name`, is put before each text. What isn't given is
+        as the files of sentence-transformers in the model's folder say, as is where texts are cut and how many numbers
+        are kept; without such files "mean", not normalised, and texts are read up to the model's length. Raises
+        `InputError` where the files ask for what isn't done here, until a pooling is chosen.
+
+        Texts are sorted by length and put together into rows, each text seeing itself alone, and rows into batches of
+        `batch_tokens` places (None: 1,024 on a processor, 32,768 elsewhere). A long list compiles two or three shapes;
+        on a processor there are 20 at most, for a model that reads 512 tokens (`packing.rows_of`).
+        """
+        settings = self._embedding_settings(pooling)
+        longest = min(settings.max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
+        prompt = self._prompt(prompt_name, prompt)
+        texts = [prompt + text for text in _listed(texts)]
+        if settings.lowercase:
+            prompt, texts = prompt.lower(), [text.lower() for text in texts]
+        ids, _ = self._ids(texts, None, longest)
+        # [CLS] is left out together with the prompt, and at least [SEP] stays.
+        skipped = 0 if settings.include_prompt or not prompt else 1 + len(self._bare_ids([prompt])[0])
+        skipped = min(skipped, longest - 1)
+        with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar:
+            vectors = self._embedder(ids, longest, settings.pooling == "mean", skipped, batch_tokens, bar)
+        if settings.normalize and normalize is not False:
+            vectors = _of_length_1(vectors)
+        vectors = vectors[:, : settings.dimensions]
+        return _of_length_1(vectors) if normalize else vectors
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        prompts = self.embedding.prompts
+        if name is not None and prompt is not None:
+            raise InputError("give prompt or prompt_name, not both")
+        if name is not None and name not in prompts:
+            raise InputError(f"prompt_name: is {name!r}; the model's prompts are {', '.join(prompts) or 'none'}")
+        name = self.embedding.default_prompt if name is None else name
+        return prompts.get(name, "") if prompt is None else prompt
+
+    def _embedding_settings(self, pooling: Pooling | None) -> EmbeddingConfig:
+        settings = self.embedding
+        if settings.unknown and pooling is None:
+            other = f"the model's vectors are made by {settings.unknown}, which encode doesn't do"
+            raise InputError(f'{other}; choose pooling="mean" or pooling="cls"')
+        pooling = settings.pooling if pooling is None else pooling
+        if pooling not in ("mean", "cls"):
+            raise InputError(f"pooling: is {pooling!r}, must be mean or cls")
+        return dataclasses.replace(settings, pooling=pooling)
+
+    @functools.cached_property
+    def _embedder(self) -> Embedder:
+        return Embedder(self.config, self.params)
+
+    def fill_mask(self, texts: Texts, top: int = 5) -> list[list[Filled]] | list[list[list[Filled]]]:
+        """The `top` most probable tokens for each [MASK] in a text; of a list of texts, a list of these.
+
+        Raises `InputError` for a text without [MASK] or longer than the model reads, and for a model that has no
+        scores of the vocabulary.
+        """
+        self._must_be("masked_lm", "pretraining")
+        listed = _listed(texts)
+        ids = [self.masked_ids(text) for text in listed]
+        filled: list[list[list[Filled]]] = [[] for _ in listed]
+        for chosen in _batches([len(i) for i in ids]):
+            for number, guesses in zip(chosen, self._fill([ids[n] for n in chosen], top), strict=True):
+                filled[number] = guesses
+        return filled[0] if isinstance(texts, str) else filled
+
+    def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
+        """The class, the labels that are right, or the value of a regression, of a text or of each of a list; of pairs,
+        where it was trained on them. What is longer than the model reads is cut with a warning.
+
+        Raises `InputError` where two classes have one name.
+        """
+        self._must_be("sequence_classification")
+        # A cross-encoder's folder says where pairs are cut.
+        limit = self.embedding.max_length if self.embedding.sentence_transformers else None
+        ids, types = self._ids(texts, pairs, None, limit)
+        features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
+        found = labelling.classified(self.head, self.logits_of(features))
+        return found[0] if isinstance(texts, str) else found
+
+    def tag(self, texts: Texts, predicates: Texts | None = None) -> list[Tagged] | list[list[Tagged]]:
+        """The spans that the tags of a text's words make, in their order; of a list of texts, a list of these.
+
+        A model of semantic roles finds those of a predicate, a word of the text. A text may have any length.
+        """
+        self._must_be("token_classification")
+        found = labelling.tag(self, *_columns(texts, predicates))
+        return found[0] if isinstance(texts, str) else found
+
+    def answer(self, questions: Texts, contexts: Texts) -> Answered | list[Answered]:
+        """The part of a context, of any length, that answers a question; of lists, a list of these.
+
+        Raises `InputError` for an empty question or context.
+        """
+        self._must_be("question_answering")
+        found = labelling.answer(self, *_columns(questions, contexts))
+        return found[0] if isinstance(questions, str) else found
+
+    def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
+        """What the head says of each feature, without padding: [labels], [tokens, labels] or [tokens, 2]."""
+        found: list = [None] * len(features)
+        for chosen in _batches([len(feature.input_ids) for feature in features]):
+            ids, types = zip(*((features[n].input_ids, features[n].token_type_ids) for n in chosen), strict=True)
+            logits = np.asarray(self._apply(*self._padded(self._checked(*self._rows(ids, types, max(map(len, ids)))))))
+            for row, n in enumerate(chosen):
+                found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
+        return found
+
+    def _must_be(self, *kinds: str) -> None:
+        if self.head.kind not in kinds:
+            raise InputError(f"needs a model of kind {' or '.join(kinds)}; this is one of {self.head.kind}")
+
+    def masked_ids(self, text: str) -> list[int]:
+        """Ids of a text whose masks can be filled, with [CLS] and [SEP]; raises `InputError` where they can't."""
+        if MASK not in text:
+            raise InputError(f"{text!r}: holds no {MASK}")
+        ids, _ = model_input(self.tokenizer, (self.tokenizer.encode_masked(text),), 1 << 30)
+        if len(ids) > (longest := self.config.max_position_embeddings):
+            raise InputError(f"{text[:40]!r}...: {len(ids)} tokens, the model reads {longest}")
+        return ids
+
+    def _fill(self, ids: list[list[int]], top: int) -> Iterator[list[list[Filled]]]:
+        """The guesses for each [MASK] of each text of a batch."""
+        mask_id = self.tokenizer.special_ids[MASK]
+        positions = [[at for at, i in enumerate(text) if i == mask_id] for text in ids]
+        inputs = self._rows(ids, [[0] * len(text) for text in ids], max(map(len, ids)))
+        masked = np.zeros((len(ids), max(map(len, positions))), np.int32)
+        for row, at in enumerate(positions):
+            masked[row, : len(at)] = at
+        logits = self._apply(*self._padded((*inputs, masked)))[0]
+        pieces = self.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
+        probabilities, best = map(np.asarray, _top(logits[..., : len(pieces)], min(top, len(pieces))))
+        for row, at in enumerate(positions):
+            guesses = [zip(best[row, n], probabilities[row, n], strict=True) for n in range(len(at))]
+            yield [[Filled(pieces[i], float(p)) for i, p in one] for one in guesses]
+
+
+def _of_length_1(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _top(logits, top: int):
+    return jax.lax.top_k(jax.nn.softmax(logits), top)
+
+
+def _batches(lengths: list[int]) -> Iterator[list[int]]:
+    """The numbers of the texts, those of like length together, `PLACES` places or one text at a time."""
+    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
+    start = 0
+    while start < len(order):
+        rows = max(PLACES // (-(-lengths[order[start]] // LENGTH_STEP) * LENGTH_STEP), 1)
+        yield order[start : start + rows]
+        start += rows
+
+
+def _columns(texts: Texts, seconds: Texts | None) -> list[list[str]]:
+    """Lists of the texts and, where there are any, of what goes with each."""
+    columns = [_listed(column) for column in (texts, seconds) if column is not None]
+    if len({len(column) for column in columns}) > 1:
+        raise InputError(f"{len(columns[0])} texts but {len(columns[1])} to go with them; give each text one")
+    return columns
+
+
+def _listed(texts: Texts) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"text {number}: is of type {type(text).__name__}, must be a string")
+    return texts
+
+
+@storage.errors_in_one_line()
+def load(model: str | Path) -> Bert:
+    """The model that `pretrained.read` finds there; raises its `InputError`."""
+    return Bert(pretrained.read(model))

@@ -1,0 +1,274 @@
+"""The BERT encoder (arXiv 1810.04805, section 3), with the parameter names of google-research/bert.
+
+Shapes in comments: B batch, S sequence, H hidden, N heads, D = H / N, I intermediate, L layers. The parameters of the
+L layers are stacked on a leading axis and the layers run under one scan, so compile time doesn't grow with depth.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from bert_jax.config import ModelConfig
+from bert_jax.models.dropout import Dropout
+
+# Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
+MASK_ADDER = -10_000.0
+
+
+def gelu(x):
+    """x times the normal distribution's share below x, by erf."""
+    if x.dtype != jnp.float32:
+        return jax.nn.gelu(x, approximate=False)  # By erfc: 1 + erf would have no digits left of a negative x's share.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch's; on a processor in half of erfc's time.
+
+
+ACTIVATIONS = {
+    "gelu": gelu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+
+# What is kept for the backward pass: products with weights have no batch dimension, those of attention have.
+REMAT_POLICIES = {
+    "attention": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+# In `jax.Device.device_kind`.
+TPU_V6E = ("TPU v6 lite", "TPU v6e")
+
+
+def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
+    """A product with bias in the config's compute type, weights from a truncated normal."""
+    return nn.Dense(features, dtype=config.dtype, kernel_init=initializer(config), name=name)
+
+
+def initializer(config: ModelConfig):
+    """Truncated normal, cut at two deviations and not rescaled, as the original's."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return config.initializer_range * jax.random.truncated_normal(key, -2, 2, shape, dtype)
+
+    return init
+
+
+def padded(init, rows: int):
+    """Initialises the first `rows` rows, and 0 in those that only fill up."""
+
+    def padded_init(key, shape, dtype=jnp.float32):
+        values = init(key, (rows, *shape[1:]), dtype)
+        return jnp.pad(values, [(0, shape[0] - rows), *[(0, 0)] * (len(shape) - 1)])
+
+    return padded_init
+
+
+def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
+    """LayerNorm with float32 statistics by the two-pass formula: the fast one loses digits where the mean is large."""
+    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, use_fast_variance=False, name=name)
+
+
+def rows_split(x):
+    """[B, ...] with its rows over the axes of the mesh that split the batch, where such a mesh is set.
+
+    Without it XLA may split the width instead, as the parameters' is by `fsdp`, and gather the rows of all devices.
+    """
+    if not {"data", "fsdp"} <= set(jax.sharding.get_abstract_mesh().axis_names):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(("data", "fsdp")))
+
+
+class Embeddings(nn.Module):
+    """Sum of word, position and segment embeddings, normalised."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+
+        def table(rows, init=initializer(c)):
+            return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=init)
+
+        self.word_embeddings = table(c.padded_vocab_size, padded(initializer(c), c.vocab_size))
+        self.position_embeddings = table(c.max_position_embeddings)
+        self.token_type_embeddings = table(c.type_vocab_size)
+        self.LayerNorm = layer_norm(c, name=None)
+        self.dropout = Dropout(c.hidden_dropout_prob)
+
+    def __call__(self, input_ids, token_type_ids, position_ids, deterministic: bool):
+        if position_ids is None:  # The same for every row.
+            position_ids = jnp.arange(input_ids.shape[-1])
+        # [B, S] -> [B, S, H]
+        x = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        x = self.LayerNorm(x + self.position_embeddings(position_ids))
+        return rows_split(self.dropout(x, deterministic=deterministic))
+
+
+def _apart(config: ModelConfig, scores):
+    """The scores, on a TPU v6e kept out of the products that they are computed again for.
+
+    Fused with those, libtpu's compiler overflows its stack (0.0.42, at length 512); others are up to 5 % faster so.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    again = config.remat in REMAT_POLICIES and device is not None
+    return jax.lax.optimization_barrier(scores) if again and device.device_kind in TPU_V6E else scores
+
+
+class DotProductAttention(nn.Module):
+    """Each head's mean of the values, weighted by the softmax of queries times keys."""
+
+    config: ModelConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, query, key, value, mask_adder):
+        # [B, N, S, D] x [B, N, S, D] -> [B, N, S, S]
+        scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
+        scores = _apart(self.config, scores / math.sqrt(query.shape[-1]) + mask_adder)
+        probabilities = jax.nn.softmax(scores)
+        dropout = Dropout(self.config.attention_probs_dropout_prob, name="dropout")
+        probabilities = dropout(probabilities, deterministic=self.deterministic)
+        # [B, N, S, S] x [B, N, S, D] -> [B, S, N, D]
+        return jnp.einsum("bnqk,bnkd->bqnd", probabilities.astype(value.dtype), value)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of every token to every other in sight (arXiv 1706.03762, section 3.2)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, mask_adder, deterministic: bool):
+        c = self.config
+        batch, *_, length = mask_adder.shape
+        heads = (batch, length, c.num_attention_heads, c.hidden_size // c.num_attention_heads)
+        query, key, value = (
+            # [B S, H] -> [B, S, N, D] -> [B, N, S, D]
+            dense(c, c.hidden_size, name)(x).reshape(heads).swapaxes(1, 2)
+            for name in ("query", "key", "value")
+        )
+        attention = rematerialised(c, DotProductAttention, "attention")(c, deterministic, name="dot_product")
+        # [B, S, N, D] -> [B S, H]
+        return attention(query, key, value, mask_adder).reshape(x.shape)
+
+
+class ResidualOutput(nn.Module):
+    """Projects back to the hidden size, drops out, adds the residual and normalises (post-LayerNorm)."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, residual, deterministic: bool):
+        c = self.config
+        x = dense(c, c.hidden_size, "dense")(x)
+        x = Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
+        return layer_norm(c)(x + residual)
+
+
+class Attention(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, mask_adder, deterministic: bool):
+        context = SelfAttention(self.config, name="self")(x, mask_adder, deterministic)
+        return ResidualOutput(self.config, name="output")(context, x, deterministic)
+
+
+class Intermediate(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x):
+        # [B S, H] -> [B S, I]
+        return ACTIVATIONS[self.config.hidden_act](dense(self.config, self.config.intermediate_size, "dense")(x))
+
+
+class Layer(nn.Module):
+    """One transformer layer, in the (carry, inputs) -> (carry, outputs) form that a scan takes."""
+
+    config: ModelConfig
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x, mask_adder):
+        x = Attention(self.config, name="attention")(x, mask_adder, self.deterministic)
+        intermediate = Intermediate(self.config, name="intermediate")(x)
+        return rows_split(ResidualOutput(self.config, name="output")(intermediate, x, self.deterministic)), None
+
+
+def rematerialised(config: ModelConfig, module, *names: str):
+    """The module, its activations computed again in the backward pass where `config.remat` is among the names.
+
+    What "auto" is, the devices decide, which a model doesn't know (`training.program`): here nothing is computed again.
+    """
+    if config.remat not in names:
+        return module
+    # The passes are loops apart, unless unrolled: only then does XLA need a barrier not to find the same work in both.
+    return nn.remat(module, policy=REMAT_POLICIES[config.remat], prevent_cse=config.scan_unroll > 1)
+
+
+class Layers(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x, mask_adder, deterministic: bool):
+        scanned = nn.scan(
+            rematerialised(self.config, Layer, "dots", "full"),
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=nn.broadcast,
+            length=self.config.num_hidden_layers,
+            unroll=self.config.scan_unroll,
+        )
+        # [B, S, H] -> [B S, H]: but for attention no token matters to another, and XLA's products of matrices are
+        # quicker, above all backward on a processor.
+        flat, _ = scanned(self.config, deterministic, name="layer")(x.reshape(-1, x.shape[-1]), mask_adder)
+        return flat.reshape(x.shape)
+
+
+class BertEncoder(nn.Module):
+    """Embeddings and layers: token ids to one vector for each token, and the pooled vector of [CLS].
+
+    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding); for
+    rows of several texts also with `position_ids` (from 0 in each text) and `sequence_ids` (a number for each text): a
+    token then attends to those of its own sequence id only. Returns `(hidden, pooled)`, [batch, sequence, hidden] and
+    [batch, hidden] in the compute type, or [batch, texts, hidden] where `first_tokens` [batch, texts] says at which
+    places of a row the texts begin; `pooled` is None where `pooler` is False. Every id must be below its table's size:
+    JAX clamps those that aren't, silently.
+    """
+
+    config: ModelConfig
+    pooler: bool = True
+
+    def setup(self):
+        self.embeddings = Embeddings(self.config)
+        self.encoder = Layers(self.config)
+        if self.pooler:
+            self.pooler_dense = dense(self.config, self.config.hidden_size, "pooler")
+
+    def __call__(
+        self,
+        input_ids,
+        token_type_ids,
+        attention_mask,
+        position_ids=None,
+        sequence_ids=None,
+        first_tokens=None,
+        deterministic: bool = True,
+    ):
+        # [B, S] -> [B, 1, 1, S]: the same for every head and query.
+        visible = attention_mask[:, None, None, :]
+        if sequence_ids is not None:
+            # [B, S] -> [B, 1, S, S]: blocks on the diagonal, the same for every head.
+            visible = visible * (sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :])
+        mask_adder = (1.0 - visible) * MASK_ADDER
+        hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic)
+        hidden = self.encoder(hidden, mask_adder, deterministic)
+        if not self.pooler:
+            return hidden, None
+        # [B, S, H] -> [B, H], or [B, texts, H]
+        first = hidden[:, 0] if first_tokens is None else jnp.take_along_axis(hidden, first_tokens[..., None], axis=1)
+        return hidden, jnp.tanh(self.pooler_dense(first))

@@ -1,0 +1,95 @@
+"""A page about a task's predictions: scores, confusion, calibration, and the worst mistakes with their text."""
+
+import base64
+import html
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bert_jax.files import storage
+from bert_jax.tasks.metrics import calibration, expected_calibration_error
+
+# Mistakes that are shown, and labels that a matrix has room for.
+SHOWN, MOST_LABELS = 100, 20
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .3em .8em; text-align: left; vertical-align: top }
+tr + tr { border-top: 1px solid #ddd } td.number { text-align: right; font-variant-numeric: tabular-nums }
+.gold { color: #0a6b2e } .predicted { color: #b3261e } img { max-width: 100% }
+"""
+
+
+def write_page(file: Path, title: str, scores: dict[str, float], rows: list[dict], labels: tuple[str, ...]) -> None:
+    """`rows` as of `Task.rows`; one file that needs no other."""
+    known = [row for row in rows if row["gold"] is not None]
+    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{len(rows):,} examples, {len(known):,} with a label.</p>"]
+    if scores:
+        parts.append(_table(["metric", "score"], [[name, f"{value:.4g}"] for name, value in scores.items()]))
+    if known and 1 < len(labels) <= MOST_LABELS and {row["gold"] for row in known} <= set(labels):
+        parts += ["<h2>What was taken for what</h2>", _confusion(known, labels)]
+    sure = [row for row in known if row["confidence"] is not None and row["right"] is not None]
+    if sure:
+        parts += ["<h2>Can its confidence be trusted?</h2>", _calibration(sure)]
+    if known:
+        parts += ["<h2>The worst mistakes</h2>", _mistakes(known)]
+    body = "\n".join(parts)
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    storage.write_whole(file, f"{page}<style>{STYLE}</style><body>{body}</body></html>\n".encode())
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f"<table><tr>{cells}</tr>{body}</table>"
+
+
+def _confusion(rows: list[dict], labels: tuple[str, ...]) -> str:
+    counts = Counter((row["gold"], row["predicted"]) for row in rows)
+    lines = [[gold, *(f"{counts[gold, predicted]:,}" for predicted in labels)] for gold in labels]
+    return "<p>Rows: the label. Columns: the prediction.</p>" + _table(["", *labels], lines)
+
+
+def _calibration(rows: list[dict]) -> str:
+    confidence, right = (np.array([row[name] for row in rows], float) for name in ("confidence", "right"))
+    bins = [b for b in calibration(confidence, right) if b.count]
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--")
+    axes.plot([b.confidence for b in bins], [b.accuracy for b in bins], marker="o")
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    axes.spines[["top", "right"]].set_visible(False)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=110, format="png")
+    image = base64.b64encode(png.getvalue()).decode()
+    error = expected_calibration_error(confidence, right)
+    return f'<p>Expected calibration error {error:.1%}.</p><img alt="calibration" src="data:image/png;base64,{image}">'
+
+
+def _mistakes(rows: list[dict]) -> str:
+    """Those that it was surest of; of a regression those that are farthest off."""
+    if rows[0].get("right") is None:
+        wrong = sorted((row for row in rows if row.get("error")), key=lambda row: -abs(row["error"]))
+    else:
+        wrong = sorted((row for row in rows if not row["right"]), key=lambda row: -(row["confidence"] or 0))
+    if not wrong:
+        return "<p>None.</p>"
+    lines = "".join(
+        f'<tr><td class="number">{_sureness(row)}</td><td>{_text(row)}<br>'
+        f'<span class="gold">{html.escape(str(row["gold"]))}</span>, predicted '
+        f'<span class="predicted">{html.escape(str(row["predicted"]))}</span></td></tr>'
+        for row in wrong[:SHOWN]
+    )
+    return f"<p>{min(len(wrong), SHOWN)} of {len(wrong):,}.</p><table>{lines}</table>"
+
+
+def _sureness(row: dict) -> str:
+    if row["confidence"] is not None:
+        return f"{row['confidence']:.0%}"
+    return f"{row['error']:+.2f}" if "error" in row else ""
+
+
+def _text(row: dict) -> str:
+    return "<br>".join(html.escape(str(row[name])) for name in ("text", "pair") if row.get(name))
