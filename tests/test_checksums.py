@@ -1,6 +1,8 @@
 """Checkpoints carry checksums of what they hold: what is restored is what was saved, or is named."""
 
+import asyncio
 import contextlib
+import gc
 import itertools
 import json
 import resource
@@ -292,3 +294,20 @@ def test_of_checkpoints_that_score_alike_the_earlier_is_the_best(tmp_path, keep_
         checkpoints.add_score(step, score)
     checkpoints.close()
     assert checkpoints.best == Checkpoints(tmp_path / "checkpoints").best == 2
+
+
+@pytest.mark.parametrize(("error", "printed"), [("Encountered error while reading array index 0", 0), ("a bug", 1)])
+def test_of_several_arrays_that_cant_be_read_one_is_told(error, printed, caplog):
+    """What asyncio logs of tasks that were dropped, by the filter that comes with checkpoints."""
+
+    async def fail():
+        raise ValueError(error)
+
+    async def drop():
+        asyncio.create_task(fail())  # noqa: RUF006
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    asyncio.run(drop())
+    gc.collect()
+    assert len([record for record in caplog.records if record.name == "asyncio"]) == printed

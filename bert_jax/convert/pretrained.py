@@ -167,7 +167,8 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
     """The checkpoint of a workdir (its last; of a fine-tuning run its best) or of a checkpoint's folder."""
     path = storage.path(model)
     if (path / "checkpoints").exists():
-        checkpoints = Checkpoints(path / "checkpoints")
+        path = path / "checkpoints"
+        checkpoints = Checkpoints(path)
         if (latest := checkpoints.latest) is not None:
             fine_tuned = "head" in checkpoints.about(latest)
             return checkpoints, (checkpoints.best or latest) if fine_tuned else latest
@@ -177,7 +178,7 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
             return checkpoints, int(path.name)
     there = "" if storage.is_remote(path) else f" ({weight_files.what_is_there(path)})"
     kinds = "a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
-    raise InputError(f"{model}: holds no checkpoint{there}; give {kinds}")
+    raise InputError(f"{path}: holds no checkpoint{there}; give {kinds}")
 
 
 def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:

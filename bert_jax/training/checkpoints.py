@@ -3,13 +3,11 @@
 import contextlib
 import errno
 import json
-import logging
 import math
 import os
 import shlex
-import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from bert_jax.config import InputError, RunConfig, first_line, versions
 from bert_jax.config.files import check_about, config_of, differences, to_dict
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, storage
+from bert_jax.training import orphans  # noqa: F401
 from bert_jax.training.checksums import checksums
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
@@ -39,18 +38,6 @@ JSON_FILE = "metadata"  # Of a part that is JSON, as Orbax calls it.
 ROOM = "make room (or keep less: run.keep_last)"
 REMEDIES = {n: contents.REMEDIES[n] for n in (errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)}
 REMEDIES |= {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
-
-logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs, with a traceback, what it raises too.
-
-
-def _unraisable(unraisable: Any, others: Callable = sys.unraisablehook) -> None:
-    """Where Orbax can't read or write one array, it raises that, and drops its tasks for the others: not worth the
-    traceback that Python prints of each."""
-    if not str(unraisable.exc_value).startswith(("Event loop is closed", "Encountered error while reading array")):
-        others(unraisable)
-
-
-sys.unraisablehook = _unraisable
 
 
 class _Manager(ocp.CheckpointManager):
