@@ -73,7 +73,11 @@ class Ending(contextlib.AbstractContextManager):
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-            sys.unraisablehook, sys.excepthook = self._hooks
+            # What was put before ours since then stays there.
+            if sys.unraisablehook == self._lost:
+                sys.unraisablehook = self._hooks[0]
+            if sys.excepthook == self._printed:
+                sys.excepthook = self._hooks[1]
             signal.set_wakeup_fd(self._before_fd)
             self._writer.close()
         if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
