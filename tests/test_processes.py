@@ -309,8 +309,9 @@ RESTORE = """
 import dataclasses, sys
 import jax
 from bert_jax.config import InputError, PretrainConfig
-from bert_jax.config_files import from_dict
-from bert_jax.training import sharding, steps
+from bert_jax.config.files import from_dict
+from bert_jax.devices import sharding
+from bert_jax.training import steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
 

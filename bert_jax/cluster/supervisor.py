@@ -23,6 +23,9 @@ from bert_jax.cluster.signals import Repeats
 
 # Ends that are no failure: done, or stopped by a signal, on all processes together.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+# How a child may end that got a signal: a second one kills it, and JAX aborts where another process was quicker.
+ENDED = (128 + signal.SIGKILL, 128 + signal.SIGABRT)
+GOES_ON = "; the same command goes on from the last checkpoint"
 # What a child is told in its environment: which process it is, or that it prepares the examples of all.
 PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
 
@@ -92,9 +95,14 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
                 stopped = await link.finish(number)
                 return 128 + stopped if code else 0
         except _Failed as failed:
-            return 128 + caught[0] if caught and failed.code in (*GOOD, 128 + signal.SIGKILL) else failed.code
+            if caught and failed.code in (*GOOD, *ENDED):
+                return 128 + caught[0]
+            if failed.code != 128 + signal.SIGKILL:
+                return failed.code
+            print(f"bert-jax: {failed}{GOES_ON}", file=sys.stderr)  # As where memory is short.
+            return LOST
         except End as end:
-            hint = "" if end.code == BAD_INPUT else "; the same command goes on from the last checkpoint"
+            hint = "" if end.code == BAD_INPUT else GOES_ON
             print(f"bert-jax: {end}{hint}", file=sys.stderr)
             # Stopped, and another one, that was stopped too, was quicker.
             return 128 + caught[0] if caught and end.code == LOST else end.code
@@ -105,7 +113,8 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
 class _Failed(Exception):
     """The child of this process failed."""
 
-    def __init__(self, code: int):
+    def __init__(self, reason: str, code: int):
+        super().__init__(f"this process {reason}")
         self.code = code
 
 
@@ -126,7 +135,7 @@ async def _run(
     code = running.result()
     if code not in good:
         await link.fail(child.reason(code), code)
-        raise _Failed(code)
+        raise _Failed(child.reason(code), code)
     return code
 
 
