@@ -48,7 +48,7 @@ def test_a_platform_that_is_not_here_is_refused_in_a_line_by_every_command(confi
 
 @without_accelerators
 def test_nothing_is_said_of_accelerators_that_nobody_asked_for():
-    out, err = run("from bert_jax import compiling; compiling.find_devices(); print(compiling.devices())")
+    out, err = run("from bert_jax.devices import compiling; compiling.find_devices(); print(compiling.devices())")
     assert (out, err) == ("1 x cpu\n", "")
 
 

@@ -269,7 +269,7 @@ def test_a_link_to_another_disk_stays(place, tmp_path):
 HOLD = """
 import sys, subprocess, time
 from pathlib import Path
-from bert_jax import folders
+from bert_jax.files import folders
 {before}
 with folders.{kind}(Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "60"])  # Which inherits what can be inherited.
@@ -336,7 +336,7 @@ def test_of_many_who_come_at_once_one_has_it(tmp_path):
     code = """
 import sys, time, os
 from pathlib import Path
-from bert_jax import folders
+from bert_jax.files import folders
 folder, mark = Path(sys.argv[1]), Path(sys.argv[1] + ".mark")
 for _ in range(300):
     try:

@@ -32,9 +32,10 @@ import jax
 import numpy as np
 from runs import by_path
 from bert_jax.config import MeshConfig
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import sharding, steps
+from bert_jax.devices import sharding
+from bert_jax.training import steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
 
