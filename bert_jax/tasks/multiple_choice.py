@@ -73,7 +73,8 @@ class MultipleChoice:
                 f"task.{split}: names no file, and task.folder {self.config.folder} holds no {FILES[split]}; "
                 "give one or the other"
             )
-        examples, rows = [], read_table(path)
+        examples: list[Example] = []
+        rows = read_table(path)
         if split != "train":
             check_ids(rows, self.config.id_column)
         for row in rows:

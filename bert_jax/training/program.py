@@ -53,9 +53,9 @@ class Program:
     """Its shapes and types."""
     init: Callable[[Any], Any]
     """Makes a fresh state from a seed; jitted, each device makes only what it holds."""
-    train_step: Callable
+    train_step: jax.stages.Wrapped
     """`(state, batch, seed, schedule) -> (state, metrics)`, jitted; the state given is used up."""
-    forward: Callable
+    forward: jax.stages.Wrapped
     """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
     def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
@@ -113,7 +113,7 @@ def _make_program(model: nn.Module, config: OptimizerConfig, accumulate_steps: i
     )
 
 
-def make_forward(model: nn.Module, mesh: Mesh) -> Callable:
+def make_forward(model: nn.Module, mesh: Mesh) -> jax.stages.Wrapped:
     """`Program.forward` of a model, whatever trained it."""
     params = jax.eval_shape(functools.partial(init_params, model), 0)
     return jax.jit(
@@ -126,7 +126,8 @@ def make_forward(model: nn.Module, mesh: Mesh) -> Callable:
 def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes and types of a batch of a phase, as `data.pipeline.batches` makes them."""
     tokens, predictions = (phase.batch_size, phase.sequence_length), (phase.batch_size, phase.max_predictions)
-    shapes = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), tokens)
+    inputs = ("input_ids", "token_type_ids", "attention_mask")
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(inputs, tokens)
     shapes |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions)
     shapes["next_sentence_labels"] = (phase.batch_size,)
     if config.examples.format == "packed":
