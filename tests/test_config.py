@@ -9,6 +9,7 @@ from bert_jax.config import (
     CorpusConfig,
     ExamplesConfig,
     InputError,
+    ModelConfig,
     OptimizerConfig,
     Phase,
     PretrainConfig,
