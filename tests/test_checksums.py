@@ -296,7 +296,14 @@ def test_of_checkpoints_that_score_alike_the_earlier_is_the_best(tmp_path, keep_
     assert checkpoints.best == Checkpoints(tmp_path / "checkpoints").best == 2
 
 
-@pytest.mark.parametrize(("error", "printed"), [("Encountered error while reading array index 0", 0), ("a bug", 1)])
+@pytest.mark.parametrize(
+    ("error", "printed"),
+    [
+        ("Encountered error while reading array index 0", 0),
+        ('RESOURCE_EXHAUSTED: Error writing "mu/0" in OCDBT database: No space left on device', 0),
+        ("a bug", 1),
+    ],
+)
 def test_of_several_arrays_that_cant_be_read_one_is_told(error, printed, caplog):
     """What asyncio logs of tasks that were dropped, by the filter that comes with checkpoints."""
 

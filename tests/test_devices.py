@@ -39,7 +39,7 @@ def run(code: str, **environment) -> tuple[str, str]:
 def test_a_platform_that_is_not_here_is_refused_in_a_line_by_every_command(config, tmp_path, platform):
     write_config(tmp_path / "small.py", config)
     commands = [[argument.format(tmp_path) for argument in command] for command in COMMANDS]
-    code = f"from bert_jax.cli import main\nprint([main(command) for command in {commands!r}])"
+    code = f"from bert_jax.cli.main import main\nprint([main(command) for command in {commands!r}])"
     out, err = run(code, JAX_PLATFORMS=platform)
     assert out == f"{[2] * len(commands)}\n"
     lines = err.splitlines()

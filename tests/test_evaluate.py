@@ -24,7 +24,7 @@ def model(config, examples):
     sizes = dataclasses.replace(config.model, vocab_size=examples.tokenizer.vocab_size)
     torchs = reference(sizes)
     params = in_our_names(torchs.state_dict(), sizes.num_hidden_layers)
-    return torchs, Pretrained(sizes, HeadConfig(), examples.tokenizer, params, {})
+    return torchs, Pretrained(sizes, HeadConfig("pretraining"), examples.tokenizer, params, {})
 
 
 def test_losses_on_text_are_torchs(config, model, corpus, tmp_path, capsys):

@@ -26,7 +26,7 @@ from bert_jax.config.files import load_config, to_dict
 from bert_jax.convert import huggingface, names, pretrained
 from bert_jax.data import tokenizers
 from bert_jax.data.tokenizer_folders import to_folder
-from bert_jax.models import make_model
+from bert_jax.models import head_of, make_model
 from bert_jax.runs.pretraining import pretrain
 
 AUTO = {
@@ -65,12 +65,7 @@ def our_outputs(model: ModelConfig, head: HeadConfig, params: dict, inputs: dict
     if head.kind in ("masked_lm", "pretraining"):
         arguments.append(np.broadcast_to(np.arange(inputs["input_ids"].shape[1]), inputs["input_ids"].shape))
     found = jax.jit(make_model(model, head).apply)({"params": params}, *arguments)
-    if head.kind in ("masked_lm", "pretraining"):
-        found = (found[0][..., : model.vocab_size], found[1])
-    if head.kind == "question_answering":
-        found = (found[..., 0], found[..., 1])
-    found = found if isinstance(found, tuple) else (found,)
-    return [np.asarray(x) for x in found if x is not None]
+    return [np.asarray(x) for x in head_of(model, head).named(found, model).values()]
 
 
 # ---- There and back -------------------------------------------------------------------------------------------------

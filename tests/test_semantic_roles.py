@@ -8,8 +8,8 @@ import pytest
 from test_tagging import TOKENIZER, pieces, predicted
 
 from bert_jax.config import InputError, TaskConfig
+from bert_jax.models.heads.base import NO_LABEL
 from bert_jax.tasks import propositions, tagging
-from bert_jax.tasks.base import NO_LABEL
 
 # Words, part of speech, clauses, named entities, target verbs, arguments.
 CONLL_2005 = """a NN (S* (PER*) - (A0* *

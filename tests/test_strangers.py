@@ -54,8 +54,9 @@ def theirs(hostile, examples, tmp_path):
     """A folder with a model that was made so."""
     about = {"config": to_dict(hostile), "step": 1, "metrics": {}, "init": f"m; touch {tmp_path}/touched #<b>"}
     model = dataclasses.replace(hostile.model, vocab_size=examples.tokenizer.vocab_size)
-    params = jax.tree.map(np.asarray, init_params(make_model(model, HeadConfig()), 0))
-    pretrained.save(Pretrained(model, HeadConfig(), examples.tokenizer, params, about), tmp_path / "theirs")
+    head = HeadConfig("pretraining")
+    params = jax.tree.map(np.asarray, init_params(make_model(model, head), 0))
+    pretrained.save(Pretrained(model, head, examples.tokenizer, params, about), tmp_path / "theirs")
     return tmp_path / "theirs"
 
 
@@ -95,7 +96,7 @@ def test_a_task_may_not_choose_a_folder_to_fetch_into(tmp_path):
     from bert_jax.runs.evaluation import check_repeated, own_config
 
     config = FinetuneConfig(task=TaskConfig("rte", data_dir=str(tmp_path / "cache")))
-    found = Pretrained(None, HeadConfig(), None, {}, {"config": to_dict(config)})
+    found = Pretrained(None, HeadConfig("pretraining"), None, {}, {"config": to_dict(config)})
     own, places = own_config(found)
     with pytest.raises(InputError, match="--task.data-dir"):
         check_repeated(own, places)

@@ -8,8 +8,8 @@ import pytest
 
 from bert_jax.config import InputError, TaskConfig, TokenizerConfig
 from bert_jax.data import tokenizers
+from bert_jax.models.heads.base import NO_LABEL
 from bert_jax.tasks import columns, tagging
-from bert_jax.tasks.base import NO_LABEL
 
 WORDS = [*"abcdefghij", "##x", "say", "##s", ".", "!"]
 TOKENIZER = tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True)

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from bert_jax import tasks
-from bert_jax.config import TaskConfig
+from bert_jax.config import HeadConfig, TaskConfig
 from bert_jax.data import tokenizers
 from bert_jax.models import make_model
-from bert_jax.tasks.base import NO_LABEL, Feature
+from bert_jax.models.heads.base import NO_LABEL
+from bert_jax.objectives import HeadObjective, forward
+from bert_jax.tasks.base import Feature
 from bert_jax.tasks.batches import Batches
-from bert_jax.training import losses, steps
 
 
 def everything(size: int) -> tuple[range]:
@@ -73,19 +74,19 @@ def alone(bert: torch.nn.Module, kind: str, feature: Feature) -> tuple[np.ndarra
 def test_a_text_among_others_has_the_outputs_and_the_loss_of_torch(kind):
     case, rng = heads.case(kind), np.random.default_rng(0)
     found = [random_feature(kind, number, rng) for number in range(21)]
-    batches = Batches(found, 8, case.head.kind, 0, floating=kind == "regression", parts=2)
+    batches = Batches(found, 8, case.head, 0, parts=2)
     model = make_model(case.model, case.head)
     seen = []
     for places, batch in batches.once(everything):
-        logits = np.asarray(steps.forward(model, case.params, batch))
+        logits = np.asarray(forward(model, case.params, batch))
         total = 0.0
         for number, place in places.items():
             expected, loss = alone(case.torch, kind, found[number])
             assert logits[place].shape == expected.shape and np.abs(logits[place] - expected).max() < 1e-4
             total += loss
-        sums = steps.loss_sums(model, case.params, batch)
+        sums = HeadObjective(model).sums(case.params, (), batch)
         assert float(sums["label_loss"]) == pytest.approx(total, rel=1e-4)
-        assert float(sums["label_count"]) == pytest.approx(float(losses.counts(batch)["label"]), abs=1e-3)
+        assert float(sums["label_count"]) == pytest.approx(float(model.kind.counts(batch)["label"]), abs=1e-3)
         assert len(batch["labels"]) % 2 == 0
         seen += places
     assert sorted(seen) == list(range(21)) and (batch["first_tokens"] > 0).any()
@@ -93,7 +94,7 @@ def test_a_text_among_others_has_the_outputs_and_the_loss_of_torch(kind):
 
 def test_every_epoch_has_each_feature_once_and_any_start_is_the_same():
     found = features(np.random.default_rng(0).integers(3, 60, 501))
-    batches = Batches(found, 16, "sequence_classification", 0)
+    batches = Batches(found, 16, HeadConfig("sequence_classification", ("no", "yes")), 0)
     steps = list(batches.train(1, 0, 2 * len(batches), everything))
     for epoch in (steps[: len(batches)], steps[len(batches) :]):
         assert [(batch["labels"] >= 0).sum() for batch in epoch] == [16] * 31 + [5]
@@ -107,7 +108,7 @@ def test_every_epoch_has_each_feature_once_and_any_start_is_the_same():
 
 def test_a_batch_that_fits_in_no_other_shape_has_a_row_for_each_text():
     """Short texts, but for a few; a batch that has them all is none of those for which the shapes were chosen."""
-    batches = Batches(features([4] * 640 + [100] * 16), 16, "sequence_classification", 0)
+    batches = Batches(features([4] * 640 + [100] * 16), 16, HeadConfig("sequence_classification", ("no", "yes")), 0)
     assert batches.shapes[-1][0] == 16 and batches.shapes[-1][1] >= 100
     chosen = np.arange(640, 656)
     shape, packed = batches._packed(chosen)
@@ -118,7 +119,7 @@ def test_a_batch_that_fits_in_no_other_shape_has_a_row_for_each_text():
 def test_the_largest_shape_is_known_before_the_first_batch(longest):
     """One length alone has one shape; of several the last one is for batches that are seldom, or never, drawn."""
     found = features(np.random.default_rng(0).integers(5, longest, 501, endpoint=True))
-    batches = Batches(found, 16, "sequence_classification", 0, parts=2)
+    batches = Batches(found, 16, HeadConfig("sequence_classification", ("no", "yes")), 0, parts=2)
     largest = max((batch for _, batch in batches.once(everything)), key=lambda batch: batch["input_ids"].size)
     assert {n: (x.shape, x.dtype) for n, x in largest.items()} == {
         n: (x.shape, x.dtype) for n, x in batches.largest().items()
@@ -131,7 +132,9 @@ def test_little_is_padding_and_few_shapes_are_compiled(real_data, name):
     vocab = (real_data / "vocab/bert-base-uncased-vocab.txt").read_text().splitlines()
     examples = task.read("train")[:10_000]
     found = task.features(examples, tokenizers.WordPiece(vocab, True), 128, True)
-    batches = Batches(found, 32, "sequence_classification", 0, floating=name == "STS-B")
+    batches = Batches(
+        found, 32, HeadConfig("sequence_classification", ("value",) if name == "STS-B" else ("no", "yes")), 0
+    )
     epochs = list(batches.train(0, 0, 2 * len(batches), everything))
     tokens = sum(batch["attention_mask"].sum() for batch in epochs)
     assert tokens / sum(batch["input_ids"].size for batch in epochs) > 0.9

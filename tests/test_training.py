@@ -22,8 +22,10 @@ from bert_jax.config import ExamplesConfig, InputError, MeshConfig, Phase, RunCo
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
 from bert_jax.devices.sharding import make_mesh
+from bert_jax.models import losses
+from bert_jax.objectives import HeadObjective
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import losses, metrics, steps
+from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer, schedule
 from bert_jax.training.program import Settings, batch_shapes, make_program
@@ -188,6 +190,16 @@ def test_last_and_best_are_kept_where_the_last_is_the_worst(config, tmp_path):
     again.close()
 
 
+def test_what_is_kept_doesnt_depend_on_where_a_run_was_stopped(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", RunConfig(checkpoint_every=3, keep_last=2))
+    kept = []
+    for step in (3, 6, 7, 9, 10, 11, 12):
+        checkpoints.save(step, {"params": np.ones(3, np.float32)}, {}, {})
+        kept.append(checkpoints.steps)
+    checkpoints.close()
+    assert kept == [[3], [3, 6], [6, 7], [6, 9], [9, 10], [9, 11], [9, 12]]
+
+
 def test_a_full_disk_is_named_and_what_was_saved_remains(tmp_path, capfd):
     folder = tmp_path / "disk"
     folder.mkdir()
@@ -267,7 +279,7 @@ def test_accumulated_parts_are_one_batch(config, examples):
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
     arguments = state, batch, 0, schedule(config.optimizer, 30)
-    results = [jax.jit(steps.make_train_step(model, optimizer, parts))(*arguments) for parts in (1, 4)]
+    results = [jax.jit(steps.make_train_step(HeadObjective(model), optimizer, parts))(*arguments) for parts in (1, 4)]
     for name in ("mlm_loss", "nsp_loss", "mlm_count", "gradient_norm"):
         assert float(results[0][1][name]) == pytest.approx(float(results[1][1][name]), rel=1e-5)
 
@@ -280,7 +292,9 @@ def test_a_step_leaves_the_types_as_they_are_so_that_it_is_compiled_once(config,
     optimizer = make_optimizer(changed)
     before = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
     batch = batch_shapes(config, config.phases[0], None)
-    after, _ = jax.eval_shape(steps.make_train_step(model, optimizer), before, batch, 0, schedule(changed, 30))
+    after, _ = jax.eval_shape(
+        steps.make_train_step(HeadObjective(model), optimizer), before, batch, 0, schedule(changed, 30)
+    )
     types = [jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) for state in (before, after)]
     assert types[0] == types[1]
 
@@ -307,7 +321,7 @@ def test_a_repeated_batch_is_learned_by_heart(config, examples):
     optimizer, rate = make_optimizer(changed), schedule(changed, 400)
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
-    train_step = jax.jit(steps.make_train_step(model, optimizer), donate_argnums=0)
+    train_step = jax.jit(steps.make_train_step(HeadObjective(model), optimizer), donate_argnums=0)
     for _ in range(400):
         state, sums = train_step(state, batch, 0, rate)
     assert float(losses.means(sums)["loss"]) < 0.05

@@ -18,14 +18,30 @@ FOLDERS = {
     "devices": {"config"},
     "data": {"files", "config"},
     "models": {"config"},
-    "training": {"files", "config", "cluster", "devices", "models"},
-    "tasks": {"files", "config", "data"},
+    "objectives": {"models"},
+    "training": {"files", "config", "cluster", "devices", "models", "objectives"},
+    "tasks": {"files", "config", "data", "models"},
     "convert": {"files", "config", "devices", "data", "models", "training"},
     "inference": {"files", "config", "devices", "data", "models", "tasks", "convert"},
-    "runs": {"files", "config", "cluster", "devices", "data", "models", "training", "tasks", "convert", "inference"},
+    "runs": {
+        *("files", "config", "cluster", "devices", "data", "models", "objectives", "training", "tasks", "convert"),
+        "inference",
+    },
     "planning": {"config", "devices", "data", "training"},
     "bench": {"config", "cluster", "devices", "data", "models", "tasks", "convert", "inference", "runs"},
-    "cli": {"files", "config", "cluster", "devices", "data", "convert", "inference", "runs", "planning", "bench"},
+    "cli": {
+        "files",
+        "config",
+        "cluster",
+        "devices",
+        "data",
+        "models",
+        "convert",
+        "inference",
+        "runs",
+        "planning",
+        "bench",
+    },
 }
 # Packages of others, by the folder or the file that imports them; Python's own and NumPy go everywhere.
 PACKAGES = {
@@ -39,7 +55,8 @@ PACKAGES = {
     "data/tfds_corpus.py": {"tensorflow_datasets"},
     "data/tfds_task.py": {"tensorflow_datasets"},
     "data": {"sentencepiece", "tokenizers", "tqdm"},
-    "models": {"jax", "flax"},
+    "models": {"jax", "flax", "optax"},
+    "objectives": {"jax"},
     "training/checkpoints.py": {"jax", "orbax"},
     "training/plot.py": {"matplotlib"},
     "training/metrics.py": {"jax", "tensorboardX"},
@@ -65,6 +82,12 @@ def module_of(file: Path) -> str:
 MODULES = {module_of(file): file for file in sorted(PACKAGE.rglob("*.py"))}
 
 
+def folder_of(file: Path) -> str:
+    """The package's folder that a file lies in, at any depth; empty for one at its root."""
+    first, *rest = file.relative_to(PACKAGE).parts
+    return first if rest else ""
+
+
 def imports(file: Path) -> set[str]:
     """The modules that a file imports anywhere in it, by their whole names; of others' packages the first part."""
     names = set()
@@ -79,12 +102,12 @@ def imports(file: Path) -> set[str]:
 
 
 def test_every_file_imports_only_what_stands_before_it():
-    assert {file.parent.name for file in MODULES.values()} == {*FOLDERS, "bert_jax"}
     assert {file.name for file in PACKAGE.glob("*.*")} == {"__init__.py", "__main__.py", "py.typed"}
+    assert {folder for folder in map(folder_of, MODULES.values()) if folder} == FOLDERS.keys()
     for module, file in MODULES.items():
-        if (folder := file.parent.name) == "bert_jax":
+        if not (folder := folder_of(file)):
             continue
-        path = f"{folder}/{file.name}"
+        path = file.relative_to(PACKAGE).as_posix()
         ours = {name.split(".")[1] if "." in name else name for name in imports(file) if name in MODULES}
         assert ours <= {folder, *FOLDERS[folder], "bert_jax"}, path
         others = imports(file) - {*MODULES, "bert_jax", "numpy"} - sys.stdlib_module_names
@@ -141,7 +164,7 @@ def test_help_comes_at_once():
     assert min(float(run(times)) for _ in range(3)) < 0.5
 
 
-def test_configs_and_types_ship_in_the_wheel(tmp_path):
+def test_all_modules_configs_and_types_ship_in_the_wheel(tmp_path):
     root, source = PACKAGE.parent, tmp_path / "source"
     for folder in ("bert_jax", "configs"):
         shutil.copytree(root / folder, source / folder)
@@ -151,5 +174,6 @@ def test_configs_and_types_ship_in_the_wheel(tmp_path):
     subprocess.run([*pip, str(source)], check=True)
     (wheel,) = tmp_path.glob("bert_jax-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
+    ours = {file.relative_to(root).as_posix() for file in (*MODULES.values(), PACKAGE / "py.typed")}
     configs = {f"bert_jax/configs/pretrain_{size}.py" for size in ("tiny", "large")}
-    assert {*configs, "bert_jax/py.typed"} <= set(names)
+    assert ours | configs <= set(names)

@@ -18,13 +18,14 @@ from bert_jax.bench import compile_seconds
 from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.convert import pretrained
-from bert_jax.models import init_params, make_model
+from bert_jax.models import init_params, kind_of, make_model
 from bert_jax.runs import finetuning
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
 PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "decay": "from_warmup"}
-KINDS = ("sequence_classification", "token_classification", "question_answering")
+# What the peer does, by the methods of `bert_jax.Bert`.
+USES = ("classify", "tag", "answer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +87,10 @@ class _Peer:
         self._folder, self._model = folder, pretrained.read(init).model
         self._task = tasks.make(config.task)
         self.best_by, head = self._task.best_by, self._task.head
-        if head.kind not in KINDS:
-            raise InputError(f"{config.task.name}: the peer does {', '.join(KINDS)}, not {head.kind}")
+        if (kind := kind_of(head)).use not in USES:
+            raise InputError(
+                f"{config.task.name}: the peer can {', '.join(USES)}; a head of {head.kind} is for none of it"
+            )
         if config.epochs != int(config.epochs):
             raise InputError(f"epochs: is {config.epochs}, the peer does whole ones")
         for name, value in PEERS_RECIPE.items():
@@ -109,7 +112,7 @@ class _Peer:
         self._asked = {
             **{name: getattr(config, name) for name in ("batch_size", "evaluation_batch_size", "dropout")},
             **optimizer,
-            **dict(model=init, kind=head.kind, labels=len(head.labels), steps=steps, epochs=int(config.epochs)),
+            **dict(model=init, use=kind.use, labels=len(head.labels), steps=steps, epochs=int(config.epochs)),
             "train": [_plain(feature) for feature in train],
             "dev": [_plain(feature) for feature in self._features],
         }
@@ -131,7 +134,7 @@ class _Peer:
 
     @property
     def _by_text(self) -> bool:
-        return self._asked["kind"] == "sequence_classification"
+        return self._asked["use"] == "classify"
 
 
 def _plain(feature: Feature) -> dict:

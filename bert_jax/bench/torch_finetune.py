@@ -18,9 +18,9 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 CLASSES = {
-    "sequence_classification": transformers.AutoModelForSequenceClassification,
-    "token_classification": transformers.AutoModelForTokenClassification,
-    "question_answering": transformers.AutoModelForQuestionAnswering,
+    "classify": transformers.AutoModelForSequenceClassification,
+    "tag": transformers.AutoModelForTokenClassification,
+    "answer": transformers.AutoModelForQuestionAnswering,
 }
 NO_LABEL = -100
 
@@ -39,12 +39,12 @@ def main(folder: Path) -> None:
 
 
 def load(asked: dict, fresh: Mapping[str, np.ndarray]) -> torch.nn.Module:
-    kind, labels = asked["kind"], asked["labels"]
-    options = {} if kind == "question_answering" else {"num_labels": labels}
+    use, labels = asked["use"], asked["labels"]
+    options = {} if use == "answer" else {"num_labels": labels}
     if asked["dropout"] is not None:
         options |= {"hidden_dropout_prob": asked["dropout"], "attention_probs_dropout_prob": asked["dropout"]}
-    model = CLASSES[kind].from_pretrained(asked["model"], **options)
-    head = model.qa_outputs if kind == "question_answering" else model.classifier
+    model = CLASSES[use].from_pretrained(asked["model"], **options)
+    head = model.qa_outputs if use == "answer" else model.classifier
     head.load_state_dict({name: torch.tensor(fresh[name]) for name in ("weight", "bias")})
     return model
 
@@ -101,10 +101,10 @@ def predict(model: torch.nn.Module, asked: dict) -> list[np.ndarray]:
 
 
 def batches(asked: dict, split: str, size: int, shuffle: bool) -> DataLoader:
-    return DataLoader(asked[split], size, shuffle=shuffle, collate_fn=lambda rows: collate(rows, asked["kind"]))
+    return DataLoader(asked[split], size, shuffle=shuffle, collate_fn=lambda rows: collate(rows, asked["use"]))
 
 
-def collate(rows: list[dict], kind: str) -> dict[str, torch.Tensor]:
+def collate(rows: list[dict], use: str) -> dict[str, torch.Tensor]:
     """A batch padded to its longest row."""
 
     def padded(values: list[list[int]], value: int = 0) -> torch.Tensor:
@@ -115,10 +115,10 @@ def collate(rows: list[dict], kind: str) -> dict[str, torch.Tensor]:
     labels = [row["label"] for row in rows]
     if labels[0] is None:
         return batch
-    if kind == "question_answering":
+    if use == "answer":
         starts, ends = torch.tensor(labels).T
         return batch | {"start_positions": starts, "end_positions": ends}
-    return batch | {"labels": padded(labels, NO_LABEL) if kind == "token_classification" else torch.tensor(labels)}
+    return batch | {"labels": padded(labels, NO_LABEL) if use == "tag" else torch.tensor(labels)}
 
 
 if __name__ == "__main__":

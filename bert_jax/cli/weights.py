@@ -1,30 +1,29 @@
 """`bert-jax import` and `bert-jax export`."""
 
 import argparse
-import typing
 
-from bert_jax.config import HeadConfig
 from bert_jax.files import folders, storage
 from bert_jax.files.printable import printable
-
-KINDS = typing.get_args(typing.get_type_hints(HeadConfig)["kind"])
 
 
 def import_model(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bert-jax import", description="Makes a model of ours from another's folder.")
     parser.add_argument("source", help="a Hugging Face or google-research BERT folder, or any other MODEL")
     parser.add_argument("folder", help="the folder to make; pretrain takes it as --init, all others as --model")
-    parser.add_argument("--head", choices=KINDS, help="another head than the source's; encoder: out of any source")
+    parser.add_argument("--head", metavar="KIND", help="another head than the source's; encoder: out of any source")
     parser.add_argument("--labels", nargs="+", help="what the labels are called, where the source doesn't say")
     parser.add_argument("--allow-missing", action="store_true", help="give what is missing fresh values")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
-    from bert_jax.config import InputError
+    from bert_jax.config import HeadConfig, InputError
     from bert_jax.convert import pretrained
     from bert_jax.data.no_tokenizer import NoTokenizer
     from bert_jax.devices import compiling
+    from bert_jax.models import kind_of
 
     compiling.begin()
+    if options.head:
+        kind_of(HeadConfig(options.head))
     with folders.whole_folder(storage.path(options.folder), options.overwrite) as aside:
         found = pretrained.read(options.source, options.allow_missing, options.head)
         if isinstance(found.tokenizer, NoTokenizer) and not options.head:

@@ -13,6 +13,8 @@ Remat = Literal["auto", "none", "attention", "dots", "full"]
 class ModelConfig:
     """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base."""
 
+    architecture: str = "bert"
+    """bert or roberta."""
     vocab_size: int | None = None
     """None: the tokenizer's."""
     hidden_size: int = 768
@@ -20,6 +22,9 @@ class ModelConfig:
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     max_position_embeddings: int = 512
+    """The most tokens that it reads."""
+    position_offset: int = 0
+    """Rows of the position embeddings before that of the first token, which nothing reads: 2 in RoBERTa."""
     type_vocab_size: int = 2
     hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
     """gelu: by erf (the 2018 release); gelu_tanh: the tanh form (google-research/bert since February 2019)."""
@@ -91,24 +96,16 @@ VALUE: dict[str, Any] = dict(problem_type="regression", activation="identity")
 class HeadConfig:
     """What stands on the encoder, and what its outputs are called."""
 
-    kind: Literal[
-        "encoder",
-        "masked_lm",
-        "pretraining",
-        "sequence_classification",
-        "token_classification",
-        "question_answering",
-        "multiple_choice",
-    ] = "pretraining"
-    """encoder: nothing. masked_lm: scores of the vocabulary. pretraining: those, and next sentence."""
+    kind: str
+    """One of `bert_jax.models.HEADS`."""
     labels: tuple[str, ...] = ()
-    """Of sequence and token classification, in the order of the logits."""
+    """Of kinds that have an output for each, in their order."""
     pooler: bool = True
-    """encoder: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
+    """Of an encoder without a head: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
     dropout: float | None = None
     """Before the logits of a label (None: model.hidden_dropout_prob)."""
     problem_type: ProblemType | None = None
-    """sequence_classification, by the name in transformers: whether one label is right, or any number of them, or the
+    """Of a classifier of texts, by the name in transformers: whether one label is right, or any number of them, or the
     logits are values. None: it isn't said; then one logit is a value, and of several labels one is right."""
     activation: Literal["identity", "sigmoid", "softmax"] | None = None
     """What a cross-encoder of sentence-transformers applies to its logits (None: it doesn't say); problem_type, where
@@ -116,19 +113,13 @@ class HeadConfig:
 
     @property
     def outputs(self) -> Outputs:
-        """What the logits of a sequence_classification say: which class it is (softmax), of each label whether it is
-        right (sigmoid), or values as they are."""
+        """What the logits of a classifier of texts say: which class it is (softmax), of each label whether it is right
+        (sigmoid), or values as they are."""
         if self.problem_type is not None:
             return OUTPUTS[self.problem_type]
         if self.activation == "sigmoid":
             return "labels"
         return "values" if len(self.labels) == 1 else "classes"
-
-    @property
-    def unsaid(self) -> bool:
-        """Whether nothing says what one output alone is: transformers trains it as a value, and shows its sigmoid."""
-        one = self.kind == "sequence_classification" and len(self.labels) == 1
-        return one and self.problem_type is None and self.activation is None
 
     def validate(self) -> "HeadConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

@@ -1,4 +1,4 @@
-"""config.json of a BERT: every field that transformers 2 to 5 writes, and what becomes of it.
+"""config.json of an encoder: every field that transformers 2 to 5 writes, and what becomes of it.
 
 A field decides something and is read, or must be at its default, or decides nothing that is computed here. Those that
 nobody of these writes are a person's own: they are named in the report of an import.
@@ -9,6 +9,8 @@ from pathlib import Path
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.convert.weight_files import present
 from bert_jax.files.contents import json_object
+from bert_jax.models import ARCHITECTURES, Architecture
+from bert_jax.models.bert import BERT
 
 # pytorch-pretrained-bert, the first name of transformers, called it as google-research does.
 FILES = ("config.json", "bert_config.json")
@@ -17,8 +19,6 @@ ACTIVATIONS = {
     **dict.fromkeys(["gelu", "gelu_python"], "gelu"),
     **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh"], "gelu_tanh"),
 }
-# What transformers takes where config.json is silent is what ModelConfig does, but for these.
-DEFAULTS = {"vocab_size": 30_522}
 FIELDS = (
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
     *("max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob"),
@@ -83,22 +83,25 @@ WITHOUT_INFLUENCE = {
 KNOWN = {*FIELDS, *READ, *EXPECTED, *(name for names in WITHOUT_INFLUENCE.values() for name in names)}
 
 
-def read(folder: Path, encoder_alone: bool) -> tuple[dict, Path]:
-    """The fields, and the file that has them. Raises `InputError` for what isn't a BERT, or one that isn't one here.
+def read(folder: Path, encoder_alone: bool) -> tuple[dict, Path, Architecture]:
+    """The fields, the file that has them, and the model's architecture. Raises `InputError` for what isn't read.
 
-    DPR is a BERT in all but its name and head, so its encoder can be had alone.
+    Some models are another in all but name and head, as DPR is a BERT, so that their encoder can be had alone.
     """
     file = next((folder / name for name in FILES if present(folder / name)), folder / FILES[0])
     try:
         config = json_object(file)
     except FileNotFoundError:
         raise InputError(f"{file}: missing; copy it too") from None
-    model = config.get("model_type") or "bert"
-    if model != "bert" and not (encoder_alone and model == "dpr"):
-        alone = "; bert-jax import --head encoder takes its encoder" if model == "dpr" else ""
-        raise InputError(f"{file}: model_type is {model!r}, which is another model; only 'bert' is read{alone}")
+    name = config.get("model_type") or BERT.name
+    alone = next((one for one in ARCHITECTURES.values() if name in one.encoder_of), None)
+    architecture = ARCHITECTURES.get(name) if isinstance(name, str) else None
+    if architecture is None and not (alone and encoder_alone):
+        remedy = "; bert-jax import --head encoder takes its encoder" if alone else ""
+        kinds = " and ".join(map(repr, ARCHITECTURES))
+        raise InputError(f"{file}: model_type is {name!r}, which is another model; only {kinds} are read{remedy}")
     check(config, file)
-    return config, file
+    return config, file, architecture or alone
 
 
 def check(config: dict, file: Path) -> None:
@@ -116,14 +119,15 @@ def _short(value) -> str:
     return repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
 
 
-def model(config: dict, file: Path) -> ModelConfig:
+def model(config: dict, file: Path, architecture: Architecture) -> ModelConfig:
     """Raises `InputError` that names the first field which makes no sense."""
     activation = config.get("hidden_act", "gelu")
     if activation not in list(ACTIVATIONS):
         raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
     fields = {name: config[name] for name in FIELDS if config.get(name) is not None}
     try:
-        return ModelConfig(**{**DEFAULTS, **fields}, hidden_act=ACTIVATIONS[activation]).validate()
+        fields = architecture.of_hf({**architecture.hf_defaults, **fields}, config)
+        return ModelConfig(architecture.name, **fields, hidden_act=ACTIVATIONS[activation]).validate()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
 

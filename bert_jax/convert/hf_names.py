@@ -26,7 +26,7 @@ LEAVES = {
     "LayerNorm.beta": "LayerNorm.bias",
 }
 # Buffers of old files, not weights.
-BUFFERS = ("bert.embeddings.position_ids", "bert.embeddings.token_type_ids")
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,23 @@ class Names:
         return self.files[name].endswith(".kernel")
 
 
-def today(names: Iterable[str], folder: Path) -> Names:
-    """Raises `InputError` where an encoder is there twice, two arrays would have one name, or TensorFlow named them."""
+def today(names: Iterable[str], folder: Path, encoder: str) -> Names:
+    """Those of a model whose encoder has this name, as bert, before its parameters' names.
+
+    Raises `InputError` where an encoder is there twice, two arrays would have one name, or TensorFlow named them."""
     bare = {name: WRAPPERS.sub("", name) for name in names if not OPTIMIZER.search(name)}
     prefix = _prefix(bare, folder)
-    wrapper = re.sub(r"(^|\.)bert\.$", r"\1", prefix)
+    wrapper = re.sub(rf"(^|\.){encoder}\.$", r"\1", prefix)
     files: dict[str, str] = {}
     for name, new in bare.items():
         inner = new.removeprefix(prefix)
         of_encoder = new.startswith(prefix) and inner.startswith(("embeddings.", "encoder.", "pooler."))
-        new = _with_todays_leaf(f"bert.{inner}" if of_encoder else new.removeprefix(wrapper))
+        new = _with_todays_leaf(f"{encoder}.{inner}" if of_encoder else new.removeprefix(wrapper))
         if new in files:
             raise InputError(f"{folder}: {name} and {files[new]} are the same weights; remove one of them")
-        if new not in BUFFERS:
+        if new.removeprefix(f"{encoder}.") not in BUFFERS:
             files[new] = name
-    return Names(files, _notes(files, prefix))
+    return Names(files, _notes(files, prefix, encoder))
 
 
 def _prefix(bare: dict[str, str], folder: Path) -> str:
@@ -81,6 +83,6 @@ def _with_todays_leaf(name: str) -> str:
     return name
 
 
-def _notes(files: dict[str, str], prefix: str) -> list[str]:
-    wrapped = [(name, new) for new, name in files.items() if WRAPPERS.search(name) or prefix not in ("", "bert.")]
+def _notes(files: dict[str, str], prefix: str, encoder: str) -> list[str]:
+    wrapped = [(name, new) for new, name in files.items() if WRAPPERS.search(name) or prefix not in ("", f"{encoder}.")]
     return [f"{name} is taken for {new}, and all others alike" for name, new in wrapped[:1]]

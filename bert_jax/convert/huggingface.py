@@ -15,23 +15,11 @@ from bert_jax.convert.hf_names import Names
 from bert_jax.convert.report import Report
 from bert_jax.convert.tensors import Tensors
 from bert_jax.convert.weight_files import SAFETENSORS, check_adapter
+from bert_jax.models import Alone, Architecture, Head, architecture_of, head_of, heads_of
 
-ARCHITECTURES = {
-    "BertModel": "encoder",
-    "BertForMaskedLM": "masked_lm",
-    "BertForPreTraining": "pretraining",
-    "BertForSequenceClassification": "sequence_classification",
-    "BertForTokenClassification": "token_classification",
-    "BertForQuestionAnswering": "question_answering",
-    "BertForMultipleChoice": "multiple_choice",
-}
-# Where old files have it under another name, or twice.
-WORD_EMBEDDINGS, MLM_BIAS = "bert.embeddings.word_embeddings.weight", "cls.predictions.bias"
-DECODER = "cls.predictions.decoder.weight"
-TIED = {DECODER: WORD_EMBEDDINGS, "cls.predictions.decoder.bias": MLM_BIAS}
 # Vocabularies are filled up to a multiple of 8 to 128 for the sake of speed.
 MOST_FILLED = 128
-LAYER = re.compile(r"bert\.encoder\.layer\.(\d+)\.")
+LAYER = re.compile(r"\w+\.encoder\.layer\.(\d+)\.")
 
 
 def read(
@@ -44,16 +32,16 @@ def read(
     arrays get fresh values. Raises `InputError` for what isn't BERT, isn't whole, or contradicts itself.
     """
     check_adapter(folder)
-    config, file = hf_config.read(folder, kind == "encoder")
+    config, file, architecture = hf_config.read(folder, kind == Alone.kind)
     tensors = Tensors(folder)
-    there = hf_names.today(tensors.shapes, folder)
-    model = hf_config.model(config, file)
-    head, decided = _head(config, tensors, there, file, kind)
+    there = hf_names.today(tensors.shapes, folder, architecture.name)
+    model = hf_config.model(config, file, architecture)
+    head, decided = _head(architecture, config, tensors, there, file, kind)
     _check_layers(model, there.files, file)
     expected = names.shapes_there(model, head, "hf")
     array = _reader(tensors, there)
-    _settle_tied(array, there.files, expected, config, folder)
-    shapes, filled_up = _shapes(tensors, there, expected)
+    _settle_tied(architecture, head_of(model, head).predicts, array, there.files, expected, config, folder)
+    shapes, filled_up = _shapes(tensors, there, expected, _padded(model, head))
     report = Report.of(folder, expected, shapes, allow_missing, there.files)
     notes = [*decided, *hf_config.unknown(config), *there.notes, *filled_up]
     report = dataclasses.replace(report, notes=notes)
@@ -74,47 +62,48 @@ def _reader(tensors: Tensors, there: Names) -> Callable[[str], np.ndarray]:
     return array
 
 
-def _head(config: dict, tensors: Tensors, there: Names, file: Path, kind: str | None) -> tuple[HeadConfig, list[str]]:
+def _head(
+    architecture: Architecture, config: dict, tensors: Tensors, there: Names, file: Path, kind: str | None
+) -> tuple[HeadConfig, list[str]]:
     """And what was decided about it, in a few words."""
-    kind = kind or _kind(config, there.files, file)
+    heads = heads_of(architecture)
+    of_kind = heads[kind] if kind else _kind(architecture, config, there.files, file)
     dropout = config.get("classifier_dropout")
     if not isinstance(dropout, float | int | None):
         raise InputError(f"{file}: classifier_dropout is {dropout!r}, must be a number or null")
-    bias = there.files.get("qa_outputs.bias" if kind == "question_answering" else "classifier.bias")
+    bias = there.files.get(of_kind.names[-1].hf) if of_kind.names else None
     rows = tensors.shapes[bias][0] if bias and tensors.shapes[bias] else None
-    fields, notes = outputs.read(kind, config, rows, file)
-    pooler = kind != "encoder" or any(name.startswith("bert.pooler.") for name in there.files)
+    fields, notes = outputs.read(of_kind, config, rows, file)
+    alone = of_kind.kind == Alone.kind
+    pooler = not alone or any(name.startswith(f"{architecture.name}.pooler.") for name in there.files)
     notes += ["the encoder has no pooler"] if not pooler else []
-    return HeadConfig(kind, pooler=pooler, dropout=dropout, **fields), notes
+    return HeadConfig(of_kind.kind, pooler=pooler, dropout=dropout, **fields), notes
 
 
-def _kind(config: dict, there: dict[str, str], file: Path) -> str:
+def _kind(architecture: Architecture, config: dict, there: dict[str, str], file: Path) -> Head:
     """What `architectures` names; else what is there."""
+    heads = heads_of(architecture)
+    named = {architecture.prefix + head.suffix: head for head in heads.values()}
     architectures = config.get("architectures") or []
     if not isinstance(architectures, list):
         raise InputError(f"{file}: architectures is {architectures!r}, must be a list of names")
     bare = [re.sub("^(TF|Flax)", "", str(name)) for name in architectures]
-    known = [ARCHITECTURES[name] for name in bare if name in ARCHITECTURES]
+    known = [named[name] for name in bare if name in named]
     if architectures and not known:
-        remedy = (
-            f"there are {', '.join(ARCHITECTURES)}; bert-jax import --head encoder takes the encoder out of any other"
-        )
+        remedy = f"there are {', '.join(named)}; bert-jax import --head encoder takes the encoder out of any other"
         raise InputError(f"{file}: architectures is {architectures}; {remedy}")
-    kind = known[0] if known else _kind_there(there)
-    both = {"cls.seq_relationship.weight", "bert.pooler.dense.weight"} <= there.keys()
-    return "pretraining" if kind == "masked_lm" and both else kind
+    shown = [head for head in heads.values() if _is_shown(head, architecture, there)]
+    if not known:
+        return shown[0]
+    # More than is named may be there: next sentence beside a masked LM.
+    pooler = f"{architecture.name}.pooler.dense.weight" in there
+    wider = [head for head in shown if pooler and isinstance(head, type(known[0])) and type(head) is not type(known[0])]
+    return (wider or known)[0]
 
 
-def _kind_there(there: dict[str, str]) -> str:
-    """The kind of the head whose weights are there, where config.json says none."""
-    marks = {
-        "cls.seq_relationship.weight": "pretraining",
-        "cls.predictions.transform.dense.weight": "masked_lm",
-        "qa_outputs.weight": "question_answering",
-    }
-    if "classifier.weight" in there:
-        return "sequence_classification" if "bert.pooler.dense.weight" in there else "token_classification"
-    return next((kind for mark, kind in marks.items() if mark in there), "encoder")
+def _is_shown(head: Head, architecture: Architecture, there: dict[str, str]) -> bool:
+    marks = head.shown_by
+    return marks is not None and all(name.format(encoder=architecture.name) in there for name in marks)
 
 
 def _check_layers(model: ModelConfig, there: dict[str, str], file: Path) -> None:
@@ -124,30 +113,45 @@ def _check_layers(model: ModelConfig, there: dict[str, str], file: Path) -> None
 
 
 def _settle_tied(
-    array: Callable[[str], np.ndarray], there: dict[str, str], expected: dict, config: dict, folder: Path
+    architecture: Architecture,
+    predicts: bool,
+    array: Callable[[str], np.ndarray],
+    there: dict[str, str],
+    expected: dict,
+    config: dict,
+    folder: Path,
 ) -> None:
     """Output weights that are the word embeddings are dropped, or take their place; others can't be had here."""
     remedy = "only output weights that are the embeddings are read; bert-jax import --head encoder does without them"
-    if MLM_BIAS in expected and config.get("tie_word_embeddings") is False and DECODER not in there:
-        raise InputError(f"{folder}: lacks {DECODER}, though tie_word_embeddings is false; {remedy}")
-    for name, same in TIED.items():
+    tied = next((head.tied for head in heads_of(architecture).values() if head.predicts), ())
+    if predicts and tied and config.get("tie_word_embeddings") is False and tied[0][0] not in there:
+        raise InputError(f"{folder}: lacks {tied[0][0]}, though tie_word_embeddings is false; {remedy}")
+    for name, parameter in tied:
+        same = parameter.format(encoder=architecture.name)
         if name not in there or same not in expected:
             continue
         if same not in there:
             there[same] = there.pop(name)
-        elif MLM_BIAS in expected:
+        elif predicts:
             if not np.array_equal(array(name), array(same)):
                 raise InputError(f"{folder}: {there[name]} differs from {there[same]}; {remedy}")
             del there[name]
 
 
-def _shapes(tensors: Tensors, there: Names, expected: dict) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The arrays' shapes, without the rows that fill up a vocabulary, and where there are such."""
+def _padded(model: ModelConfig, head: HeadConfig) -> list[str]:
+    """Arrays with a row for each piece of the vocabulary."""
+    return [name.hf for name in (*architecture_of(model).names, *head_of(model, head).names) if name.padded]
+
+
+def _shapes(
+    tensors: Tensors, there: Names, expected: dict, padded: list[str]
+) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The arrays' shapes; of `padded` ones without the rows that fill up a vocabulary, and notes that say so."""
     shapes, notes = {}, []
     for name, file_name in there.files.items():
         shape = tensors.shapes[file_name]
         shapes[name] = shape[::-1] if there.transposed(name) else shape
-    for name in (WORD_EMBEDDINGS, MLM_BIAS):
+    for name in padded:
         if name in there.files and name in expected:
             rows, size = (shapes[name] or (0,))[0], expected[name][0]
             if 0 < rows - size < MOST_FILLED and rows % 8 == 0:
@@ -168,10 +172,11 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
 def write_config(folder: Path, model: ModelConfig, head: HeadConfig) -> None:
     """Writes config.json: with it, what reads a folder knows the model and its labels, whatever holds its weights."""
     activation = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[model.hidden_act]
+    architecture = architecture_of(model)
     config = {
-        "architectures": [next(name for name, kind in ARCHITECTURES.items() if kind == head.kind)],
-        "model_type": "bert",
-        **{name: getattr(model, name) for name in FIELDS},
+        "architectures": [architecture.prefix + head_of(model, head).suffix],
+        "model_type": architecture.name,
+        **architecture.to_hf(model, {name: getattr(model, name) for name in FIELDS}),
         "hidden_act": activation,
         "position_embedding_type": "absolute",
         "classifier_dropout": head.dropout,

@@ -12,30 +12,11 @@ import jax
 from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
 from bert_jax.config.files import config_of, flags, without_places
 from bert_jax.files.printable import harmless
-from bert_jax.models import init_params, make_model
-
-MODELS = {
-    "encoder": "AutoModel",
-    "masked_lm": "AutoModelForMaskedLM",
-    "pretraining": "AutoModelForPreTraining",
-    "sequence_classification": "AutoModelForSequenceClassification",
-    "token_classification": "AutoModelForTokenClassification",
-    "question_answering": "AutoModelForQuestionAnswering",
-    "multiple_choice": "AutoModelForMultipleChoice",
-}
-PIPELINES = {
-    "encoder": "feature-extraction",
-    "masked_lm": "fill-mask",
-    "pretraining": "fill-mask",
-    "sequence_classification": "text-classification",
-    "token_classification": "token-classification",
-    "question_answering": "question-answering",
-    "multiple_choice": "multiple-choice",
-}
+from bert_jax.models import Alone, architecture_of, init_params, kind_of, make_model
 
 
 def _in_transformers(head: HeadConfig) -> list[str]:
-    model = MODELS[head.kind]
+    model = "AutoModel" + kind_of(head).suffix.removeprefix("Model")
     return [
         "In this folder:",
         f"""```python
@@ -115,7 +96,7 @@ def write(
     folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict, embedding: EmbeddingConfig
 ) -> None:
     """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
-    embeds = form == "hf" and head.kind == "encoder" and embedding.sentence_transformers and not embedding.unknown
+    embeds = form == "hf" and head.kind == Alone.kind and embedding.sentence_transformers and not embedding.unknown
     use = _in_sentence_transformers if embeds else USE[form]
     parts = [_title(form, model, head, embedding, embeds), *use(head)]
     config = config_of(about)
@@ -136,11 +117,11 @@ def write(
 
 def _title(form: str, model: ModelConfig, head: HeadConfig, embedding: EmbeddingConfig, embeds: bool) -> str:
     library = "sentence-transformers" if embeds else "transformers"
-    pipeline = "sentence-similarity" if embeds else PIPELINES[head.kind]
-    front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", "tags: [bert]", "---", ""]
+    pipeline = "sentence-similarity" if embeds else kind_of(head).pipeline
+    front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", f"tags: [{model.architecture}]", "---", ""]
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
     filled = model.padded_vocab_size - model.vocab_size
-    count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + ("cls" in shapes))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + kind_of(head).predicts)
     rows = [
         ("kind", head.kind.replace("_", " ")),
         ("parameters", f"{count:,}"),
@@ -150,7 +131,7 @@ def _title(form: str, model: ModelConfig, head: HeadConfig, embedding: Embedding
         *([("labels", ", ".join(head.labels))] if head.labels else []),
         *([("vector of a text", _vector(embedding))] if embedding.sentence_transformers else []),
     ]
-    return "\n".join([*(front if form == "hf" else []), "# BERT", "", _table(rows)])
+    return "\n".join([*(front if form == "hf" else []), f"# {architecture_of(model).title}", "", _table(rows)])
 
 
 def _vector(embedding: EmbeddingConfig) -> str:

@@ -1,124 +1,22 @@
-"""What a parameter is called here, by Hugging Face's torch models, and in google-research/bert's checkpoints.
+"""Parameters by their names here, in Hugging Face's torch models, and in google-research/bert's checkpoints.
 
-One table for every direction. Ours are paths in the tree of parameters, those of the layers stacked on a first axis;
-theirs have a name for each layer, with its number in place of {i}. Kernels are [in, out] here.
+One table for every direction: that of the architecture's encoder and of the head (`bert_jax.models.names`).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import flax.traverse_util
 import jax
 import numpy as np
 
 from bert_jax.config import HeadConfig, ModelConfig
-from bert_jax.models import init_params, make_model
-
-Scheme = Literal["hf", "tf1"]
-
-
-@dataclass(frozen=True)
-class Name:
-    """A parameter."""
-
-    ours: str
-    hf: str
-    tf1: str
-    transposed: tuple[Scheme, ...] = ()
-    """The schemes that have the last two axes the other way round."""
-
-    def theirs(self, scheme: Scheme, layer: int | None = None) -> str:
-        name = getattr(self, scheme)
-        return name if layer is None else name.format(i=layer)
-
-    @property
-    def in_layers(self) -> bool:
-        return "{i}" in self.hf
+from bert_jax.models import architecture_of, head_of, init_params, make_model
+from bert_jax.models.names import Name, Scheme
 
 
-def _dense(ours: str, hf: str, tf1: str) -> list[Name]:
-    return [Name(f"{ours}/kernel", f"{hf}.weight", f"{tf1}/kernel", ("hf",)), _bias(ours, hf, f"{tf1}/bias")]
-
-
-def _bias(ours: str, hf: str, tf1: str) -> Name:
-    return Name(f"{ours}/bias", f"{hf}.bias", tf1)
-
-
-def _output(ours: str, hf: str, tf1: str) -> list[Name]:
-    """The product of a head, which the original made by hand: [out, in]."""
-    weights = Name(f"{ours}/kernel", f"{hf}.weight", f"{tf1}output_weights", ("hf", "tf1"))
-    return [weights, _bias(ours, hf, f"{tf1}output_bias")]
-
-
-def _norm(ours: str, hf: str, tf1: str) -> list[Name]:
-    return [Name(f"{ours}/scale", f"{hf}.weight", f"{tf1}/gamma"), _bias(ours, hf, f"{tf1}/beta")]
-
-
-def _table(name: str) -> Name:
-    at = "bert/embeddings"
-    return Name(f"{at}/{name}/embedding", f"bert.embeddings.{name}.weight", f"{at}/{name}")
-
-
-def _layer() -> list[Name]:
-    ours, hf, tf1 = "bert/encoder/layer", "bert.encoder.layer.{i}", "bert/encoder/layer_{i}"
-    parts = [
-        ("attention/self/query", _dense),
-        ("attention/self/key", _dense),
-        ("attention/self/value", _dense),
-        ("attention/output/dense", _dense),
-        ("attention/output/LayerNorm", _norm),
-        ("intermediate/dense", _dense),
-        ("output/dense", _dense),
-        ("output/LayerNorm", _norm),
-    ]
-    return [
-        name
-        for part, names in parts
-        for name in names(f"{ours}/{part}", f"{hf}.{part.replace('/', '.')}", f"{tf1}/{part}")
-    ]
-
-
-WORD_EMBEDDINGS = "bert/embeddings/word_embeddings/embedding"
-MLM_BIAS = "cls/predictions/output_bias"
-# These have a row for each piece of the vocabulary, and here rows of 0 behind them.
-PADDED = (WORD_EMBEDDINGS, MLM_BIAS)
-
-ENCODER = [
-    _table("word_embeddings"),
-    _table("position_embeddings"),
-    _table("token_type_embeddings"),
-    *_norm("bert/embeddings/LayerNorm", "bert.embeddings.LayerNorm", "bert/embeddings/LayerNorm"),
-    *_layer(),
-    *_dense("bert/pooler", "bert.pooler.dense", "bert/pooler/dense"),
-]
-PREDICTIONS = [
-    *_dense(*("cls/predictions/transform/dense", "cls.predictions.transform.dense", "cls/predictions/transform/dense")),
-    *_norm(
-        "cls/predictions/transform/LayerNorm",
-        "cls.predictions.transform.LayerNorm",
-        "cls/predictions/transform/LayerNorm",
-    ),
-    Name(MLM_BIAS, "cls.predictions.bias", "cls/predictions/output_bias"),
-]
-NEXT_SENTENCE = _output("cls/seq_relationship", "cls.seq_relationship", "cls/seq_relationship/")
-CLASSIFIER = _output("classifier/dense", "classifier", "")
-QUESTION_ANSWERING = _output("classifier/dense", "qa_outputs", "cls/squad/")
-
-HEADS: dict[str, list[Name]] = {
-    "encoder": [],
-    "masked_lm": PREDICTIONS,
-    "pretraining": [*PREDICTIONS, *NEXT_SENTENCE],
-    "sequence_classification": CLASSIFIER,
-    "token_classification": CLASSIFIER,
-    "question_answering": QUESTION_ANSWERING,
-    "multiple_choice": CLASSIFIER,
-}
-
-
-def names(shapes: dict[str, jax.ShapeDtypeStruct], head: HeadConfig) -> list[Name]:
+def names(model: ModelConfig, head: HeadConfig, shapes: dict[str, jax.ShapeDtypeStruct]) -> list[Name]:
     """Those of a model's parameters, in the table's order."""
-    return [name for name in (*ENCODER, *HEADS[head.kind]) if name.ours in shapes]
+    return [name for name in (*architecture_of(model).names, *head_of(model, head).names) if name.ours in shapes]
 
 
 def shapes_of(model: ModelConfig, head: HeadConfig) -> dict[str, jax.ShapeDtypeStruct]:
@@ -135,20 +33,20 @@ def fresh(model: ModelConfig, head: HeadConfig) -> dict[str, jax.Array]:
 def theirs(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays of a tree of parameters by their names in the scheme, one after the other, float32."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
-    for name in names(flat, head):
+    for name in names(model, head, flat):
         layers = range(model.num_hidden_layers) if name.in_layers else [None]
         for layer in layers:
             array = np.asarray(flat[name.ours] if layer is None else flat[name.ours][layer])
-            array = array[: model.vocab_size] if name.ours in PADDED else array
+            array = array[: model.vocab_size] if name.padded else array
             yield name.theirs(scheme, layer), array.T if scheme in name.transposed else array
 
 
 def shapes_there(model: ModelConfig, head: HeadConfig, scheme: Scheme) -> dict[str, tuple[int, ...]]:
     """The shapes that the scheme's arrays must have, by their names."""
     shapes, found = shapes_of(model, head), {}
-    for name in names(shapes, head):
+    for name in names(model, head, shapes):
         shape = shapes[name.ours].shape[1 if name.in_layers else 0 :]
-        shape = (model.vocab_size, *shape[1:]) if name.ours in PADDED else shape
+        shape = (model.vocab_size, *shape[1:]) if name.padded else shape
         shape = shape[::-1] if scheme in name.transposed else shape
         for layer in range(model.num_hidden_layers) if name.in_layers else [None]:
             found[name.theirs(scheme, layer)] = shape
@@ -162,7 +60,7 @@ def ours(read: Callable[[str], np.ndarray | None], model: ModelConfig, head: Hea
     """
     shapes, flat = shapes_of(model, head), {}
     new: dict[str, jax.Array] = {}
-    for name in names(shapes, head):
+    for name in names(model, head, shapes):
         array = np.zeros(shapes[name.ours].shape, np.float32)
         for layer in range(model.num_hidden_layers) if name.in_layers else [None]:
             part = array if layer is None else array[layer]

@@ -13,11 +13,10 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import huggingface, names
+from bert_jax.models import architecture_of, head_of, kind_of
 from bert_jax.models.encoder import MASK_ADDER
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
-# The heads whose output is a product with the table of word embeddings.
-OF_VOCABULARY = ("masked_lm", "pretraining")
 OPSET = 17  # The first with LayerNormalization.
 # A protocol buffer holds less than 2 GiB; the weights of a larger model lie in a file beside it.
 LARGEST_FILE = (1 << 31) - (1 << 24)
@@ -47,7 +46,7 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
 def _model(model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray]):
     from onnx import TensorProto, helper, numpy_helper
 
-    axes = ["batch", "choices", "sequence"] if head.kind == "multiple_choice" else ["batch", "sequence"]
+    axes = ["batch", "choices", "sequence"] if kind_of(head).choices else ["batch", "sequence"]
     graph = Graph(model, head, weights)
     outputs = graph.outputs()
     for name, (value, _) in outputs.items():
@@ -74,6 +73,8 @@ class Graph:
 
     def __init__(self, model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray]):
         self.config, self.head, self.weights = model, head, weights
+        self.kind, self.name = head_of(model, head), architecture_of(model).name
+        self.word_embeddings = f"{self.name}.embeddings.word_embeddings.weight"
         self.nodes = []
         self.initializers: dict[str, np.ndarray] = {}
 
@@ -110,36 +111,16 @@ class Graph:
 
     def outputs(self) -> dict[str, tuple[str, list]]:
         """The outputs of the head's kind: name -> value, shape."""
-        ids, c, head = INPUTS, self.config, self.head
-        if head.kind == "multiple_choice":  # [B, C, S] -> [B C, S]
+        ids = INPUTS
+        if self.kind.choices:  # [B, C, S] -> [B C, S]
             length = self.node("Shape", INPUTS[0], start=2)
             shape = self.node("Concat", self.integers(-1), length, axis=0)
             ids = [self.node("Reshape", name, shape) for name in INPUTS]
-        hidden = self.encoder(*ids)
-        match head.kind:
-            case "encoder":
-                pooled = {"pooler_output": (self.pooler(hidden), ["batch", c.hidden_size])} if head.pooler else {}
-                return {"last_hidden_state": (hidden, ["batch", "sequence", c.hidden_size])} | pooled
-            case "masked_lm":
-                return {"logits": (self.masked_lm(hidden), ["batch", "sequence", c.vocab_size])}
-            case "pretraining":
-                next_sentence = self.dense(self.pooler(hidden), "cls.seq_relationship")
-                return {
-                    "prediction_logits": (self.masked_lm(hidden), ["batch", "sequence", c.vocab_size]),
-                    "seq_relationship_logits": (next_sentence, ["batch", 2]),
-                }
-            case "sequence_classification":
-                return {"logits": (self.dense(self.pooler(hidden), "classifier"), ["batch", len(head.labels)])}
-            case "token_classification":
-                return {"logits": (self.dense(hidden, "classifier"), ["batch", "sequence", len(head.labels)])}
-            case "question_answering":
-                both = self.dense(hidden, "qa_outputs")  # [B, S, 2]
-                ends = {"start_logits": self.pick(both, 0, axis=2), "end_logits": self.pick(both, 1, axis=2)}
-                return {name: (value, ["batch", "sequence"]) for name, value in ends.items()}
-            case "multiple_choice":  # [B C, 1] -> [B, C]
-                shape = self.node("Shape", INPUTS[0], end=2)
-                logits = self.node("Reshape", self.dense(self.pooler(hidden), "classifier"), shape)
-                return {"logits": (logits, ["batch", "choices"])}
+        return self.kind.graph(self, self.head, self.encoder(*ids))
+
+    def batch_and_choices(self) -> str:
+        """The first two axes of the inputs."""
+        return self.node("Shape", INPUTS[0], end=2)
 
     def encoder(self, input_ids: str, token_type_ids: str, attention_mask: str) -> str:
         visible = self.node("Cast", attention_mask, to=1)  # float32
@@ -147,23 +128,25 @@ class Graph:
         adder = self.node("Unsqueeze", adder, self.integers(1, 2))  # [B, S] -> [B, 1, 1, S]
         x = self.embeddings(input_ids, token_type_ids)
         for i in range(self.config.num_hidden_layers):
-            x = self.layer(x, adder, f"bert.encoder.layer.{i}")
+            x = self.layer(x, adder, f"{self.name}.encoder.layer.{i}")
         return x
 
     def embeddings(self, input_ids: str, token_type_ids: str) -> str:
-        at = "bert.embeddings"
-        words = self.words(f"{at}.word_embeddings.weight", input_ids)
+        at = f"{self.name}.embeddings"
+        words = self.words(input_ids)
         types = self.node("Gather", self.weight(f"{at}.token_type_embeddings.weight"), token_type_ids)
         length = self.pick(self.node("Shape", input_ids), 1, axis=0)
-        numbers = self.node("Range", self.index(0), length, self.index(1))
+        first = self.config.position_offset
+        numbers = self.node("Range", self.index(first), self.node("Add", length, self.index(first)), self.index(1))
         positions = self.node("Gather", self.weight(f"{at}.position_embeddings.weight"), numbers)
         return self.norm(self.node("Add", self.node("Add", words, types), positions), f"{at}.LayerNorm")
 
-    def words(self, table: str, input_ids: str) -> str:
-        if self.head.kind not in OF_VOCABULARY:
-            return self.node("Gather", self.weight(table), input_ids)
+    def words(self, input_ids: str) -> str:
+        if not self.kind.predicts:
+            return self.node("Gather", self.weight(self.word_embeddings), input_ids)
         # The table of the output's product, so that the file has it once: [H, V] -> [H, B, S] -> [B, S, H].
-        return self.node("Transpose", self.node("Gather", self.kernel(table), input_ids, axis=1), perm=[1, 2, 0])
+        words = self.node("Gather", self.kernel(self.word_embeddings), input_ids, axis=1)
+        return self.node("Transpose", words, perm=[1, 2, 0])
 
     def layer(self, x: str, adder: str, at: str) -> str:
         x = self.residual(self.attention(x, adder, f"{at}.attention.self"), x, f"{at}.attention.output")
@@ -188,12 +171,7 @@ class Graph:
         return self.node("Reshape", context, self.integers(0, 0, self.config.hidden_size))
 
     def pooler(self, hidden: str) -> str:
-        return self.node("Tanh", self.dense(self.pick(hidden, 0, axis=1), "bert.pooler.dense"))
-
-    def masked_lm(self, hidden: str) -> str:
-        at = "cls.predictions"
-        x = self.norm(self.gelu(self.dense(hidden, f"{at}.transform.dense")), f"{at}.transform.LayerNorm")
-        return self.product(x, "bert.embeddings.word_embeddings.weight", f"{at}.bias")
+        return self.node("Tanh", self.dense(self.pick(hidden, 0, axis=1), f"{self.name}.pooler.dense"))
 
     def dense(self, x: str, at: str) -> str:
         return self.product(x, f"{at}.weight", f"{at}.bias")

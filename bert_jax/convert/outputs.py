@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bert_jax.config import HeadConfig, InputError
 from bert_jax.files.contents import json_object
+from bert_jax.models import Head
 
 # By their names in sentence-transformers.
 ACTIVATIONS = {
@@ -14,31 +15,29 @@ ACTIVATIONS = {
 }
 # Where transformers takes so many labels without being told.
 DEFAULT_LABELS = 2
-# The logits of heads without labels.
-FIXED = {"question_answering": (2, "an answer's start and end"), "multiple_choice": (1, "a choice's score")}
 
 
-def read(kind: str, config: dict, rows: int | None, file: Path) -> tuple[dict, list[str]]:
+def read(kind: Head, config: dict, rows: int | None, file: Path) -> tuple[dict, list[str]]:
     """The fields of a `HeadConfig` that config.json, a `file`, decides, and what was decided in a few words.
 
     `rows` are the logits that the head's weights make, None where there are no weights. Raises `InputError` where they
     aren't what config.json says, or it says what can't be read.
     """
-    if kind in FIXED and rows not in (FIXED[kind][0], None):
-        right, meaning = FIXED[kind]
-        what = f"the head has {rows} outputs, one of {kind} has {right} ({meaning})"
+    if kind.fixed and rows not in (kind.fixed[0], None):
+        right, meaning = kind.fixed
+        what = f"the head has {rows} outputs, one of {kind.kind} has {right} ({meaning})"
         raise InputError(f"{file}: {what}; bert-jax import --head encoder takes the encoder alone")
-    if kind not in ("sequence_classification", "token_classification"):
+    if not kind.labelled:
         return {}, []
     labels, notes = _labels(config, rows, file)
-    if kind == "token_classification":
+    if not kind.typed:
         return {"labels": labels}, notes
     said = {"problem_type": config.get("problem_type"), "activation": _activation(config, file)}
     try:
-        head = HeadConfig(kind, labels, **said).validate()
+        head = HeadConfig(kind.kind, labels, **said).validate()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    if head.unsaid:
+    if kind.unsaid(head):
         notes.append("problem_type isn't said: its one output is taken as a value")
     return {"labels": labels, **said}, notes
 

@@ -20,7 +20,7 @@ from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.devices import compiling
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
-from bert_jax.models import init_params, make_model
+from bert_jax.models import init_params, kind_of, make_model
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 
@@ -132,7 +132,7 @@ def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) ->
 
     Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
     """
-    if kind != pretrained.head.kind and kind in ("sequence_classification", "token_classification"):
+    if kind != pretrained.head.kind and kind_of(HeadConfig(kind)).labelled:
         raise InputError(f"a model of the kind {pretrained.head.kind} has no labels; bert-jax finetune makes a {kind}")
     if not allow_missing:
         check_has(pretrained.model, pretrained.head, kind)
@@ -218,7 +218,7 @@ def _head(values: dict, origin: dict) -> HeadConfig:
     """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
     head = from_dict(HeadConfig, values, "head.")
     ours = "task" in origin.get("config", {})
-    return dataclasses.replace(head, **VALUE) if ours and head.unsaid else head
+    return dataclasses.replace(head, **VALUE) if ours and kind_of(head).unsaid(head) else head
 
 
 def rows_at(rows: list[dict], step: int) -> dict:

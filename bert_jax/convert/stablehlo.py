@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.convert import huggingface
-from bert_jax.models import make_model
+from bert_jax.models import kind_of, make_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROGRAM, WEIGHTS = "model.stablehlo", "weights.safetensors"
@@ -36,7 +36,7 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     weights = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
-    dimensions = "batch, choices, length" if head.kind == "multiple_choice" else "batch, length"
+    dimensions = "batch, choices, length" if kind_of(head).choices else "batch, length"
     longest = [f"length <= {model.max_position_embeddings}"]  # Else JAX takes the last position for those beyond.
     ids = jax.ShapeDtypeStruct(export.symbolic_shape(dimensions, constraints=longest), jnp.int32)
     with jax.default_matmul_precision("highest"):
@@ -52,20 +52,9 @@ def forward(model: ModelConfig, head: HeadConfig):
 
     def outputs(weights, input_ids, token_type_ids, attention_mask):
         inputs = [input_ids, token_type_ids, attention_mask]
-        if head.kind in ("masked_lm", "pretraining"):  # Scores at all positions, not only masked ones.
+        if module.kind.predicts:  # Scores at all positions, not only masked ones.
             inputs.append(jnp.broadcast_to(jnp.arange(input_ids.shape[-1]), input_ids.shape))
         found = module.apply({"params": flax.traverse_util.unflatten_dict(weights, sep="/")}, *inputs)
-        match head.kind:
-            case "encoder":
-                hidden, pooled = found
-                return {"last_hidden_state": hidden} | ({"pooler_output": pooled} if head.pooler else {})
-            case "masked_lm":
-                return {"logits": found[0][..., : model.vocab_size]}
-            case "pretraining":
-                return {"prediction_logits": found[0][..., : model.vocab_size], "seq_relationship_logits": found[1]}
-            case "question_answering":
-                return {"start_logits": found[..., 0], "end_logits": found[..., 1]}
-            case _:
-                return {"logits": found}
+        return module.kind.named(found, model)
 
     return outputs

@@ -21,6 +21,7 @@ from bert_jax.config.files import from_dict, to_dict
 from bert_jax.convert import hf_config, names
 from bert_jax.convert.report import Report
 from bert_jax.files import contents
+from bert_jax.models import HEADS, Alone, architecture_of
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 LONGEST_CHECKPOINT = 1 << 20  # bytes of the file that lists a run's checkpoints
@@ -33,7 +34,7 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_ran
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
 POOLER = "bert/pooler/dense/kernel"
 # Kinds that share the variables output_weights and output_bias.
-UNNAMED = ("sequence_classification", "token_classification", "multiple_choice")
+UNNAMED = tuple(kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names))
 
 
 def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
@@ -42,6 +43,8 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     The original's code has the epsilon 1e-12 and, since February 2019, the tanh form of gelu built in, whatever the
     config says; it stops at the name that is written for the latter ("gelu_new").
     """
+    if not (architecture := architecture_of(model)).tf1:
+        raise InputError(f"--format tf1: google-research/bert has no {architecture.title}; choose another format")
     tf = _tensorflow()
     folder.mkdir(parents=True, exist_ok=True)
     arrays = dict(names.theirs(params, model, head, "tf1"))
@@ -172,11 +175,11 @@ def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path, kind: str
     """Of the kind; what the names of the variables don't say of it, our own field may."""
     own = _own_head(values["head"], file) if "head" in values else None
     kind = kind or _kind(there, own)
-    if kind == "encoder":
+    if kind == Alone.kind:
         return HeadConfig(kind, pooler=POOLER in there)
     if own and own.kind == kind:
         return own
-    if kind not in ("sequence_classification", "token_classification"):
+    if not HEADS[kind].labelled:
         return HeadConfig(kind)
     if "output_weights" not in there:
         remedy = "bert-jax import --head encoder takes the encoder alone"
@@ -186,17 +189,9 @@ def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path, kind: str
 
 def _kind(there: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
     """What the variables of the original say; those of a tagger are called as a classifier's."""
-    if "cls/seq_relationship/output_weights" in there:
-        return "pretraining"
-    if any(name.startswith("cls/predictions/") for name in there):
-        return "masked_lm"
-    if "cls/squad/output_weights" in there:
-        return "question_answering"
-    if own:
-        return own.kind
-    if "output_weights" not in there:
-        return "encoder"
-    return "sequence_classification" if POOLER in there else "token_classification"
+    shown = [h.kind for h in HEADS.values() if h.shown_by_tf1 is not None and there.keys() >= {*h.shown_by_tf1}]
+    named = [kind for kind in shown if kind not in (*UNNAMED, Alone.kind)]
+    return (named or ([own.kind] if own else shown))[0]
 
 
 def _own_head(values: dict, file: Path) -> HeadConfig:
@@ -214,8 +209,8 @@ def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:
         labels = (
             f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ... unless --labels say it"
         )
-        tagger = "; a tagger needs --head token_classification" if head.kind == "sequence_classification" else ""
-        notes.append(labels + tagger)
+        others = [kind for kind in UNNAMED if HEADS[kind].labelled and kind != head.kind]
+        notes.append(f"{labels}; if it isn't of the kind {head.kind}, give --head {' or '.join(others)}")
     return [*notes, *hf_config.unknown({name: value for name, value in values.items() if name != "head"})]
 
 

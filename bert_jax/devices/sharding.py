@@ -34,9 +34,9 @@ LOGICAL_AXES = (
     (r"layer/intermediate/dense/bias", ("layer", "vector")),
     (r"layer/output/dense/kernel", ("layer", "intermediate", "hidden")),
     (r"layer/.*(bias|scale)", ("layer", "hidden")),
-    (r"(pooler|transform/dense|seq_relationship|classifier/dense)/kernel", ("hidden", None)),
-    (r"predictions/output_bias", ("vector",)),
-    (r"(seq_relationship|classifier/dense)/bias", (None,)),
+    (r"(pooler|transform/dense|seq_relationship|classifier/(dense|out_proj))/kernel", ("hidden", None)),
+    (r"output_bias", ("vector",)),
+    (r"(seq_relationship|classifier/(dense|out_proj))/bias", (None,)),
     (r"(bias|scale)", ("hidden",)),
 )
 

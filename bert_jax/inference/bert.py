@@ -20,7 +20,7 @@ from bert_jax.files import storage
 from bert_jax.inference import labelling
 from bert_jax.inference.embedding import Embedder
 from bert_jax.inference.labelling import Answered, Classified, Tagged
-from bert_jax.models import make_model
+from bert_jax.models import HEADS, make_model
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classification import model_input
 
@@ -31,17 +31,6 @@ Pooling = Literal["mean", "cls"]
 LENGTH_STEP = 32
 # Places in a batch of texts whose masks are filled.
 PLACES = 2048
-
-# Which outputs of a head have an entry for each token; those of masked_lm and pretraining for each masked position.
-OF_TOKENS = {
-    "encoder": (True, False),
-    "masked_lm": (True,),
-    "pretraining": (True, False),
-    "sequence_classification": (False,),
-    "token_classification": (True,),
-    "question_answering": (True,),
-    "multiple_choice": (False,),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +54,7 @@ class Bert:
         self.run = labelling.run_of(found.about)
         self.embedding = found.embedding
         self._module = make_model(found.model, found.head)
+        self._kind = self._module.kind
 
     # Texts in: where a string is expected, one alone is a batch of one.
 
@@ -117,24 +107,18 @@ class Bert:
     def apply(self, input_ids, token_type_ids=None, attention_mask=None, masked_lm_positions=None):
         """The outputs of the model's head, float32, for int arrays [batch, sequence].
 
-        | `head.kind` | outputs |
-        |---|---|
-        | encoder | `(hidden [batch, sequence, hidden], pooled [batch, hidden])`, the latter None without pooler |
-        | masked_lm | logits [batch, sequence, vocabulary]; of `masked_lm_positions` [batch, masks] alone where given |
-        | pretraining | `(those, next-sentence logits [batch, 2])` |
-        | sequence_classification | logits [batch, labels], in the order of `head.labels` |
-        | token_classification | logits [batch, sequence, labels] |
-        | question_answering | logits [batch, sequence, 2] of an answer's start and end |
-        | multiple_choice | logits [batch, choices], for inputs [batch, choices, sequence] |
+        What they are, the class of the head's kind says (`bert_jax.models.HEADS[bert.head.kind]`). Scores of the
+        vocabulary are those at all positions, or, where given, at `masked_lm_positions` [batch, masks] alone. An
+        encoder without pooler gives None for its pooled vectors. Inputs of multiple choice are
+        [batch, choices, sequence].
 
         Without token types all are 0, without a mask nothing is padding. Shapes are padded inside, so that few are
         compiled. Raises `InputError` for ids that the model has no row for, and lengths that it doesn't read.
         """
         inputs = self._checked(input_ids, token_type_ids, attention_mask)
-        of_vocabulary = self.head.kind in ("masked_lm", "pretraining")
         batch, *_, length = inputs[0].shape
         items = length
-        if of_vocabulary:
+        if self._kind.predicts:
             if masked_lm_positions is None:
                 masked_lm_positions = np.tile(np.arange(length), (batch, 1))
             inputs = (*inputs, np.asarray(masked_lm_positions, np.int32))
@@ -142,16 +126,17 @@ class Bert:
         outputs = self._apply(*self._padded(inputs))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         cut = []
-        for output, of_tokens in zip(outputs, OF_TOKENS[self.head.kind], strict=False):
-            output = output if output is None else output[:batch, :items] if of_tokens else output[:batch]
-            cut.append(output[..., : self.config.vocab_size] if of_vocabulary and of_tokens else output)
+        for value, output in zip(outputs, self._kind.outputs, strict=True):
+            if value is not None:
+                value = value[:batch] if output.each == "text" else value[:batch, :items]
+            cut.append(value[..., : self.config.vocab_size] if output.each == "prediction" else value)
         return cut[0] if len(cut) == 1 else tuple(cut)
 
     def _checked(self, input_ids, token_type_ids, attention_mask) -> tuple[np.ndarray, ...]:
         input_ids = np.asarray(input_ids, np.int32)
         types = np.zeros_like(input_ids) if token_type_ids is None else np.asarray(token_type_ids, np.int32)
         mask = np.ones_like(input_ids) if attention_mask is None else np.asarray(attention_mask, np.int32)
-        dimensions = 3 if self.head.kind == "multiple_choice" else 2
+        dimensions = 3 if self._kind.choices else 2
         if input_ids.ndim != dimensions or not input_ids.shape == types.shape == mask.shape:
             raise InputError(
                 f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; alike, {dimensions} axes each"
@@ -252,7 +237,7 @@ class Bert:
         Raises `InputError` for a text without [MASK] or longer than the model reads, and for a model that has no
         scores of the vocabulary.
         """
-        self._must_be("masked_lm", "pretraining")
+        self._must_be_for("fill_mask")
         listed = _listed(texts)
         ids = [self.masked_ids(text) for text in listed]
         filled: list[list[list[Filled]]] = [[] for _ in listed]
@@ -267,7 +252,7 @@ class Bert:
 
         Raises `InputError` where two classes have one name.
         """
-        self._must_be("sequence_classification")
+        self._must_be_for("classify")
         # A cross-encoder's folder says where pairs are cut.
         limit = self.embedding.max_length if self.embedding.sentence_transformers else None
         ids, types = self._ids(texts, pairs, None, limit)
@@ -280,7 +265,7 @@ class Bert:
 
         A model of semantic roles finds those of a predicate, a word of the text. A text may have any length.
         """
-        self._must_be("token_classification")
+        self._must_be_for("tag")
         found = labelling.tag(self, *_columns(texts, predicates))
         return found[0] if isinstance(texts, str) else found
 
@@ -289,7 +274,7 @@ class Bert:
 
         Raises `InputError` for an empty question or context.
         """
-        self._must_be("question_answering")
+        self._must_be_for("answer")
         found = labelling.answer(self, *_columns(questions, contexts))
         return found[0] if isinstance(questions, str) else found
 
@@ -303,9 +288,10 @@ class Bert:
                 found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
         return found
 
-    def _must_be(self, *kinds: str) -> None:
-        if self.head.kind not in kinds:
-            raise InputError(f"needs a model of kind {' or '.join(kinds)}; this is one of {self.head.kind}")
+    def _must_be_for(self, use: str) -> None:
+        if self._kind.use != use:
+            kinds = " or ".join(kind for kind, head in HEADS.items() if head.use == use)
+            raise InputError(f"needs a model of kind {kinds}; this is one of {self.head.kind}")
 
     def masked_ids(self, text: str) -> list[int]:
         """Ids of a text whose masks can be filled, with [CLS] and [SEP]; raises `InputError` where they can't."""
@@ -324,7 +310,8 @@ class Bert:
         masked = np.zeros((len(ids), max(map(len, positions))), np.int32)
         for row, at in enumerate(positions):
             masked[row, : len(at)] = at
-        logits = self._apply(*self._padded((*inputs, masked)))[0]
+        logits = self._apply(*self._padded((*inputs, masked)))
+        logits = logits[0] if isinstance(logits, tuple) else logits
         pieces = self.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
         probabilities, best = map(np.asarray, _top(logits[..., : len(pieces)], min(top, len(pieces))))
         for row, at in enumerate(positions):

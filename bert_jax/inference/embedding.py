@@ -10,7 +10,7 @@ from tqdm import tqdm
 from bert_jax.config import ModelConfig
 from bert_jax.data import packing
 from bert_jax.devices.compiling import jitted
-from bert_jax.models import BertEncoder
+from bert_jax.models import architecture_of
 
 # Places in a batch. A processor is as fast in its caches with few; an accelerator needs many to be busy.
 PLACES = {"cpu": 1024}
@@ -21,8 +21,9 @@ class Embedder:
     """Makes vectors of texts; each shape is compiled once (see `packing.rows_of` for how many there are)."""
 
     def __init__(self, config: ModelConfig, params: dict):
-        encoder = BertEncoder(config, pooler=False)
-        self._params, self._hidden_size = params["bert"], config.hidden_size
+        architecture = architecture_of(config)
+        encoder = architecture.encoder(config, pooler=False)
+        self._params, self._hidden_size = params[architecture.name], config.hidden_size
 
         def pooled(params, input_ids, position_ids, sequence_ids, weights):
             # A place of no text has a sequence id of its own: no text sees it.

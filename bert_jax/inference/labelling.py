@@ -10,6 +10,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
 from bert_jax.config.files import config_of
+from bert_jax.models import kind_of
 from bert_jax.tasks import squad, squad_files, tagging
 from bert_jax.tasks.spans import spans, standard
 
@@ -79,7 +80,7 @@ def classified(head: HeadConfig, logits: list[np.ndarray]) -> list[Classified]:
     if repeated := [label for label, count in Counter(head.labels).items() if count > 1]:
         remedy = "name each for itself in id2label of the model's config.json"
         raise InputError(f"the model has more than one class {repeated[0]!r}, so they can't be told apart; {remedy}")
-    if head.unsaid:
+    if kind_of(head).unsaid(head):
         warnings.warn(UNSAID, stacklevel=3)
     return [_classified(head, one.astype(np.float64)) for one in logits]
 

@@ -1,6 +1,34 @@
-"""The encoder and its heads: Flax Linen modules, pure functions of (params, arrays)."""
+"""Models: architectures and kinds of heads, each a value that owns what is known of it, and their Flax modules."""
 
-from bert_jax.models.encoder import BertEncoder
-from bert_jax.models.heads import BertForPreTraining, init_params, make_model
+from bert_jax.models.architecture import Architecture
+from bert_jax.models.heads.alone import Alone
+from bert_jax.models.heads.base import Head
+from bert_jax.models.heads.masked_lm import MaskedLM
+from bert_jax.models.heads.multiple_choice import MultipleChoice
+from bert_jax.models.heads.pretraining import Pretraining
+from bert_jax.models.heads.question_answering import QuestionAnswering
+from bert_jax.models.heads.sequence_classification import SequenceClassification
+from bert_jax.models.heads.token_classification import TokenClassification
+from bert_jax.models.model import Model, init_params, make_model
+from bert_jax.models.registry import ARCHITECTURES, HEADS, architecture_of, head_of, heads_of, kind_of
 
-__all__ = ["BertEncoder", "BertForPreTraining", "init_params", "make_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "HEADS",
+    "Alone",
+    "Architecture",
+    "Head",
+    "MaskedLM",
+    "Model",
+    "MultipleChoice",
+    "Pretraining",
+    "QuestionAnswering",
+    "SequenceClassification",
+    "TokenClassification",
+    "architecture_of",
+    "head_of",
+    "heads_of",
+    "init_params",
+    "kind_of",
+    "make_model",
+]

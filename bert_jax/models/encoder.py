@@ -1,10 +1,9 @@
-"""The BERT encoder (arXiv 1810.04805, section 3), with the parameter names of google-research/bert.
+"""The encoder of BERT (arXiv 1810.04805, section 3), with the parameter names of google-research/bert.
 
 Shapes in comments: B batch, S sequence, H hidden, N heads, D = H / N, I intermediate, L layers. The parameters of the
 L layers are stacked on a leading axis and the layers run under one scan, so compile time doesn't grow with depth.
 """
 
-import functools
 import math
 
 import flax.linen as nn
@@ -14,22 +13,10 @@ from jax.sharding import PartitionSpec
 
 from bert_jax.config import ModelConfig
 from bert_jax.models.dropout import Dropout
+from bert_jax.models.layers import ACTIVATIONS, dense, initializer, layer_norm, padded
 
 # Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
 MASK_ADDER = -10_000.0
-
-
-def gelu(x):
-    """x times the normal distribution's share below x, by erf."""
-    if x.dtype != jnp.float32:
-        return jax.nn.gelu(x, approximate=False)  # By erfc: 1 + erf would have no digits left of a negative x's share.
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch's; on a processor in half of erfc's time.
-
-
-ACTIVATIONS = {
-    "gelu": gelu,
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-}
 
 
 # What is kept for the backward pass: products with weights have no batch dimension, those of attention have.
@@ -40,35 +27,6 @@ REMAT_POLICIES = {
 }
 # In `jax.Device.device_kind`.
 TPU_V6E = ("TPU v6 lite", "TPU v6e")
-
-
-def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
-    """A product with bias in the config's compute type, weights from a truncated normal."""
-    return nn.Dense(features, dtype=config.dtype, kernel_init=initializer(config), name=name)
-
-
-def initializer(config: ModelConfig):
-    """Truncated normal, cut at two deviations and not rescaled, as the original's."""
-
-    def init(key, shape, dtype=jnp.float32):
-        return config.initializer_range * jax.random.truncated_normal(key, -2, 2, shape, dtype)
-
-    return init
-
-
-def padded(init, rows: int):
-    """Initialises the first `rows` rows, and 0 in those that only fill up."""
-
-    def padded_init(key, shape, dtype=jnp.float32):
-        values = init(key, (rows, *shape[1:]), dtype)
-        return jnp.pad(values, [(0, shape[0] - rows), *[(0, 0)] * (len(shape) - 1)])
-
-    return padded_init
-
-
-def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
-    """LayerNorm with float32 statistics by the two-pass formula: the fast one loses digits where the mean is large."""
-    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, use_fast_variance=False, name=name)
 
 
 def rows_split(x):
@@ -93,7 +51,7 @@ class Embeddings(nn.Module):
             return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=init)
 
         self.word_embeddings = table(c.padded_vocab_size, padded(initializer(c), c.vocab_size))
-        self.position_embeddings = table(c.max_position_embeddings)
+        self.position_embeddings = table(c.position_offset + c.max_position_embeddings)
         self.token_type_embeddings = table(c.type_vocab_size)
         self.LayerNorm = layer_norm(c, name=None)
         self.dropout = Dropout(c.hidden_dropout_prob)
@@ -103,7 +61,7 @@ class Embeddings(nn.Module):
             position_ids = jnp.arange(input_ids.shape[-1])
         # [B, S] -> [B, S, H]
         x = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
-        x = self.LayerNorm(x + self.position_embeddings(position_ids))
+        x = self.LayerNorm(x + self.position_embeddings(self.config.position_offset + position_ids))
         return rows_split(self.dropout(x, deterministic=deterministic))
 
 
@@ -229,7 +187,7 @@ class Layers(nn.Module):
         return flat.reshape(x.shape)
 
 
-class BertEncoder(nn.Module):
+class Encoder(nn.Module):
     """Embeddings and layers: token ids to one vector for each token, and the pooled vector of [CLS].
 
     Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding); for
@@ -269,6 +227,32 @@ class BertEncoder(nn.Module):
         hidden = self.encoder(hidden, mask_adder, deterministic)
         if not self.pooler:
             return hidden, None
-        # [B, S, H] -> [B, H], or [B, texts, H]
-        first = hidden[:, 0] if first_tokens is None else jnp.take_along_axis(hidden, first_tokens[..., None], axis=1)
-        return hidden, jnp.tanh(self.pooler_dense(first))
+        return hidden, jnp.tanh(self.pooler_dense(first_vectors(hidden, first_tokens)))
+
+
+def first_vectors(hidden, first_tokens=None):
+    """The vector of each text's first token, of rows of one text or of several."""
+    # [B, S, H] -> [B, H], or [B, texts, H]
+    return hidden[:, 0] if first_tokens is None else jnp.take_along_axis(hidden, first_tokens[..., None], axis=1)
+
+
+def flops_per_token(model: ModelConfig, length: int, predictions: int) -> float:
+    """`Architecture.flops_per_token` of this encoder; of a head's own products it counts the vocabulary's alone."""
+    layers, hidden, inner = model.num_hidden_layers, model.hidden_size, model.intermediate_size
+    encoder = 6 * layers * (4 * hidden**2 + 2 * hidden * inner) + 12 * layers * hidden * length
+    return encoder + 6 * (hidden * model.vocab_size + hidden**2) * predictions / length
+
+
+# `Architecture.logical_axes` of this encoder.
+LOGICAL_AXES = (
+    (r"word_embeddings/embedding", ("vocabulary", "hidden")),
+    (r"(position|token_type)_embeddings/embedding", (None, "hidden")),
+    (r"self/(query|key|value)/kernel", ("layer", "hidden", "heads")),
+    (r"self/(query|key|value)/bias", ("layer", "vector")),
+    (r"layer/attention/output/dense/kernel", ("layer", "heads", "hidden")),
+    (r"layer/intermediate/dense/kernel", ("layer", "hidden", "intermediate")),
+    (r"layer/intermediate/dense/bias", ("layer", "vector")),
+    (r"layer/output/dense/kernel", ("layer", "intermediate", "hidden")),
+    (r"layer/.*(bias|scale)", ("layer", "hidden")),
+    (r"pooler/kernel", ("hidden", None)),
+)

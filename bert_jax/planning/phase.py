@@ -77,7 +77,7 @@ class PhasePlan:
     steps: int
     memory: Memory
     model_flops: float
-    """Of a step on a chip, by the formula of `steps.model_flops_per_token`."""
+    """Of a step on a chip, by the formula of `Architecture.flops_per_token`."""
     refused: str = ""
     """Why it doesn't compile: `NO_ROOM` (`memory.temporaries` is what it would need) or `CRASHED`. No costs then."""
     compiled_flops: float = 0.0
@@ -185,8 +185,6 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
     program = make_program(*of_pretraining(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
-    tokens = phase.batch_size * phase.sequence_length / len(topology.devices)
-    per_token = steps.model_flops_per_token(config.model, phase.sequence_length, phase.max_predictions)
     memory = Memory(
         parameters=bytes_on_a_device(program.state["params"]),
         optimizer=bytes_on_a_device(program.state["opt_state"]) + bytes_on_a_device(program.state["step"]),
@@ -196,13 +194,13 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     plan = PhasePlan(
         number=number,
         mesh=dict(mesh.shape),
-        remat=program.model.config.remat,
+        remat=program.objective.model.config.remat,
         chips=len(topology.devices),
         sequence_length=phase.sequence_length,
         batch_size=phase.batch_size,
         steps=phase.steps,
         memory=memory,
-        model_flops=per_token * tokens,
+        model_flops=steps.model_flops(config.model, batch) / len(topology.devices),
     )
     with jax.set_mesh(mesh):
         return plan, program.lowered(batch)

@@ -22,10 +22,11 @@ from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import refusals
 from bert_jax.files import contents, folders, storage
 from bert_jax.files.printable import json_line
-from bert_jax.models import make_model
+from bert_jax.models import kind_of, losses, make_model
+from bert_jax.objectives import HeadObjective
 from bert_jax.runs.finetuning import make_batches, outputs_of
 from bert_jax.runs.page import write_page
-from bert_jax.training import loop, losses, steps
+from bert_jax.training import loop
 from bert_jax.training.program import make_forward
 
 
@@ -141,7 +142,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     from bert_jax.data import pipeline
     from bert_jax.data.prepare import prepare
 
-    if found.head.kind not in ("masked_lm", "pretraining"):
+    if not kind_of(found.head).predicts:
         raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
     corpus = dataclasses.replace(config.corpus, held_out=0.0)
     config = dataclasses.replace(config, model=found.model, corpus=corpus).validate()
@@ -152,7 +153,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     shardings = sharding.state_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)
     sums = jax.jit(
-        functools.partial(steps.loss_sums, module),
+        lambda params, batch: HeadObjective(module).sums(params, (), batch),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )

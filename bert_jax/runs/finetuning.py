@@ -25,6 +25,7 @@ from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
 from bert_jax.models import make_model
+from bert_jax.objectives import HeadObjective
 from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
@@ -139,7 +140,7 @@ def _training(
 
     return loop.Training(
         name="finetune",
-        model=module,
+        objective=HeadObjective(module),
         settings=Settings(optimizer, total, config.run.accumulate_steps),
         seed=config.seed,
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
@@ -196,9 +197,7 @@ def _score(task: Task, scores: dict[str, float]) -> float | None:
 def make_batches(
     features: list[Feature], size: int, head: HeadConfig, pad: int, mesh: Mesh, accumulate_steps: int = 1
 ) -> Batches:
-    regression = head.kind == "sequence_classification" and head.outputs == "values"
-    parts = sharding.batch_shards(mesh) * accumulate_steps
-    return Batches(features, size, head.kind, pad, floating=regression, parts=parts)
+    return Batches(features, size, head, pad, parts=sharding.batch_shards(mesh) * accumulate_steps)
 
 
 def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
@@ -228,7 +227,7 @@ def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
 
     def take(path, new: jax.Array) -> jax.Array:
         name = path_name(path)
-        old = there.get(name) if name.startswith("bert/") or same else None
+        old = there.get(name) if name.startswith(f"{found.model.architecture}/") or same else None
         return new if old is None else placed(np.asarray(old), new)
 
     return jax.tree_util.tree_map_with_path(take, fresh)

@@ -20,8 +20,9 @@ from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.files import folders, storage
 from bert_jax.inference.bert import load
+from bert_jax.models import losses
 from bert_jax.runs.start import Start, read_start
-from bert_jax.training import loop, losses, steps
+from bert_jax.training import loop, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_pretraining
 from bert_jax.training.program import Program, batch_shapes, of_pretraining
@@ -174,8 +175,8 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
     from bert_jax.data import pipeline
 
     rows = functools.partial(sharding.local_rows, mesh)
-    model, settings = of_pretraining(config)
-    sums_of = steps.make_evaluation_step(model, data.unigram_log_probabilities(config.model.vocab_size))
+    objective, settings = of_pretraining(config)
+    sums_of = steps.make_evaluation_step(objective, data.unigram_log_probabilities(config.model.vocab_size))
 
     def evaluation_step(program: Program) -> Callable:
         """Jitted; whenever it is made of a program it is the same function, compiled once."""
@@ -199,7 +200,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
 
     return loop.Training(
         name="pretrain",
-        model=model,
+        objective=objective,
         settings=settings,
         seed=config.seed,
         run=config.run,

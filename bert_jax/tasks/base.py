@@ -10,9 +10,6 @@ import numpy as np
 from bert_jax.config import HeadConfig
 from bert_jax.data.tokenizers import Tokenizer
 
-# A token that has no label, as a word's second piece.
-NO_LABEL = -100
-
 Ids = list[int]
 
 

@@ -9,8 +9,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
+from bert_jax.config import HeadConfig
 from bert_jax.data import packing
-from bert_jax.tasks.base import NO_LABEL, Feature
+from bert_jax.models import kind_of
+from bert_jax.tasks.base import Feature
 
 Batch = dict[str, np.ndarray]
 # The rows to make of a global batch of so many, as ascending runs.
@@ -26,24 +28,19 @@ LENGTHS, LONGEST = 12, 1.5
 # What a token costs grows with the length of its row, and is twice the least at about this: attention's part, in a
 # model 384 wide.
 DOUBLED = 2048
-# The heads of one output for each text.
-OF_TEXTS = ("sequence_classification", "multiple_choice")
 
 
 class Batches:
     """Batches of `size` features, in a multiple of `parts` rows.
 
-    `kind` is the head's; `floating` where labels are numbers, of a regression. Beside the encoder's inputs a batch has
-    `first_tokens` [rows, texts], where a row's texts begin, and `labels`: [rows, texts], [rows, length] for tokens, or
-    [rows, texts, 2] for answers, as places of the row. Of multiple choice, inputs are [rows, choices, length]; the
-    choices of an example stand at the same place.
+    Beside the encoder's inputs a batch has `first_tokens` [rows, texts], where a row's texts begin, and `labels`, as
+    the kind of `head` has them (`bert_jax.models.Head.no_labels`). Of multiple choice, inputs are
+    [rows, choices, length]; the choices of an example stand at the same place.
     """
 
-    def __init__(
-        self, features: list[Feature], size: int, kind: str, pad_id: int, floating: bool = False, parts: int = 1
-    ):
-        self.features, self._size, self._kind, self._pad_id = features, size, kind, pad_id
-        self._floating, self._parts = floating, parts
+    def __init__(self, features: list[Feature], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
+        self.features, self._size, self._pad_id, self._parts = features, size, pad_id, parts
+        self._head, self._kind = head, kind_of(head)
         self._lengths = [max(len(ids) for ids, _ in _texts(feature)) for feature in features]
 
     def __len__(self) -> int:
@@ -63,7 +60,7 @@ class Batches:
             for row, texts in enumerate(packed):
                 for slot, (start, number) in enumerate(self._placed(texts)):
                     tokens = slice(start, start + self._lengths[number])
-                    places[number] = (row, slot if self._kind in OF_TEXTS else tokens)
+                    places[number] = (row, slot if self._kind.outputs[0].each == "text" else tokens)
             yield places, self._batch(shape, packed, rows)
 
     def largest(self) -> Batch:
@@ -132,7 +129,7 @@ class Batches:
         }
         slots = packing.most_texts(length)
         batch["first_tokens"] = np.zeros((len(here), *choices, slots), np.int32)
-        batch["labels"] = self._no_labels(len(here), length, slots)
+        batch["labels"] = self._kind.no_labels(self._head, len(here), length, slots)
         for row, texts in enumerate(here):
             for slot, (start, number) in enumerate(self._placed(texts)):
                 feature = self.features[number]
@@ -144,23 +141,8 @@ class Batches:
                     batch["position_ids"][tokens] = np.arange(len(ids))
                     batch["first_tokens"][*at, slot] = start
                 if feature.label is not None:
-                    self._label(batch["labels"][row], slot, start, feature.label)
+                    self._kind.write_label(batch["labels"][row], slot, start, feature.label)
         return batch
-
-    def _no_labels(self, rows: int, length: int, slots: int) -> np.ndarray:
-        shapes = {"token_classification": (rows, length), "question_answering": (rows, slots, 2)}
-        shape = shapes.get(self._kind, (rows, slots))
-        return np.full(shape, np.nan, np.float32) if self._floating else np.full(shape, NO_LABEL, np.int32)
-
-    def _label(self, labels: np.ndarray, slot: int, start: int, label) -> None:
-        """Writes a feature's label in its row's."""
-        match self._kind:
-            case "token_classification":
-                labels[start : start + len(label)] = label
-            case "question_answering":
-                labels[slot] = np.add(label, start)
-            case _:
-                labels[slot] = label
 
 
 def _cost(shape: Shape) -> float:

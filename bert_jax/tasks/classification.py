@@ -15,6 +15,7 @@ import numpy as np
 
 from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
 from bert_jax.tasks.base import Feature, Ids
 from bert_jax.tasks.tables import Row, check_ids, read_table
@@ -75,7 +76,7 @@ class Classification:
 
     @cached_property
     def head(self) -> HeadConfig:
-        return HeadConfig("sequence_classification", self._labels(), **(VALUE if self._regression else {}))
+        return HeadConfig(SequenceClassification.kind, self._labels(), **(VALUE if self._regression else {}))
 
     def _labels(self) -> tuple[str, ...]:
         given, name = self._model_labels, self._config.name

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax import models
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.tasks.base import Feature
@@ -51,7 +52,7 @@ class MultipleChoice:
     none), choices (a list) and label. A question stands before each choice. Labels are indices from 0.
     """
 
-    head = HeadConfig("multiple_choice")
+    head = HeadConfig(models.MultipleChoice.kind)
     best_by = "accuracy"
 
     def __init__(self, config: TaskConfig):

@@ -17,6 +17,7 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.models import QuestionAnswering
 from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
@@ -84,7 +85,7 @@ class Prediction:
 class Squad:
     """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`."""
 
-    head = HeadConfig(kind="question_answering")
+    head = HeadConfig(QuestionAnswering.kind)
     dev_splits: tuple[str, ...] = ("dev",)
 
     def __init__(self, config: TaskConfig):

@@ -16,8 +16,10 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import UNK, Layout, Tokenizer
+from bert_jax.models import TokenClassification
+from bert_jax.models.heads.base import NO_LABEL
 from bert_jax.tasks import columns, propositions
-from bert_jax.tasks.base import NO_LABEL, Feature, Ids
+from bert_jax.tasks.base import Feature, Ids
 from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
 
@@ -92,10 +94,10 @@ class Tagging(abc.ABC):
     def head(self) -> HeadConfig:
         """Its labels are the tags of the training file, O first, the others sorted."""
         if self._labels:
-            return HeadConfig("token_classification", self._labels)
+            return HeadConfig(TokenClassification.kind, self._labels)
         found = {tag for example in self.read("train") for tag in example.tags or ()}
         outside = [] if of_words(found) else ["O"]
-        return HeadConfig("token_classification", (*outside, *sorted(found - {"O"})))
+        return HeadConfig(TokenClassification.kind, (*outside, *sorted(found - {"O"})))
 
     @abc.abstractmethod
     def _read(self, paths: list[Path], training: bool) -> list[Example]: ...

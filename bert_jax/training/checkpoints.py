@@ -164,8 +164,11 @@ class Checkpoints:
             raise error
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
-        ranked = self._ranked(steps)
-        return {*sorted(steps)[-self._run.keep_last :], *ranked[max(len(ranked) - self._run.keep_best, 0) :]}
+        """Of the others than the last, those that a signal made go first: a run keeps the same ones however often it is
+        stopped."""
+        ranked, every = self._ranked(steps), self._run.checkpoint_every
+        in_order = sorted(steps, key=lambda step: (step == max(steps), step % every == 0, step))
+        return {*in_order[-self._run.keep_last :], *ranked[max(len(ranked) - self._run.keep_best, 0) :]}
 
     def _ranked(self, steps: Sequence[int]) -> list[int]:
         """Those with a score, the best last; of two alike the earlier."""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -19,7 +18,9 @@ from bert_jax.config import InputError, RunConfig
 from bert_jax.devices.memory import Ahead, compile_ahead, refusals
 from bert_jax.devices.sharding import global_batch
 from bert_jax.files import storage
-from bert_jax.training import losses, steps
+from bert_jax.models import losses
+from bert_jax.objectives import Objective
+from bert_jax.training import steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.interrupt import Interrupt
 from bert_jax.training.metrics import Metrics, peak_flops
@@ -45,7 +46,7 @@ class Training:
 
     name: str
     """Of the command, for the progress bar."""
-    model: nn.Module
+    objective: Objective
     settings: Settings
     seed: int
     """Of the first weights and of dropout."""
@@ -85,11 +86,12 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     weren't finite. SIGINT and SIGTERM save first.
     """
     # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
-    program = make_program(training.model, training.settings, mesh)
+    program = make_program(training.objective, training.settings, mesh)
     total = training.settings.steps
     learning_rate = schedule(training.settings.optimizer, total)
     # Sent to the devices once, not with each step.
     seed, rates = jax.device_put((np.int32(training.seed), learning_rate), program.everywhere)
+    constants = jax.device_put(training.objective.constants(), jax.tree.map(lambda x: x.sharding, program.constants))
     evaluate = training.evaluation(program)
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------
@@ -152,14 +154,14 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
                 held_out = measure()
             for batch in on_device(training.batches(step), mesh):
                 if (shape := batch["input_ids"].shape) in compiled:
-                    state, values = program.train_step(state, batch, seed, rates)
-                    clock.count(batch["input_ids"], steps.model_flops(training.model.config, batch))
+                    state, values = program.train_step(state, batch, seed, rates, constants)
+                    clock.count(batch["input_ids"], steps.model_flops(program.objective.model.config, batch))
                 else:
                     # The first step of a shape compiles: not the speed of training.
                     compiled.add(shape)
                     jax.block_until_ready(pending)
                     with clock.paused():
-                        state, values = jax.block_until_ready(program.train_step(state, batch, seed, rates))
+                        state, values = jax.block_until_ready(program.train_step(state, batch, seed, rates, constants))
                 pending.append(values)
                 _check_finite(await_one(pending), step, run.max_skipped_updates)
                 step += 1

@@ -16,7 +16,8 @@ def _is_orphan(error: BaseException | None) -> bool:
     """Whether it may be of such a task: it says what an array's error says."""
     said = str(error)
     of_an_array = said.startswith(("Event loop is closed", "Encountered error while reading array"))
-    return of_an_array or any(os.strerror(number) in said for number in contents.REMEDIES)
+    of_tensorstore = "OCDBT database" in said
+    return of_an_array or of_tensorstore or any(os.strerror(number) in said for number in contents.REMEDIES)
 
 
 def _unraisable(unraisable: Any, others: Callable = sys.unraisablehook) -> None:

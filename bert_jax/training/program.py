@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import OptimizerConfig, Phase, PretrainConfig
+from bert_jax.config import InputError, OptimizerConfig, Phase, PretrainConfig
+from bert_jax.config.models import Remat
 from bert_jax.devices.sharding import batch_sharding, state_shardings
-from bert_jax.models import BertForPreTraining, init_params
+from bert_jax.models import Model, init_params
+from bert_jax.objectives import HeadObjective, Objective, forward
+from bert_jax.objectives.base import PACKED_INPUTS
 from bert_jax.training import steps
 from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
 
@@ -29,15 +31,15 @@ class Settings:
     accumulate_steps: int = 1
 
 
-def of_pretraining(config: PretrainConfig) -> tuple[BertForPreTraining, Settings]:
+def of_pretraining(config: PretrainConfig) -> tuple[HeadObjective, Settings]:
     settings = Settings(config.optimizer, config.total_steps, config.run.accumulate_steps)
-    return steps.make_model(config), settings
+    return HeadObjective(steps.make_model(config)), settings
 
 
 @dataclass(frozen=True)
 class Program:
-    model: nn.Module
-    """The model given, its `remat` decided."""
+    objective: Objective
+    """The one given, its model's `remat` decided."""
     optimizer: optax.GradientTransformation
     state: Any
     """The train state's shapes and types, each with its sharding (`jax.ShapeDtypeStruct`)."""
@@ -53,27 +55,34 @@ class Program:
     """Its shapes and types."""
     init: Callable[[Any], Any]
     """Makes a fresh state from a seed; jitted, each device makes only what it holds."""
+    constants: Any
+    """The shapes of the objective's, each with its sharding."""
     train_step: jax.stages.Wrapped
-    """`(state, batch, seed, schedule) -> (state, metrics)`, jitted; the state given is used up."""
+    """`(state, batch, seed, schedule, constants) -> (state, metrics)`, jitted; the state given is used up."""
     forward: jax.stages.Wrapped
     """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
     def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
         """The training step for a batch of these shapes, to be compiled; where the mesh is set, as for a call."""
-        return self.train_step.lower(self.state, batch, self.seed, self.schedule)
+        return self.train_step.lower(self.state, batch, self.seed, self.schedule, self.constants)
 
 
-def make_program(model: nn.Module, settings: Settings, mesh: Mesh) -> Program:
-    """Raises `InputError` naming the parameter that can't be split over the mesh. Compiles nothing yet.
+def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Program:
+    """Raises `InputError` naming the parameter that can't be split over the mesh, or a batch that can't be computed in
+    parts. Compiles nothing yet.
 
     The same arguments, whatever the schedule, give the same program: runs of several seeds and rates compile it once.
     """
+    if settings.accumulate_steps > 1 and not objective.additive:
+        what = f"is {settings.accumulate_steps}, but this objective compares all of a batch with each other"
+        raise InputError(f"run.accumulate_steps: {what}; leave it 1")
+    model = objective.model
     remat = _remat(model.config.remat, mesh)
-    model = model.clone(config=dataclasses.replace(model.config, remat=remat))
-    return _make_program(model, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
+    objective = dataclasses.replace(objective, model=model.clone(config=dataclasses.replace(model.config, remat=remat)))
+    return _make_program(objective, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
 
 
-def _remat(remat: str, mesh: Mesh) -> str:
+def _remat(remat: Remat, mesh: Mesh) -> Remat:
     """What "auto" is on the mesh's devices, which needn't be here: `plan` compiles for others.
 
     A chip waits for its memory more than for products, so that computing again costs less than writing and reading
@@ -83,41 +92,52 @@ def _remat(remat: str, mesh: Mesh) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def _make_program(model: nn.Module, config: OptimizerConfig, accumulate_steps: int, mesh: Mesh) -> Program:
+def _make_program(objective: Objective, config: OptimizerConfig, accumulate_steps: int, mesh: Mesh) -> Program:
     optimizer = make_optimizer(config)
 
     def fresh_state(seed):
-        return steps.init_state(model, optimizer, seed)
+        return steps.init_state(objective.model, optimizer, seed)
 
     shapes = jax.eval_shape(fresh_state, 0)
     shardings = state_shardings(mesh, shapes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
+    constants = _shapes_on(mesh, jax.eval_shape(objective.constants))
     train_step = jax.jit(
-        steps.make_train_step(model, optimizer, accumulate_steps),
+        steps.make_train_step(objective, optimizer, accumulate_steps),
         donate_argnums=0,
-        in_shardings=(shardings, rows, everywhere, everywhere),
+        in_shardings=(shardings, rows, everywhere, everywhere, jax.tree.map(lambda x: x.sharding, constants)),
         out_shardings=(shardings, everywhere),
     )
     return Program(
-        model=model,
+        objective=objective,
         optimizer=optimizer,
-        state=jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings),
+        state=_shapes_on(mesh, shapes),
         shardings=shardings,
         rows=rows,
         everywhere=everywhere,
         seed=jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere),
         schedule=jax.tree.map(lambda x: jax.ShapeDtypeStruct((), x.dtype, sharding=everywhere), schedule(config, 1)),
+        constants=constants,
         init=jax.jit(fresh_state, out_shardings=shardings),
         train_step=train_step,
-        forward=make_forward(model, mesh),
+        forward=make_forward(objective.model, mesh),
     )
 
 
-def make_forward(model: nn.Module, mesh: Mesh) -> jax.stages.Wrapped:
+def _shapes_on(mesh: Mesh, shapes):
+    """The same shapes, each with its sharding."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        state_shardings(mesh, shapes),
+    )
+
+
+def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
     """`Program.forward` of a model, whatever trained it."""
     params = jax.eval_shape(functools.partial(init_params, model), 0)
     return jax.jit(
-        functools.partial(steps.forward, model),
+        functools.partial(forward, model),
         in_shardings=(state_shardings(mesh, params), batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
@@ -131,7 +151,7 @@ def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> d
     shapes |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions)
     shapes["next_sentence_labels"] = (phase.batch_size,)
     if config.examples.format == "packed":
-        shapes |= dict.fromkeys(steps.PACKED_INPUTS, tokens)
+        shapes |= dict.fromkeys(PACKED_INPUTS, tokens)
     types = {"masked_lm_weights": jnp.float32}
     return {
         name: jax.ShapeDtypeStruct(shape, types.get(name, jnp.int32), sharding=rows) for name, shape in shapes.items()

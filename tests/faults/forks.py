@@ -99,6 +99,13 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 class Forks:
     """The server, as seen by who asks it for processes; from any thread."""
 

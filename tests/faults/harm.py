@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from forks import Process, children
+from forks import Process, children, command_of
 
 # ---- To a process ---------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,8 @@ def _stop(process: Process, rng: random.Random) -> tuple[int, ...]:
 
 def _kill_child(process: Process, rng: random.Random) -> tuple[int, ...]:
     """One of its own processes; itself, where it has none."""
-    if its := children(process.pid):
+    # Not Python's own keeper of semaphores, which would tell of each that it didn't know any more.
+    if its := [child for child in children(process.pid) if "resource_tracker" not in command_of(child)]:
         _kill(rng.choice(its), signal.SIGKILL)
         return ()
     _kill(process.pid, signal.SIGKILL)

@@ -1,0 +1,91 @@
+"""The masked language model (arXiv 1810.04805, section 3.1)."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.models import losses, names
+from bert_jax.models.heads.base import Head, Inputs, Output
+from bert_jax.models.layers import ACTIVATIONS, dense, layer_norm
+
+AT = "cls/predictions"
+
+
+class Transform(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x):
+        x = dense(self.config, self.config.hidden_size, "dense")(x)
+        return layer_norm(self.config)(ACTIVATIONS[self.config.hidden_act](x))
+
+
+class Predictions(nn.Module):
+    """Scores the vocabulary at the masked positions, with the word embeddings as output weights and one bias.
+
+    The rows that fill up the vocabulary score the least: no softmax gives them a share, and no loss a gradient.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, hidden, masked_lm_positions, word_embeddings):
+        c = self.config
+        # [B, S, H] -> [B, K, H]: only the positions to predict meet the vocabulary.
+        x = jnp.take_along_axis(hidden, masked_lm_positions[..., None], axis=1)
+        x = Transform(c, name="transform")(x)
+        bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,), jnp.float32)
+        # [B, K, H] x [V, H] -> [B, K, V]
+        weights = word_embeddings.astype(x.dtype)
+        logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias
+        return jnp.where(jnp.arange(c.padded_vocab_size) < c.vocab_size, logits, jnp.finfo(jnp.float32).min)
+
+
+class Heads(nn.Module):
+    """The predictions and, of a subclass, what is predicted beside them."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, inputs: Inputs):
+        predictions = Predictions(self.config, name="predictions")
+        return predictions(inputs.hidden, inputs.masked_lm_positions, inputs.word_embeddings)
+
+
+class MaskedLM(Head):
+    """The output is scores of the vocabulary [B, K, V] at the masked positions."""
+
+    kind = "masked_lm"
+    outputs: tuple[Output, ...] = (Output("logits", "prediction"),)
+    use = "fill_mask"
+    suffix, pipeline = "ForMaskedLM", "fill-mask"
+    names = (
+        *names.dense(f"{AT}/transform/dense", "cls.predictions.transform.dense", f"{AT}/transform/dense"),
+        *names.norm(f"{AT}/transform/LayerNorm", "cls.predictions.transform.LayerNorm", f"{AT}/transform/LayerNorm"),
+        names.Name(f"{AT}/output_bias", "cls.predictions.bias", f"{AT}/output_bias", padded=True),
+    )
+    shown_by = ("cls.predictions.transform.dense.weight",)
+    shown_by_tf1 = ("cls/predictions/transform/dense/kernel",)
+    tied = (
+        ("cls.predictions.decoder.weight", "{encoder}.embeddings.word_embeddings.weight"),
+        ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+    )
+    predicts = True
+
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+        return Heads(config, name="cls")(inputs)
+
+    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+        return losses.cross_entropy("mlm", outputs, batch["masked_lm_ids"], batch["masked_lm_weights"])
+
+    def counts(self, batch) -> dict:
+        return {"mlm": jnp.sum(batch["masked_lm_weights"]) + losses.EPSILON}
+
+    def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:
+        return {"logits": (self.predictions(graph, hidden), ["batch", "sequence", graph.config.vocab_size])}
+
+    def predictions(self, graph, hidden: str) -> str:
+        """The scores at all positions."""
+        at = "cls.predictions"
+        x = graph.norm(graph.gelu(graph.dense(hidden, f"{at}.transform.dense")), f"{at}.transform.LayerNorm")
+        return graph.product(x, graph.word_embeddings, f"{at}.bias")

@@ -1,0 +1,49 @@
+"""The masked language model and next-sentence prediction (arXiv 1810.04805, section 3.1)."""
+
+import flax.linen as nn
+
+from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.models import losses, names
+from bert_jax.models.heads.base import Inputs, Output
+from bert_jax.models.heads.masked_lm import Heads, MaskedLM
+from bert_jax.models.layers import initializer
+
+
+class BothHeads(Heads):
+    @nn.compact
+    def __call__(self, inputs: Inputs):
+        next_sentence = nn.Dense(2, kernel_init=initializer(self.config), name="seq_relationship")
+        return super().__call__(inputs), next_sentence(inputs.pooled)
+
+
+class Pretraining(MaskedLM):
+    """Outputs are those of the masked language model, and [B, 2]: 0 where B follows A, 1 where it is random."""
+
+    kind = "pretraining"
+    outputs = (Output("prediction_logits", "prediction"), Output("seq_relationship_logits", "text"))
+    suffix = "ForPreTraining"
+    names = (*MaskedLM.names, *names.output("cls/seq_relationship", "cls.seq_relationship", "cls/seq_relationship/"))
+    shown_by = ("cls.seq_relationship.weight",)
+    shown_by_tf1 = ("cls/seq_relationship/output_weights",)
+
+    def pooler(self, head: HeadConfig) -> bool:
+        return True
+
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+        return BothHeads(config, name="cls")(inputs)
+
+    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+        """A row of padding has no label."""
+        of_tokens, of_pairs = outputs
+        next_sentence = losses.cross_entropy_of_labels("nsp", of_pairs, batch["next_sentence_labels"])
+        return super().sums(head, of_tokens, batch) | next_sentence
+
+    def counts(self, batch) -> dict:
+        return super().counts(batch) | {"nsp": losses.count_of_labels(batch["next_sentence_labels"])}
+
+    def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:
+        next_sentence = graph.dense(graph.pooler(hidden), "cls.seq_relationship")
+        return {
+            "prediction_logits": (self.predictions(graph, hidden), ["batch", "sequence", graph.config.vocab_size]),
+            "seq_relationship_logits": (next_sentence, ["batch", 2]),
+        }

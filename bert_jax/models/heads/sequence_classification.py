@@ -1,0 +1,63 @@
+"""A class, any number of labels, or a value for a text or a pair of texts (arXiv 1810.04805, section 4.1)."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.models import losses, names
+from bert_jax.models.heads.base import Classifier, Head, Inputs, Output
+
+
+class SequenceClassification(Head):
+    """The output is logits [B, labels], from the pooled vector; of rows of several texts [B, T, labels].
+
+    What they say is `HeadConfig.outputs`: classes learn by the cross-entropy of the softmax, labels by the binary one
+    of the sigmoid, values by the squared error.
+    """
+
+    kind = "sequence_classification"
+    outputs = (Output("logits", "text"),)
+    use = "classify"
+    suffix, pipeline = "ForSequenceClassification", "text-classification"
+    names = names.output("classifier/dense", "classifier")
+    shown_by: tuple[str, ...] | None = ("classifier.weight", "{encoder}.pooler.dense.weight")
+    shown_by_tf1 = ("output_weights", "bert/pooler/dense/kernel")
+    labelled = typed = True
+
+    def pooler(self, head: HeadConfig) -> bool:
+        return True
+
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+        classifier = Classifier(config, self.size(head), head.dropout, name="classifier")
+        return classifier(inputs.pooled, inputs.deterministic)
+
+    def unsaid(self, head: HeadConfig) -> bool:
+        """Whether nothing says what one output alone is: transformers trains it as a value, and shows its sigmoid."""
+        return len(head.labels) == 1 and head.problem_type is None and head.activation is None
+
+    def no_labels(self, head: HeadConfig, rows: int, length: int, texts: int) -> np.ndarray:
+        """Of classes int32 [rows, texts], of one value float32; of labels, or several values, [rows, texts, labels]."""
+        if head.outputs == "classes":
+            return super().no_labels(head, rows, length, texts)
+        return np.full((rows, texts, *self._several(head)), np.nan, np.float32)
+
+    def _several(self, head: HeadConfig) -> tuple[int, ...]:
+        return (self.size(head),) if head.outputs == "labels" or self.size(head) > 1 else ()
+
+    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+        labels = batch["labels"]
+        if head.outputs == "classes":
+            return super().sums(head, outputs, batch)
+        logits = outputs if self._several(head) else outputs[..., 0]
+        if head.outputs == "values":
+            return losses.of_values("label", lambda values: (logits - values) ** 2, labels)
+        right = jnp.sum(((logits > 0) == (labels > 0.5)) & ~jnp.isnan(labels), dtype=jnp.float32)
+        binary = functools.partial(optax.sigmoid_binary_cross_entropy, logits)
+        return losses.of_values("label", binary, labels) | {"label_correct": right}
+
+    def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:
+        logits = graph.dense(graph.pooler(hidden), "classifier")
+        return {"logits": (logits, ["batch", self.size(head)])}

@@ -1,0 +1,48 @@
+"""Losses as sums and counts, divided once at the end: any number of devices, parts or batches gives one number."""
+
+import jax.numpy as jnp
+import optax
+
+# As in the original: keeps the division defined where nothing is masked.
+EPSILON = 1e-5
+
+
+def cross_entropy(name: str, logits, labels, weights) -> dict:
+    """Sums over the labels with a weight. `logits` [..., classes] float32; `labels`, `weights` [...]."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    # The label's score is the highest: over a whole vocabulary, cheaper than an argmax.
+    correct = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0] >= jnp.max(logits, -1)
+    return {
+        f"{name}_loss": jnp.sum(losses * weights),
+        f"{name}_correct": jnp.sum(correct * weights),
+        f"{name}_count": jnp.sum(weights),
+    }
+
+
+def cross_entropy_of_labels(name: str, logits, labels) -> dict:
+    """Sums over the labels; one below 0 is none."""
+    return cross_entropy(name, logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
+
+
+def of_values(name: str, losses, labels) -> dict:
+    """Sums of `losses`, a function of the labels, which are numbers; one that is NaN is none."""
+    known = ~jnp.isnan(labels)
+    sums = jnp.sum(jnp.where(known, losses(jnp.where(known, labels, 0)), 0))
+    return {f"{name}_loss": sums, f"{name}_count": jnp.sum(known, dtype=jnp.float32)}
+
+
+def count_of_labels(labels):
+    """How many labels there are: those that aren't below 0, or, of numbers, NaN."""
+    known = ~jnp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else labels >= 0
+    return jnp.sum(known) + EPSILON
+
+
+def means(sums: dict) -> dict:
+    """The sum of all losses as `loss`, and of each name (mlm, nsp, label) its `_loss` and `_accuracy`."""
+    result = {}
+    for name in (key.removesuffix("_count") for key in sums if key.endswith("_count")):
+        count = sums[f"{name}_count"] + EPSILON
+        result[f"{name}_loss"] = sums[f"{name}_loss"] / count
+        if f"{name}_correct" in sums:
+            result[f"{name}_accuracy"] = sums[f"{name}_correct"] / count
+    return {"loss": sum(value for name, value in result.items() if name.endswith("_loss")), **result}

@@ -1,0 +1,69 @@
+"""A model: the encoder of an architecture with a head of a kind, a pure function of (params, arrays)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.models import registry
+from bert_jax.models.architecture import Architecture
+from bert_jax.models.heads.base import Head, Inputs
+
+
+class Model(nn.Module):
+    """The encoder of `config`, its parameters under the architecture's name, and the head beside it.
+
+    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding), of
+    multiple choice [batch, choices, sequence]. Heads that score the vocabulary also take `masked_lm_positions`
+    [batch, predictions]. Rows of several texts need `position_ids` (from 0 in each text) and `sequence_ids` (a number
+    for each text, so that none sees another); heads of texts then also `first_tokens` [batch, texts], the positions at
+    which the texts begin. Returns what the class of its head says, float32. Every id must be below its table's size:
+    JAX clamps those that aren't, silently.
+    """
+
+    config: ModelConfig
+    head: HeadConfig
+
+    @property
+    def architecture(self) -> Architecture:
+        return registry.architecture_of(self.config)
+
+    @property
+    def kind(self) -> Head:
+        return registry.head_of(self.config, self.head)
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids,
+        token_type_ids,
+        attention_mask,
+        masked_lm_positions=None,
+        position_ids=None,
+        sequence_ids=None,
+        first_tokens=None,
+        deterministic: bool = True,
+    ):
+        kind, architecture = self.kind, self.architecture
+        encoder = architecture.encoder(self.config, kind.pooler(self.head), name=architecture.name)
+        inputs = (input_ids, token_type_ids, attention_mask, position_ids, sequence_ids, first_tokens)
+        # [B, C, S] -> [B C, S]
+        inputs = tuple(x if x is None or x.ndim == 2 else x.reshape(-1, x.shape[-1]) for x in inputs)
+        hidden, pooled = encoder(*inputs, deterministic=deterministic)
+        words = encoder.embeddings.word_embeddings.embedding if kind.predicts else None
+        choices = input_ids.shape[1] if kind.choices else 1
+        of_head = Inputs(hidden, pooled, inputs[-1], words, masked_lm_positions, choices, deterministic)
+        return kind.logits(self.config, self.head, of_head)
+
+
+def make_model(config: ModelConfig, head: HeadConfig) -> Model:
+    """Raises `InputError` where there is no such architecture or kind of head, or the one hasn't the other."""
+    registry.check(config, head)
+    return Model(config, head)
+
+
+def init_params(model: Model, seed) -> dict:
+    """Fresh parameters of a seed, a number or an int32 scalar, as nested dicts."""
+    ids = jnp.zeros((1, 1, 8) if model.kind.choices else (1, 8), jnp.int32)
+    positions = [ids[:, :1]] if model.kind.predicts else []
+    return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]

@@ -1,0 +1,46 @@
+"""RoBERTa (arXiv 1907.11692): BERT's encoder, its positions from behind the padding's id on, and heads of its own."""
+
+from collections.abc import Iterator
+
+from bert_jax.config import ModelConfig
+from bert_jax.models import encoder, names
+from bert_jax.models.architecture import Architecture
+from bert_jax.models.roberta.heads import RobertaClassification, RobertaMaskedLM
+
+# Where config.json is silent.
+PAD_ID = 1
+
+
+def problems(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    if config.position_offset < 1:
+        what = f"is {config.position_offset}, but positions begin behind the padding's id"
+        yield "position_offset", f"{what}; it is that id plus 1, as 2"
+
+
+def of_hf(fields: dict, config: dict) -> dict:
+    """Its table of positions has rows that nothing reads, up to that of the padding's id."""
+    offset = config.get("pad_token_id", PAD_ID) + 1
+    return fields | {"position_offset": offset, "max_position_embeddings": fields["max_position_embeddings"] - offset}
+
+
+def to_hf(config: ModelConfig, fields: dict) -> dict:
+    offset = config.position_offset
+    longest = fields["max_position_embeddings"] + offset
+    return fields | {"pad_token_id": offset - 1, "max_position_embeddings": longest}
+
+
+ROBERTA = Architecture(
+    name="roberta",
+    prefix="Roberta",
+    title="RoBERTa",
+    encoder=encoder.Encoder,
+    names=names.encoder("roberta"),
+    flops_per_token=encoder.flops_per_token,
+    logical_axes=encoder.LOGICAL_AXES,
+    heads={head.kind: head for head in (RobertaMaskedLM(), RobertaClassification())},
+    without=("pretraining",),
+    hf_defaults={"vocab_size": 50_265, "max_position_embeddings": 512},
+    of_hf=of_hf,
+    to_hf=to_hf,
+    problems=problems,
+)

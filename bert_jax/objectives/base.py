@@ -1,0 +1,46 @@
+"""What every objective is, and a model's forward pass on a batch."""
+
+from typing import Any, ClassVar, Protocol
+
+from bert_jax.models import Model
+
+MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")
+# Only batches with several texts in a row have these.
+PACKED_INPUTS = ("position_ids", "sequence_ids")
+
+
+class Objective(Protocol):
+    """What a training minimises. A frozen dataclass, and hashable: equal objectives share a compiled program."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def model(self) -> Model:
+        """The model that is trained."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether the sums of a batch are those of its parts added up. If not, as with in-batch negatives, a batch
+        can't be accumulated from parts."""
+
+    def constants(self) -> Any:
+        """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none."""
+
+    def counts(self, batch) -> dict:
+        """What divides each loss of a batch, by its name; known before any part of it is computed."""
+
+    def sums(self, params, constants, batch, dropout_key=None) -> dict:
+        """For each name in `counts` its `_loss` (a sum), `_count` and, where there is one, `_correct`. All others are
+        sums to log. Without a key there is no dropout."""
+
+
+def forward(model: Model, params, batch, dropout_key=None):
+    """A head's outputs for a batch; with dropout where a key is given."""
+    return model.apply(
+        {"params": params},
+        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch},
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )
