@@ -1,8 +1,8 @@
 """What encoders and heads are made of: products, norms, activations, and how their weights begin."""
 
 import functools
-from collections.abc import Callable
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
