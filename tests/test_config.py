@@ -9,6 +9,7 @@ from bert_jax.config import (
     CorpusConfig,
     ExamplesConfig,
     InputError,
+    ModelConfig,
     OptimizerConfig,
     Phase,
     PretrainConfig,
@@ -116,3 +117,8 @@ def test_settings_that_make_no_sense_name_the_field(changes, field):
 def test_differences_name_paths():
     a, b = PretrainConfig(), PretrainConfig(seed=3, phases=(Phase(steps=7),))
     assert differences(to_dict(a), to_dict(b)) == [("phases.0.steps", 1_000_000, 7), ("seed", 0, 3)]
+
+
+def test_a_vocabulary_of_unknown_size():
+    with pytest.raises(InputError, match="model.vocab_size: isn't known yet"):
+        _ = ModelConfig().padded_vocab_size

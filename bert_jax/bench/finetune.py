@@ -72,7 +72,12 @@ def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Ru
         raise Stopped(result.signal)
     split = tasks.make(config.task).dev_splits[0]
     scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
-    return Run(scores, seconds, finetuning.examples_per_second(result, examples, config.batch_size))
+    speed = finetuning.examples_per_second(result, examples, config.batch_size)
+    if speed is None:
+        raise InputError(
+            f"{config.task.name}: trained in too few steps to tell the speed; give more examples or epochs"
+        )
+    return Run(scores, seconds, speed)
 
 
 class _Peer:

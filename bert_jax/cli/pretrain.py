@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
         result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
         return 128 + result.signal if result.signal else 0
 
-    return run_together(command, ["pretrain", *arguments], train, prepare_missing)
+    return run_together(command, command.workdir, ["pretrain", *arguments], train, prepare_missing)
 
 
 def _tokenizer_of(model: str):

@@ -108,7 +108,7 @@ class Ending(contextlib.AbstractContextManager):
 
     def _watch(self, reader: socket.socket) -> None:
         """Python writes each signal's number here as it comes, whatever the main thread is at."""
-        first, deadline, repeats = None, math.inf, Repeats()
+        first, deadline, repeats = 0, math.inf, Repeats()
         with reader:
             while (left := deadline - time.monotonic()) > 0:
                 reader.settimeout(min(left, threading.TIMEOUT_MAX))
@@ -120,7 +120,7 @@ class Ending(contextlib.AbstractContextManager):
                     return
                 if came[0] not in ENDING or repeats.is_one():
                     continue
-                if first is not None:
+                if first:
                     break
                 first = came[0]
                 if signal.getsignal(first) == self._end:

@@ -91,7 +91,7 @@ def _report(p: PhasePlan, topology: Topology) -> str:
         *_memory_lines(p),
     ]
     if p.times:
-        lines += [*_work_lines(p), *_time_lines(p, topology)]
+        lines += [*_work_lines(p), *_time_lines(p, p.times, topology)]
     return "\n".join(lines) + "\n"
 
 
@@ -133,8 +133,7 @@ def _work_lines(p: PhasePlan) -> list[str]:
     return lines
 
 
-def _time_lines(p: PhasePlan, topology: Topology) -> list[str]:
-    t = p.times
+def _time_lines(p: PhasePlan, t: roofline.Times, topology: Topology) -> list[str]:
     bound = max((t.compute, "compute"), (t.memory, "memory"), (t.network, "network"))[1]
     utilisation = p.model_flops / t.step / topology.chip.peak_flops
     return [
