@@ -17,7 +17,8 @@ from bert_jax.data.prepare import prepare
 from bert_jax.devices.sharding import path_name
 from bert_jax.models import BertForPreTraining, dropout
 from bert_jax.training import losses, steps
-from bert_jax.training.optimizer import decayed, make_optimizer, schedule
+from bert_jax.training.optimizer import make_optimizer, schedule
+from bert_jax.training.optimizers import decayed
 
 MODEL = ModelConfig(
     hidden_size=64,

@@ -23,7 +23,19 @@ FOLDERS = {
     "runs": {"files", "config", "cluster", "devices", "data", "models", "training", "tasks", "convert", "inference"},
     "planning": {"config", "devices", "data", "training"},
     "bench": {"config", "cluster", "devices", "data", "models", "tasks", "convert", "inference", "runs"},
-    "cli": {"files", "config", "cluster", "devices", "data", "convert", "inference", "runs", "planning", "bench"},
+    "cli": {
+        "files",
+        "config",
+        "cluster",
+        "devices",
+        "data",
+        "training",
+        "convert",
+        "inference",
+        "runs",
+        "planning",
+        "bench",
+    },
 }
 # Packages of others, by the folder or the file that imports them; Python's own and NumPy go everywhere.
 PACKAGES = {

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import OptimizerConfig, Phase, PretrainConfig
-from bert_jax.devices.sharding import batch_sharding, state_shardings
+from bert_jax.devices.sharding import batch_sharding, param_shardings, state_shardings
 from bert_jax.models import BertForPreTraining, init_params
 from bert_jax.training import steps
 from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
@@ -118,7 +118,7 @@ def make_forward(model: nn.Module, mesh: Mesh) -> Callable:
     params = jax.eval_shape(functools.partial(init_params, model), 0)
     return jax.jit(
         functools.partial(steps.forward, model),
-        in_shardings=(state_shardings(mesh, params), batch_sharding(mesh)),
+        in_shardings=(param_shardings(mesh, params), batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
