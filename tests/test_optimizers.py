@@ -35,8 +35,10 @@ SHAPES = {
 def random(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Parameters or gradients by their paths; the second layer's are ten times the first's."""
     arrays = {name: rng.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
-    return {name: x * np.array([1, 10], np.float32).reshape(2, *[1] * (x.ndim - 1)) if len(x) == 2 else x
-            for name, x in arrays.items()}  # fmt: skip
+    for name, array in arrays.items():
+        if "layer" in name:
+            array[1] *= 10
+    return arrays
 
 
 def apart(arrays: dict) -> dict[str, np.ndarray]:
@@ -49,11 +51,12 @@ def apart(arrays: dict) -> dict[str, np.ndarray]:
 def steps_of(config: OptimizerConfig, count: int = 4) -> list[dict]:
     """Our parameters after each step, the first ones before all."""
     rng, optimizer = np.random.default_rng(0), make_optimizer(config)
+    update = jax.jit(optimizer.update)
     params = flax.traverse_util.unflatten_dict(random(rng), sep="/")
     state, after = optimizer.init(params), [params]
     for _ in range(count):
         grads = flax.traverse_util.unflatten_dict(random(rng), sep="/")
-        updates, state = optimizer.update(grads, state, params, schedule=schedule(config, 100))
+        updates, state = update(grads, state, params, schedule=schedule(config, 100))
         params = jax.tree.map(jnp.add, params, updates)
         after.append(params)
     return [apart(flax.traverse_util.flatten_dict(tree, sep="/")) for tree in after]
@@ -85,9 +88,9 @@ def test_each_layer_is_updated_as_by_optax_on_its_own():
     for name, optimizer in THEIRS.items():
         ours, rng = steps_of(dataclasses.replace(CONFIG, name=name)), np.random.default_rng(0)
         theirs = apart(random(rng))
-        state = optimizer.init(theirs)
+        state, update = optimizer.init(theirs), jax.jit(optimizer.update)
         for step, found in enumerate(ours[1:]):
-            updates, state = optimizer.update(apart(random(rng)), state, theirs)
+            updates, state = update(apart(random(rng)), state, theirs)
             theirs = optax.apply_updates(theirs, updates)
             for path, expected in theirs.items():
                 if name != "lamb" or decay(theirs)[path]:  # optax has a ratio for biases too, LAMB's authors haven't.
@@ -101,8 +104,8 @@ def test_each_layer_is_updated_as_by_torch_on_its_own(name):
     # Muon there has bfloat16, and no correction of the momentum's bias, which in the first step changes nothing.
     count, tolerance = (1, 0.02) if name == "muon" else (4, 1e-4)
     ours, rng = steps_of(config, count), np.random.default_rng(0)
-    kernels = {path: torch.tensor(x).T.contiguous().requires_grad_() for path, x in apart(random(rng)).items()
-               if "kernel" in path}  # fmt: skip
+    start = {path: x for path, x in apart(random(rng)).items() if "kernel" in path}
+    kernels = {path: torch.tensor(x.T.copy(), requires_grad=True) for path, x in start.items()}
     if name == "muon":
         optimizer = torch.optim.Muon(kernels.values(), lr=0.05, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     else:
@@ -166,10 +169,11 @@ def test_what_is_left_of_a_parameter_lies_as_the_rest_of_it():
     mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
     wide, square = "layer/intermediate/dense/kernel", "layer/attention/output/dense/kernel"
     params = {wide: (2, 64, 96), square: (2, 64, 64)}
-    kept = {  # Its shape -> how it lies.
-        wide: {(2, 64, 96): (None, "fsdp", "tensor"), (2, 64): (None, "fsdp"), (2, 96): (None, "tensor"), (96,): ("tensor",)},
-        square: {(2, 64, 64): (None, "tensor", "fsdp"), (2, 64): (), (2, 1): (), (1,): (), (): (), (7, 2): ()},
-    }  # fmt: skip
+    all_of_wide, all_of_square = (None, "fsdp", "tensor"), (None, "tensor", "fsdp")
+    kept = {  # A shape of it -> how that lies.
+        wide: {(2, 64, 96): all_of_wide, (2, 64): (None, "fsdp"), (2, 96): (None, "tensor"), (96,): ("tensor",)},
+        square: {(2, 64, 64): all_of_square, (2, 64): (), (2, 1): (), (1,): (), (): (), (7, 2): ()},
+    }
 
     def tree(shapes: dict):
         arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
@@ -187,10 +191,13 @@ def test_what_is_left_of_a_parameter_lies_as_the_rest_of_it():
 
 # Trains with every optimizer on meshes of eight simulated devices, and restores the first one's checkpoint on each.
 ON_EIGHT_DEVICES = """
-import dataclasses, sys
-import jax, jax.numpy as jnp, numpy as np, optax
-from runs import by_path
-from bert_jax.config import MeshConfig, Phase, PretrainConfig, ModelConfig, OptimizerConfig
+import sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from runs import assert_same_state, by_path
+from bert_jax.config import ExamplesConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.devices.sharding import make_mesh
 from bert_jax.training import losses
 from bert_jax.training.checkpoints import Checkpoints
@@ -198,74 +205,86 @@ from bert_jax.training.optimizer import schedule
 from bert_jax.training.optimizers import OPTIMIZERS
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
-def means(config):
-    # Its state has what others' may have: a mean a row, a number a parameter, and an array that is nobody's.
+
+def toy(config):  # Its state: a mean for each row, a number for each parameter, and an array that is nobody's.
     def init(params):
-        rows, norms = (jax.tree.map(lambda x: jnp.zeros(shape(x)), params) for shape in (lambda x: x.shape[:-1], lambda x: ()))
+        rows, norms = jax.tree.map(lambda x: x[..., 0] * 0, params), jax.tree.map(lambda x: jnp.zeros(()), params)
         return rows, norms, jnp.zeros(7)
 
     def update(updates, state, params=None):
         rows = jax.tree.map(lambda x, row: 0.9 * row + 0.1 * jnp.mean(x**2, -1), updates, state[0])
-        norms = jax.tree.map(lambda x: jnp.sqrt(jnp.sum(x**2)), updates)
         updates = jax.tree.map(lambda x, row: x / (jnp.sqrt(row)[..., None] + 1e-3), updates, rows)
-        return updates, (rows, norms, state[2] + 1)
+        return updates, (rows, jax.tree.map(lambda x: jnp.max(jnp.abs(x)), updates), state[2] + 1)
 
     return [optax.GradientTransformation(init, update)]
 
-OPTIMIZERS["means"] = means
 
-names, meshes = sys.argv[2].split(), eval(sys.argv[3])
-model = ModelConfig(vocab_size=256, hidden_size=128, num_hidden_layers=2, num_attention_heads=8, intermediate_size=256, max_position_embeddings=32)
+OPTIMIZERS["toy"] = toy
+folder, names, meshes = sys.argv[1], sys.argv[2].split(), eval(sys.argv[3])
+model = ModelConfig(
+    vocab_size=256,
+    hidden_size=128,
+    num_hidden_layers=1,
+    num_attention_heads=8,
+    intermediate_size=256,
+    max_position_embeddings=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
 phase = Phase(sequence_length=16, batch_size=8, steps=100, max_predictions=4)
-rng = np.random.default_rng(0)
+
+
+def batch_of(program, config):
+    rng = np.random.default_rng(0)
+    shapes = batch_shapes(config, phase, program.rows)
+    most = {"attention_mask": 1, "masked_lm_weights": 1, "token_type_ids": 0, "next_sentence_labels": 0}
+    high = {**dict.fromkeys(shapes, 15), **most}
+    batch = {n: rng.integers(high[n] == 1, high[n] + 1, x.shape).astype(x.dtype) for n, x in shapes.items()}
+    return jax.device_put(batch, program.rows)
+
+
+def train(program, config, state, steps=3):
+    found = []
+    for _ in range(steps):
+        rate = schedule(config.optimizer, 100)
+        state, sums = program.train_step(state, batch_of(program, config), np.int32(0), rate)
+        found.append(float(losses.means(sums)["loss"]))
+    return state, found
+
+
 for name in names:
     optimizer = OptimizerConfig(name, learning_rate=1e-3, warmup_steps=2, schedule="cosine")
-    config = PretrainConfig(model=model, optimizer=optimizer, phases=(phase,))
-    checkpoints, found = Checkpoints(f"{sys.argv[1]}/{name}", writing=True), {}
+    config = PretrainConfig(
+        model=model, examples=ExamplesConfig("full_sentences"), optimizer=optimizer, phases=(phase,)
+    )
+    checkpoints, expected = Checkpoints(f"{folder}/{name}", writing=True), None
     for sizes in meshes:
         program = make_program(*of_pretraining(config), make_mesh(MeshConfig(*sizes)))
-        shapes = batch_shapes(config, phase, program.rows)
-        fill = {"attention_mask": 1, "masked_lm_weights": 1, "token_type_ids": 0}
-        batch = {n: np.full(x.shape, fill[n], x.dtype) if n in fill else
-                 np.random.default_rng(0).integers(2 if n == "next_sentence_labels" else 16, size=x.shape).astype(x.dtype)
-                 for n, x in shapes.items()}
-        batch = jax.device_put(batch, program.rows)
-        rates = schedule(optimizer, 100)
-
-        def train(state, count):
-            row = []
-            for _ in range(count):
-                state, sums = program.train_step(state, batch, np.int32(0), rates)
-                row.append(float(losses.means(sums)["loss"]))
-            return state, row
-
-        state, before = train(program.init(np.int32(0)), 3)
-        if not found:
+        state, before = train(program, config, program.init(np.int32(0)))
+        if expected is None:
             checkpoints.save(3, state, {}, {})
             checkpoints.wait()
             saved = by_path(state)
         restored = checkpoints.restore(3, program.state)
-        assert all(x.sharding == s for x, s in zip(jax.tree.leaves(restored), jax.tree.leaves(program.shardings), strict=True))
-        assert all(np.array_equal(x, saved[path]) for path, x in by_path(restored).items()), name
-        state, after = train(state, 3)
-        resumed, again = train(restored, 3)
-        if not found:
-            assert after == again and all(np.array_equal(x, by_path(state)[path]) for path, x in by_path(resumed).items()), name
-        np.testing.assert_allclose(after, again, atol=1e-4, err_msg=f"{name} {sizes}")
-        found[sizes] = before + after
-        np.testing.assert_allclose(found[sizes], found[meshes[0]], atol=1e-4, err_msg=f"{name} {sizes}")
-    print(name, {s: np.round(f, 5).tolist() for s, f in found.items()}, flush=True)
-    assert found[meshes[0]][-1] < found[meshes[0]][0] - 0.1, (name, found)
+        assert_same_state(by_path(restored), saved)
+        assert jax.tree.map(lambda x: x.sharding, restored) == program.shardings
+        state, after = train(program, config, state)
+        resumed, again = train(program, config, restored)
+        if expected is None:
+            assert_same_state(by_path(state), by_path(resumed))
+            expected = before + after
+        for losses_there in (before + after, before + again):
+            np.testing.assert_allclose(losses_there, expected, rtol=0, atol=1e-4, err_msg=f"{name} {sizes}")
+    assert expected[-1] < expected[0] - 0.01, (name, expected)
     checkpoints.close()
 """
 
 
 def test_every_optimizer_on_any_mesh(tmp_path):
-    """One from outside too. A checkpoint is restored on each mesh, and a run goes on from it bit for bit."""
-    meshes = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.path.dirname(__file__),
-    }
-    arguments = [str(tmp_path), " ".join([*OPTIMIZERS, "means"]), repr(meshes)]
+    """One from outside too; AdamW is in test_meshes. A checkpoint is restored on each mesh, and a run goes on from it
+    bit for bit."""
+    # Less is optimised by LLVM, which is most of the time here.
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.path.dirname(__file__)}
+    arguments = [str(tmp_path), " ".join([*(OPTIMIZERS.keys() - {"adamw"}), "toy"]), repr([(8, 1, 1), (2, 2, 2)])]
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)
