@@ -34,7 +34,8 @@ class Schedule:
 
     def __call__(self, step):
         rising = step / jnp.maximum(self.warmup, 1)
-        return self.peak * jnp.where(step < self.warmup, rising, SCHEDULES[self.kind](self, step))
+        falling = SCHEDULES[self.kind](self, step)
+        return self.peak * jnp.where(step < self.warmup, rising, falling)
 
 
 def _cosine(s: Schedule, step):
