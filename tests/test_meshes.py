@@ -164,7 +164,7 @@ def test_meshes_that_cannot_be():
     mesh = jax.sharding.AbstractMesh((1, 1, 3), sharding.AXES)
     shape = {"word_embeddings": {"embedding": jax.ShapeDtypeStruct((VOCABULARY_MULTIPLE, 6), np.float32)}}
     with pytest.raises(InputError, match=r"mesh.tensor: 3 doesn't divide .* it must divide 256"):
-        sharding.state_shardings(mesh, shape)
+        sharding.param_shardings(mesh, shape)
 
 
 def test_rows_where_processes_are_interleaved():

@@ -36,6 +36,7 @@ FOLDERS = {
         "devices",
         "data",
         "models",
+        "training",
         "convert",
         "inference",
         "runs",

@@ -23,7 +23,7 @@ from bert_jax.runs import finetuning
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
-PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "decay": "from_warmup"}
+PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "schedule": "linear", "decay": "from_warmup"}
 # What the peer does, by the methods of `bert_jax.Bert`.
 USES = ("classify", "tag", "answer")
 

@@ -32,8 +32,11 @@ def run(arguments: list[str]) -> int:
     command = parse(Pretrain, arguments)
 
     def prepare_missing() -> None:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # What is imported takes no accelerator from the process that trains.
         from bert_jax.data.prepare import is_missing, prepare
+        from bert_jax.training.optimizer import check_names
 
+        check_names(command.config.optimizer)
         own = storage.path(command.workdir) / "examples"
         if command.examples_folder is None and is_missing(own):
             prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
@@ -48,7 +51,6 @@ def run(arguments: list[str]) -> int:
 
 
 def _tokenizer_of(model: str):
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Reading it takes no accelerator from the process that trains.
     from bert_jax.convert.pretrained import tokenizer_of
 
     return tokenizer_of(model)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.config.models import Remat
-from bert_jax.devices.sharding import batch_sharding, state_shardings
+from bert_jax.devices.sharding import batch_sharding, param_shardings, state_shardings
 from bert_jax.models import Model, init_params
 from bert_jax.objectives import HeadObjective, Objective, forward
 from bert_jax.objectives.base import PACKED_INPUTS
@@ -101,7 +101,9 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     shapes = jax.eval_shape(fresh_state, 0)
     shardings = state_shardings(mesh, shapes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    constants = _shapes_on(mesh, jax.eval_shape(objective.constants))
+    # A teacher's parameters lie as those of the same names do here.
+    both = {"params": shapes["params"], "constants": jax.eval_shape(objective.constants)}
+    constants = _shapes_on(mesh, both)["constants"]
     train_step = jax.jit(
         steps.make_train_step(objective, optimizer, accumulate_steps),
         donate_argnums=0,
@@ -138,7 +140,7 @@ def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
     params = jax.eval_shape(functools.partial(init_params, model), 0)
     return jax.jit(
         functools.partial(forward, model),
-        in_shardings=(state_shardings(mesh, params), batch_sharding(mesh)),
+        in_shardings=(param_shardings(mesh, params), batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
