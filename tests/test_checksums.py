@@ -23,6 +23,7 @@ from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig, vers
 from bert_jax.convert import pretrained
 from bert_jax.convert.origin import Folder
 from bert_jax.data.no_tokenizer import NoTokenizer
+from bert_jax.training.barrier import barrier
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.checksums import CHUNK, _on_devices, _on_host, checksums
 
@@ -319,3 +320,13 @@ def test_of_several_arrays_that_cant_be_read_one_is_told(error, printed, caplog)
     asyncio.run(drop())
     gc.collect()
     assert len([record for record in caplog.records if record.name == "asyncio"]) == printed
+
+
+def test_what_has_failed_waits_for_nobody():
+    """Orbax waits for a run's other processes also where an error is on its way: they would wait for each other."""
+    with pytest.raises(OSError, match="of its own"):
+        try:
+            raise OSError("of its own")
+        finally:
+            barrier(key="end", timeout_ms=1)
+    assert barrier(key="end", timeout_ms=1) is None

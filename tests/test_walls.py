@@ -58,6 +58,7 @@ PACKAGES = {
     "data": {"sentencepiece", "tokenizers", "tqdm"},
     "models": {"jax", "flax", "optax"},
     "objectives": {"jax"},
+    "training/barrier.py": {"jax", "orbax"},
     "training/checkpoints.py": {"jax", "orbax"},
     "training/plot.py": {"matplotlib"},
     "training/metrics.py": {"jax", "tensorboardX"},

@@ -101,11 +101,11 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
                 return 128 + caught[0]
             if failed.code != 128 + signal.SIGKILL:
                 return failed.code
-            print(f"bert-jax: {failed}{GOES_ON}", file=sys.stderr)  # As where memory is short.
+            child.say(f"{failed}{GOES_ON}")  # As where memory is short.
             return LOST
         except End as end:
             hint = "" if end.code == BAD_INPUT else GOES_ON
-            print(f"bert-jax: {end}{hint}", file=sys.stderr)
+            child.say(f"{end}{hint}")
             # Stopped, and another one, that was stopped too, was quicker.
             return 128 + caught[0] if caught and end.code == LOST else end.code
         except asyncio.CancelledError:
@@ -134,6 +134,8 @@ async def _run(
         if not running.done():
             child.kill() if child.running else running.cancel()
             await asyncio.wait({running})
+            raise end
+        if running.result() != BAD_INPUT:  # JAX has aborted it, as it does where another process is gone.
             raise end
     code = running.result()
     if code not in good:
@@ -194,6 +196,11 @@ class _Child:
             self._tail = (self._tail + chunk)[-2000:]
         code = await process.wait()
         return code if code >= 0 else 128 - code
+
+    def say(self, message: str) -> None:
+        """In a line of its own, wherever the child's last one ended."""
+        begin = "" if self._tail.endswith(b"\n") or not self._tail else "\n"
+        print(f"{begin}bert-jax: {message}", file=sys.stderr)
 
     def terminate(self) -> None:
         if self._process is not None:

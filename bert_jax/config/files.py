@@ -35,6 +35,9 @@ def from_dict(cls: type, values: dict, where: str = "") -> Any:
     for name in values:
         if name not in hints:
             raise InputError(f"{where + name}: no such field of {cls.__name__}; {did_you_mean(name, hints)}")
+    for field in dataclasses.fields(cls):
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{where}{field.name}: is missing; a {cls.__name__} needs it")
     config = cls(**{name: _from_json(hints[name], value, f"{where}{name}.") for name, value in values.items()})
     for name, problem in type_problems(cls, config):
         raise InputError(f"{where}{name}: {problem}")

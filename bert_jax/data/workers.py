@@ -46,8 +46,9 @@ def in_workers(
             for done, future in pending:
                 yield done, future.result()
         except BrokenProcessPool:
-            causes = "as by lack of memory (try --run.workers 1), or a script without if __name__ == '__main__'"
-            raise InputError(f"a worker ended by itself, {causes}") from None
+            remedy = "give the command again, with --run.workers 1 if memory is short (a script needs "
+            remedy += "if __name__ == '__main__')"
+            raise InputError(f"a worker process was ended, as by lack of memory; {remedy}") from None
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shlex
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from bert_jax.config.files import check_about, config_of, differences, to_dict
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, storage
 from bert_jax.training import orphans  # noqa: F401
+from bert_jax.training.barrier import barrier
 from bert_jax.training.checksums import checksums
 
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
@@ -41,14 +41,6 @@ JSON_FILE = "metadata"  # Of a part that is JSON, as Orbax calls it.
 ROOM = "make room (or keep less: run.keep_last)"
 REMEDIES = {n: contents.REMEDIES[n] for n in (errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)}
 REMEDIES |= {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
-
-
-def _barrier(*, key: str, timeout_ms: int) -> None:
-    """Waits for the run's other processes. Where an error is on its way, as of a part that couldn't be written, they
-    wait for this process elsewhere, and Orbax would have both wait for 20 minutes: then it goes its way at once."""
-    if (error := sys.exc_info()[1]) is not None:
-        raise error
-    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 class _Manager(ocp.CheckpointManager):
@@ -78,7 +70,7 @@ class Checkpoints:
         self.folder = storage.literal(storage.path(folder))
         self._run = run
         # Else, where a folder can't be made, what waits for it in other threads keeps the process for minutes.
-        folders = ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=_barrier)
+        folders = ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=barrier)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self, create=False, cleanup_tmp_directories=writing, async_options=folders
         )
