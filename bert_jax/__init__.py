@@ -1,6 +1,7 @@
 """BERT for JAX: pretrain, fine-tune, evaluate, predict, and move weights in and out."""
 
 import importlib
+from typing import TYPE_CHECKING, Any
 
 from bert_jax.config import FinetuneConfig, InputError, ModelConfig, PretrainConfig, model_preset
 from bert_jax.config.files import load_config
@@ -17,13 +18,34 @@ LATER = {
     "evaluate": "bert_jax.runs.evaluation",
     "export": "bert_jax.convert.pretrained",
 }
-__all__ = ["FinetuneConfig", "InputError", "ModelConfig", "PretrainConfig", "load_config", "model_preset", *LATER]
+# In full, for type checkers, which see these names alone.
+__all__ = [
+    "Bert",
+    "FinetuneConfig",
+    "InputError",
+    "ModelConfig",
+    "PretrainConfig",
+    "evaluate",
+    "export",
+    "finetune",
+    "load",
+    "load_config",
+    "model_preset",
+    "pretrain",
+]
 
+if TYPE_CHECKING:
+    from bert_jax.convert.pretrained import export
+    from bert_jax.inference.bert import Bert, load
+    from bert_jax.runs.evaluation import evaluate
+    from bert_jax.runs.finetuning import finetune
+    from bert_jax.runs.pretraining import pretrain
+else:
 
-def __getattr__(name: str):
-    if name not in LATER:
-        raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")
-    return getattr(importlib.import_module(LATER[name]), name)
+    def __getattr__(name: str) -> Any:
+        if name not in LATER:
+            raise AttributeError(f"module 'bert_jax' has no attribute {name!r}")
+        return getattr(importlib.import_module(LATER[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file as save_torch
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.convert import names, pretrained
+from bert_jax.convert.origin import Folder
 from bert_jax.data import tokenizers
 
 MODEL = ModelConfig(
@@ -46,9 +47,8 @@ def random_params(model: ModelConfig, head: HeadConfig) -> dict:
 def make_folder(folder, model: ModelConfig = MODEL, head: HeadConfig = HEADS["pretraining"]):
     """An exported model with a tokenizer."""
     folder.mkdir(parents=True)
-    about = {"source": "nowhere"}
     tokenizer = tokenizers.WordPiece(VOCABULARY, lowercase=True)
-    exported = pretrained.Pretrained(model, head, tokenizer, random_params(model, head), about)
+    exported = pretrained.Pretrained(model, head, tokenizer, random_params(model, head), Folder("nowhere"))
     pretrained.export(exported, folder, "hf")
     return folder
 

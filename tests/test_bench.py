@@ -78,6 +78,15 @@ def test_finetune_beside_its_peer(tmp_path, capsys):
     )
 
 
+def test_finetune_in_too_few_steps_to_tell_the_speed(tmp_path, capsys):
+    """The first step compiles, and there is no other."""
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.tsv").write_text("text\tlabel\na dog\tb\nthe king\td\n")
+    files = [f"--task.{name}={tmp_path / name}.tsv" for name in ("train", "dev")]
+    assert main(["bench", "finetune", "--init", MINILM, *files, "--sequence-length", "16", "--epochs", "1"]) == 2
+    assert "too few steps to tell the speed" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

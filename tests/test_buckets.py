@@ -235,6 +235,6 @@ def test_files_to_read_are_copied_first(config):
 
 
 def test_tensorflow_is_not_imported_for_a_bucket(bucket):
-    code = f"import sys; from bert_jax import storage; storage.path('{bucket}').exists(); print(*sys.modules)"
+    code = f"import sys; from bert_jax.files import storage; storage.path('{bucket}').exists(); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "gcsfs" in modules and not {"tensorflow", "jax"} & set(modules)

@@ -21,6 +21,7 @@ from runs import by_path
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig, versions
 from bert_jax.convert import pretrained
+from bert_jax.convert.origin import Folder
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.checksums import CHUNK, _on_devices, _on_host, checksums
@@ -211,7 +212,7 @@ def test_folders_of_import_are_checked(tmp_path):
     head = HeadConfig("encoder")
     params = jax.tree.map(np.asarray, pretrained.init_params(pretrained.make_model(model, head), 0))
     pretrained.save(
-        pretrained.Pretrained(model, head, NoTokenizer("a test"), params, {"source": "here"}), tmp_path / "folder"
+        pretrained.Pretrained(model, head, NoTokenizer("a test"), params, Folder("here")), tmp_path / "folder"
     )
     jax.tree.map(np.testing.assert_array_equal, pretrained.read(tmp_path / "folder").params, params)
     record = tmp_path / "folder/checkpoints/0/checksums/metadata"

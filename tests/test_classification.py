@@ -288,6 +288,14 @@ def test_malformed_tables_are_named_with_file_and_line(tmp_path, name, text, mes
     assert "\n" not in str(error.value)
 
 
+def test_glue_with_a_column_of_ids(glue_folder):
+    """CoLA's files have none without a header."""
+    with pytest.raises(InputError, match="train.tsv, line 1: has no 'id', only 1, 2, 3, 4; add it"):
+        Classification(TaskConfig(name="cola", folder=str(glue_folder), id_column="id")).read("train")
+    examples = Classification(TaskConfig(name="cola", folder=str(glue_folder), id_column="1")).read("train")
+    assert {example.id for example in examples} == {"gj04"}
+
+
 def test_labels_that_the_training_file_or_the_task_lacks(tmp_path):
     train, dev = tmp_path / "train.csv", tmp_path / "dev.csv"
     train.write_text("text,label\nx,a\ny,b\n")

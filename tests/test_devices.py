@@ -2,15 +2,17 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 from runs import write_config
 
-from bert_jax.devices import compiling
+from bert_jax.devices import compiling, memory
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
 
@@ -48,7 +50,7 @@ def test_a_platform_that_is_not_here_is_refused_in_a_line_by_every_command(confi
 
 @without_accelerators
 def test_nothing_is_said_of_accelerators_that_nobody_asked_for():
-    out, err = run("from bert_jax import compiling; compiling.find_devices(); print(compiling.devices())")
+    out, err = run("from bert_jax.devices import compiling; compiling.find_devices(); print(compiling.devices())")
     assert (out, err) == ("1 x cpu\n", "")
 
 
@@ -57,6 +59,12 @@ def test_64_bits_change_no_type_of_a_checkpoint(config):
     optimizer = make_optimizer(config.optimizer)
     usual, asked = (types(model, optimizer, wide) for wide in (False, True))
     assert usual == asked
+
+
+def test_a_backend_that_tells_no_sizes_of_programs(capsys):
+    compiled = SimpleNamespace(memory_analysis=lambda: None)
+    memory.compile_ahead([memory.Ahead("a step", SimpleNamespace(compile=lambda: compiled), "")])
+    assert re.fullmatch(r"compiling a step\n  in \d s\n", capsys.readouterr().out)
 
 
 def types(model, optimizer, wide: bool) -> list[str]:

@@ -12,6 +12,7 @@ from torch_bert import in_our_names, inputs, reference
 
 from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError
+from bert_jax.convert.origin import Folder
 from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
@@ -24,7 +25,7 @@ def model(config, examples):
     sizes = dataclasses.replace(config.model, vocab_size=examples.tokenizer.vocab_size)
     torchs = reference(sizes)
     params = in_our_names(torchs.state_dict(), sizes.num_hidden_layers)
-    return torchs, Pretrained(sizes, HeadConfig("pretraining"), examples.tokenizer, params, {})
+    return torchs, Pretrained(sizes, HeadConfig("pretraining"), examples.tokenizer, params, Folder(""))
 
 
 def test_losses_on_text_are_torchs(config, model, corpus, tmp_path, capsys):

@@ -24,6 +24,7 @@ from test_prepare import files_of
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, Phase, TaskConfig
 from bert_jax.convert import pretrained, tf1, weight_files
+from bert_jax.convert.origin import Folder
 from bert_jax.convert.pretrained import Pretrained
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
@@ -51,7 +52,7 @@ def place(short, examples, tmp_path_factory):
     sizes = dataclasses.replace(short.model, vocab_size=examples.tokenizer.vocab_size)
     head = HeadConfig("masked_lm")
     params = init_params(make_model(sizes, head), 0)
-    pretrained.save(Pretrained(sizes, head, examples.tokenizer, params, {"source": "nowhere"}), folder / "model")
+    pretrained.save(Pretrained(sizes, head, examples.tokenizer, params, Folder("nowhere")), folder / "model")
     write_config(folder / "short.py", short)
     write_table(folder / "train.tsv", 16, 0)
     write_table(folder / "dev.tsv", 8, 1)
@@ -268,7 +269,7 @@ def test_a_link_to_another_disk_stays(place, tmp_path):
 HOLD = """
 import sys, subprocess, time
 from pathlib import Path
-from bert_jax import folders
+from bert_jax.files import folders
 {before}
 with folders.{kind}(Path(sys.argv[1])):
     child = subprocess.Popen(["sleep", "60"])  # Which inherits what can be inherited.
@@ -335,7 +336,7 @@ def test_of_many_who_come_at_once_one_has_it(tmp_path):
     code = """
 import sys, time, os
 from pathlib import Path
-from bert_jax import folders
+from bert_jax.files import folders
 folder, mark = Path(sys.argv[1]), Path(sys.argv[1] + ".mark")
 for _ in range(300):
     try:

@@ -13,7 +13,7 @@ from runs import by_path, rows
 
 import bert_jax
 from bert_jax.config import FinetuneConfig, InputError, versions
-from bert_jax.config.files import config_of, load_config
+from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
 from bert_jax.devices import sharding
 from bert_jax.runs.finetuning import finetune, sweep
@@ -77,7 +77,7 @@ def test_parameters_are_read_to_the_bit(golden):
 def test_states_are_restored_to_the_bit(golden):
     recorded = json.loads((golden / "arrays.json").read_text())
     saved = pretrained.read("pretrained")
-    config = config_of(saved.about)
+    config = saved.origin.config
     program = make_program(*of_pretraining(config), sharding.make_mesh(config.mesh))
     for step in (3, 8):
         state = Checkpoints("pretrained/checkpoints").restore(step, program.state)

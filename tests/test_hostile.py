@@ -238,7 +238,7 @@ def test_damaged_metrics_stop_nothing_that_needs_none(root, capsys, row):
     before = len(metrics.read(file))
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join([*lines[:2], DAMAGE[row], *lines[2:]]))
-    assert pretrained.read(root / "finetuned").about["metrics"]
+    assert pretrained.read(root / "finetuned").origin.scores
     assert "metrics.jsonl, line 3: damaged" in (said := capsys.readouterr().err)
     assert said.endswith("it is left out\n")
     assert len(metrics.read(file, whole=False)) == before

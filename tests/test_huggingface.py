@@ -22,7 +22,7 @@ from transformers import AutoTokenizer
 import bert_jax
 from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError, ModelConfig, Phase, model_preset
-from bert_jax.config.files import load_config, to_dict
+from bert_jax.config.files import load_config
 from bert_jax.convert import huggingface, names, pretrained
 from bert_jax.data import tokenizers
 from bert_jax.data.tokenizer_folders import to_folder
@@ -144,8 +144,7 @@ def test_the_model_card_repeats_the_run(trained, exported):
     flag, file = options.split()
     assert flag == "--corpus.files"
     config = dataclasses.replace(config, corpus=dataclasses.replace(config.corpus, files=(file,)))
-    about = pretrained.read(trained).about
-    assert to_dict(config) == about["config"]
+    assert config == pretrained.read(trained).origin.config
 
 
 # ---- Old and odd files ----------------------------------------------------------------------------------------------
@@ -303,7 +302,7 @@ def test_pretraining_goes_on_from_a_folder_with_its_tokenizer(trained, exported,
         found = pretrained.read(tmp_path / name)
         assert_equal(found.params, pretrained.read(trained).params)
         assert found.tokenizer.to_dict() == pretrained.read(trained).tokenizer.to_dict()
-        assert found.about["init"] == str(source)
+        assert found.origin.init == str(source)
 
 
 def test_models_that_a_run_cannot_start_from(tmp_path, corpus, config, examples):

@@ -21,8 +21,9 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 
 import bert_jax
 from bert_jax.cli.main import main
-from bert_jax.config import HeadConfig, InputError, ModelConfig
+from bert_jax.config import EmbeddingConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.convert import names
+from bert_jax.convert.origin import Folder
 from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data import packing
 from bert_jax.data.tokenizers import WordPiece
@@ -61,7 +62,7 @@ def small(kind: str = "pretraining", labels: tuple[str, ...] = ()) -> Bert:
     head = HeadConfig(kind, labels)
     params = torch_bert.in_our_names(torch_bert.reference(SMALL).state_dict(), 2) if kind == "pretraining" else None
     params = params or flax.traverse_util.unflatten_dict(names.fresh(SMALL, head), sep="/")
-    return Bert(Pretrained(SMALL, head, WordPiece(WORDS, True), params, {}))
+    return Bert(Pretrained(SMALL, head, WordPiece(WORDS, True), params, Folder("")))
 
 
 def torch_vectors(theirs, texts: list[str], batch: int = 1) -> dict[str, np.ndarray]:
@@ -136,9 +137,9 @@ def test_rows_hold_each_text_once_and_little_padding():
 
 
 def test_the_folders_choice_is_kept_by_our_own_folder_or_refused(tmp_path, minilm):
-    about = {"embedding": {"pooling": "cls", "normalize": True, "max_length": 5, "unknown": "Dense"}}
+    origin = Folder("", EmbeddingConfig(pooling="cls", normalize=True, max_length=5, unknown="Dense"))
     bert = small()
-    save(Pretrained(bert.config, bert.head, bert.tokenizer, bert.params, about), tmp_path)
+    save(Pretrained(bert.config, bert.head, bert.tokenizer, bert.params, origin), tmp_path)
     bert = bert_jax.load(tmp_path)
     with pytest.raises(InputError, match="made by Dense"):
         bert.encode(["the dog"])
@@ -184,7 +185,7 @@ def test_two_sentences_through_a_classifier(tmp_path):
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     head = HeadConfig("sequence_classification", ("contradiction", "neutral", "entailment"))
     params = names.ours(tensors.get, SMALL, head, "hf")
-    bert = Bert(Pretrained(SMALL, head, WordPiece(WORDS, True), params, {}))
+    bert = Bert(Pretrained(SMALL, head, WordPiece(WORDS, True), params, Folder("")))
     texts, pairs = ["the dogs watches a bird.", "a cat"], ["a red bird", "the old dog watches the cat."]
     with torch.inference_mode():
         tokenizer = BertTokenizer(str(tmp_path / "vocab.txt"))
@@ -257,7 +258,7 @@ def test_stsb_scores_as_with_torch(real_data, minilm, theirs):
 def folder(tmp_path_factory):
     bert = small()
     folder = tmp_path_factory.mktemp("model")
-    save(Pretrained(bert.config, bert.head, bert.tokenizer, bert.params, {}), folder)
+    save(Pretrained(bert.config, bert.head, bert.tokenizer, bert.params, Folder("")), folder)
     return folder
 
 

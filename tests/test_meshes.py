@@ -32,9 +32,10 @@ import jax
 import numpy as np
 from runs import by_path
 from bert_jax.config import MeshConfig
-from bert_jax.config_files import load_config
+from bert_jax.config.files import load_config
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import sharding, steps
+from bert_jax.devices import sharding
+from bert_jax.training import steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
 
@@ -163,7 +164,7 @@ def test_meshes_that_cannot_be():
     mesh = jax.sharding.AbstractMesh((1, 1, 3), sharding.AXES)
     shape = {"word_embeddings": {"embedding": jax.ShapeDtypeStruct((VOCABULARY_MULTIPLE, 6), np.float32)}}
     with pytest.raises(InputError, match=r"mesh.tensor: 3 doesn't divide .* it must divide 256"):
-        sharding.state_shardings(mesh, shape)
+        sharding.param_shardings(mesh, shape)
 
 
 def test_rows_where_processes_are_interleaved():

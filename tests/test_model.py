@@ -19,7 +19,8 @@ from bert_jax.models import architecture_of, dropout, init_params, losses, make_
 from bert_jax.objectives import HeadObjective
 from bert_jax.objectives.base import MODEL_INPUTS, PACKED_INPUTS
 from bert_jax.training import steps
-from bert_jax.training.optimizer import decayed, make_optimizer, schedule
+from bert_jax.training.optimizer import make_optimizer, schedule
+from bert_jax.training.optimizers import decayed
 
 MODEL = ModelConfig(
     hidden_size=64,

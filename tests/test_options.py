@@ -12,7 +12,7 @@ from bert_jax.config import FinetuneConfig, PretrainConfig
 
 PACKAGE = Path(__file__).parent.parent / "bert_jax"
 
-MESH = dict.fromkeys(["mesh.data", "mesh.fsdp", "mesh.tensor"], "training/sharding.py")
+MESH = dict.fromkeys(["mesh.data", "mesh.fsdp", "mesh.tensor"], "devices/sharding.py")
 # Each with the file or folder that reads it.
 TASK = {
     **dict.fromkeys([f"task.{name}" for name in ("name", "folder", "data_dir", "dev", "test", "labels")], "tasks"),
@@ -29,18 +29,19 @@ FINETUNE = {
     **dict.fromkeys(
         ["warmup", "dtype", "dropout", "task.train_examples", "run.accumulate_steps"], "runs/finetuning.py"
     ),
-    **dict.fromkeys([f"optimizer.{n}" for n in ("name", "learning_rate", "b1", "b2", "eps")], "training/optimizer.py"),
-    **dict.fromkeys([f"optimizer.{n}" for n in ("weight_decay", "bias_correction")], "training/optimizer.py"),
+    **dict.fromkeys([f"optimizer.{n}" for n in ("b1", "b2", "eps", "weight_decay")], "training/optimizers.py"),
+    "optimizer.bias_correction": "training/optimizers.py",
+    **dict.fromkeys([f"optimizer.{n}" for n in ("name", "learning_rate", "schedule")], "training/optimizer.py"),
     **dict.fromkeys(["optimizer.decay", "optimizer.clip_norm"], "training/optimizer.py"),
     **dict.fromkeys(["run.log_every", "run.max_skipped_updates"], "training/loop.py"),
     **dict.fromkeys(["run.keep_last", "run.keep_best"], "training/checkpoints.py"),
-    "run.compilation_cache": "compiling.py",
+    "run.compilation_cache": "devices/compiling.py",
 }
 EVALUATE_TASK = {
     **TASK,
     **MESH,
     **dict.fromkeys(["sequence_length", "evaluation_batch_size", "dtype"], "runs/evaluation.py"),
-    "run.compilation_cache": "compiling.py",
+    "run.compilation_cache": "devices/compiling.py",
 }
 CORPUS = ("source", "files", "dataset", "split", "text_field", "data_dir", "clean", "deduplicate")
 EXAMPLES = ("format", "short_sequence_probability", "word_segmenter", "dupe_factor")
@@ -51,7 +52,7 @@ EVALUATE_TEXT = {
     **dict.fromkeys([f"examples.{name}" for name in EXAMPLES], "data"),
     **dict.fromkeys([f"masking.{name}" for name in ("evaluation_rate", "whole_word", "random_tokens")], "data"),
     **dict.fromkeys([f"phases.0.{name}" for name in ("sequence_length", "batch_size", "max_predictions")], "data"),
-    "run.compilation_cache": "compiling.py",
+    "run.compilation_cache": "devices/compiling.py",
 }
 COMMANDS = {
     "finetune": (["finetune"], FinetuneConfig(), FINETUNE, finetune.Finetune.UNREAD),

@@ -22,8 +22,8 @@ import bert_jax
 from bert_jax import tasks
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, OptimizerConfig, TaskConfig
-from bert_jax.config.files import to_dict
 from bert_jax.convert import huggingface, pretrained
+from bert_jax.convert.origin import FinetuningRun, Folder
 from bert_jax.runs.evaluation import evaluate_task
 from bert_jax.runs.finetuning import finetune
 
@@ -337,14 +337,14 @@ def test_a_regression_of_ours_says_so_to_all_readers(tmp_path, classifiers):
     (tmp_path / "train.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{i}\n" for i, text in enumerate(TEXTS)))
     config = FinetuneConfig(task=TaskConfig("regression", train=str(tmp_path / "train.tsv")))
     source = pretrained.read(folder)
-    found = dataclasses.replace(source, head=tasks.make(config.task).head, about={"config": to_dict(config)})
+    found = dataclasses.replace(source, head=tasks.make(config.task).head, origin=FinetuningRun(config, 1, {}, None))
     (tmp_path / "out").mkdir()
     huggingface.write(tmp_path / "out", found.model, found.head, found.params)
     written = json.loads((tmp_path / "out/config.json").read_text())
     assert (written["problem_type"], written["sentence_transformers"]) == ("regression", {"activation_fn": IDENTITY})
     # A run from before heads said it; of another's folder it isn't known.
     before = dataclasses.replace(found, head=HeadConfig("sequence_classification", ("label",)))
-    for name, about in (("ours", found.about), ("another's", {"source": "elsewhere"})):
-        pretrained.save(dataclasses.replace(before, about=about), tmp_path / name)
+    for name, origin in (("ours", found.origin), ("another's", Folder("elsewhere"))):
+        pretrained.save(dataclasses.replace(before, origin=origin), tmp_path / name)
     assert pretrained.read(tmp_path / "ours").head == found.head
     assert pretrained.read(tmp_path / "another's").head == before.head

@@ -79,6 +79,8 @@ def test_what_a_loop_does_counts_as_often_as_it_runs():
 def test_a_loop_of_unknown_length_is_no_guess():
     with pytest.raises(ValueError, match="how often the loop runs"):
         hlo.costs(LOOP.replace("constant(9)", "constant({9})"))
+    with pytest.raises(ValueError, match="HLO of an unknown form: "):
+        hlo.costs(LOOP.replace("condition=", "until="))
 
 
 @pytest.mark.parametrize(

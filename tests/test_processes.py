@@ -50,6 +50,7 @@ TPU_VM = {
         ({}, {}, ("[::1]:99", 1, 0), Place("::1", 99, 1, 0)),
         (SLURM, {}, (None, None, None), Place("gpu003", 61_440, 5, 2)),
         (SLURM | {"SLURM_STEP_NODELIST": "n7"}, {}, (None, None, None), Place("n7", 61_440, 5, 2)),
+        (SLURM | {"SLURM_STEP_NODELIST": "[1001-1004]"}, {}, (None, None, None), Place("1001", 61_440, 5, 2)),
         (SLURM, {}, ("other:5", None, None), Place("other", 5, 5, 2)),
         (GKE, {}, (None, None, None), Place("tpu-0.svc", 8476, 2, 1)),
         (GKE | SLICES, {}, (None, None, None), Place("first-0.svc", 8476, 6, 5)),
@@ -309,8 +310,9 @@ RESTORE = """
 import dataclasses, sys
 import jax
 from bert_jax.config import InputError, PretrainConfig
-from bert_jax.config_files import from_dict
-from bert_jax.training import sharding, steps
+from bert_jax.config.files import from_dict
+from bert_jax.devices import sharding
+from bert_jax.training import steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer
 

@@ -210,10 +210,10 @@ def check_evaluate(world: World, way: str, model: Path, output: Path) -> None:
         config = world.task(task_of(way, saved.head))
     else:
         config = world.pretraining("sentence_pairs" if kind == "pretraining" else "full_sentences")
-    if "config" not in saved.about:
+    if saved.origin.config is None:
         with pytest.raises(InputError, match="the model: doesn't say what it was trained on; give a config"):
             bert_jax.evaluate(model)
-    ours = way.startswith("finetune") and "config" in saved.about  # Which text a model read, it doesn't choose again.
+    ours = way.startswith("finetune") and saved.origin.config  # Which text a model read, it doesn't choose again.
     scores = bert_jax.evaluate(model, None if ours else config, output)
     assert scores and json.loads((output / "scores.json").read_text()) == pytest.approx(scores)
 
@@ -242,7 +242,7 @@ def check_export(world: World, way: str, model: Path, output: Path, form: str) -
     saved = pretrained.read(model)
     bert_jax.export(model, output, form)
     card = (output / "README.md").read_text()
-    assert ("## Training" in card) == ("config" in saved.about)
+    assert ("## Training" in card) == (saved.origin.config is not None)
     for config in output.glob("*_config.py"):
         assert re.search(r"bert-jax (pretrain|finetune) --config", card)[1] == config.name.removesuffix("_config.py")
     if form in ("hf", "tf1"):

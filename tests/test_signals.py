@@ -38,7 +38,7 @@ def run(_):
 signals.AGAIN = 0.2
 module = types.ModuleType("fake")
 module.run = run
-sys.modules["bert_jax.commands.fake"] = module
+sys.modules["bert_jax.cli.fake"] = module
 cli.COMMANDS["fake"] = "fake:run"
 sys.exit(cli.main(["fake"]))
 """

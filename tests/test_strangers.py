@@ -21,8 +21,9 @@ from bert_jax.config import (
     MaskingConfig,
     TaskConfig,
 )
-from bert_jax.config.files import load_config, to_dict
+from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
+from bert_jax.convert.origin import FinetuningRun, PretrainingRun
 from bert_jax.convert.pretrained import Pretrained
 from bert_jax.devices import compiling
 from bert_jax.models import init_params, make_model
@@ -52,11 +53,11 @@ def hostile(config, corpus, tmp_path):
 @pytest.fixture
 def theirs(hostile, examples, tmp_path):
     """A folder with a model that was made so."""
-    about = {"config": to_dict(hostile), "step": 1, "metrics": {}, "init": f"m; touch {tmp_path}/touched #<b>"}
+    origin = PretrainingRun(hostile, 1, {}, f"m; touch {tmp_path}/touched #<b>")
     model = dataclasses.replace(hostile.model, vocab_size=examples.tokenizer.vocab_size)
     head = HeadConfig("pretraining")
     params = jax.tree.map(np.asarray, init_params(make_model(model, head), 0))
-    pretrained.save(Pretrained(model, head, examples.tokenizer, params, about), tmp_path / "theirs")
+    pretrained.save(Pretrained(model, head, examples.tokenizer, params, origin), tmp_path / "theirs")
     return tmp_path / "theirs"
 
 
@@ -96,7 +97,7 @@ def test_a_task_may_not_choose_a_folder_to_fetch_into(tmp_path):
     from bert_jax.runs.evaluation import check_repeated, own_config
 
     config = FinetuneConfig(task=TaskConfig("rte", data_dir=str(tmp_path / "cache")))
-    found = Pretrained(None, HeadConfig("pretraining"), None, {}, {"config": to_dict(config)})
+    found = Pretrained(None, HeadConfig("pretraining"), None, {}, FinetuningRun(config, 1, {}, None))
     own, places = own_config(found)
     with pytest.raises(InputError, match="--task.data-dir"):
         check_repeated(own, places)

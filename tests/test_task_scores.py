@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn import metrics as sklearn
 
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig, model_preset
+from bert_jax.convert.origin import Folder
 from bert_jax.convert.pretrained import Pretrained
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
 from bert_jax.models import init_params, make_model
@@ -26,7 +27,7 @@ TEXTS = [" ".join(np.random.default_rng(i).choice(WORDS, 4)) for i in range(24)]
 
 def scored(tmp_path, head: HeadConfig, task: TaskConfig, length: int = 32) -> tuple[dict, list[dict]]:
     """The scores of a model with fresh weights, and its predictions of the test split."""
-    found = Pretrained(MODEL, head, TOKENIZER, init_params(make_model(MODEL, head), 1), {})
+    found = Pretrained(MODEL, head, TOKENIZER, init_params(make_model(MODEL, head), 1), Folder(""))
     config = FinetuneConfig(task=task, sequence_length=length, evaluation_batch_size=8)
     scores = evaluate_task(found, config, tmp_path / "out")
     lines = (tmp_path / "out/test/predictions.jsonl").read_text().splitlines()

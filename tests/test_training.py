@@ -28,6 +28,7 @@ from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer, schedule
+from bert_jax.training.optimizers import OPTIMIZERS
 from bert_jax.training.program import Settings, batch_shapes, make_program
 
 
@@ -284,8 +285,9 @@ def test_accumulated_parts_are_one_batch(config, examples):
         assert float(results[0][1][name]) == pytest.approx(float(results[1][1][name]), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lamb"])
-@pytest.mark.parametrize("bias_correction", [False, True])
+@pytest.mark.parametrize(
+    ("name", "bias_correction"), [*((name, True) for name in OPTIMIZERS), ("adamw", False), ("lamb", False)]
+)
 def test_a_step_leaves_the_types_as_they_are_so_that_it_is_compiled_once(config, name, bias_correction):
     model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)))
     changed = dataclasses.replace(config.optimizer, name=name, bias_correction=bias_correction)
@@ -305,6 +307,9 @@ def test_runs_of_other_rates_and_lengths_share_a_program(config):
     one = Settings(config.optimizer, 30)
     changed = dataclasses.replace(config.optimizer, learning_rate=1.0, warmup_steps=1, decay="from_warmup")
     assert make_program(model, Settings(changed, 60), mesh) is make_program(model, one, mesh)
+    changed = dataclasses.replace(config.optimizer, schedule="cosine")
+    longer = dataclasses.replace(changed, learning_rate=1.0, warmup_steps=1)
+    assert make_program(model, Settings(changed, 30), mesh) is make_program(model, Settings(longer, 60), mesh)
     changed = dataclasses.replace(config.optimizer, weight_decay=1.0)
     assert make_program(model, Settings(changed, 30), mesh) is not make_program(model, one, mesh)
 

@@ -7,6 +7,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import bert_jax
+
 PACKAGE = Path(__file__).parent.parent / "bert_jax"
 # Each folder, and what its files may import of the package: the folders above it that are named.
 FOLDERS = {
@@ -34,6 +36,7 @@ FOLDERS = {
         "devices",
         "data",
         "models",
+        "training",
         "convert",
         "inference",
         "runs",
@@ -100,7 +103,7 @@ def imports(file: Path) -> set[str]:
 
 
 def test_every_file_imports_only_what_stands_before_it():
-    assert {file.name for file in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py"}
+    assert {file.name for file in PACKAGE.glob("*.*")} == {"__init__.py", "__main__.py", "py.typed"}
     assert {folder for folder in map(folder_of, MODULES.values()) if folder} == FOLDERS.keys()
     for module, file in MODULES.items():
         if not (folder := folder_of(file)):
@@ -143,6 +146,12 @@ print(*(name for name, value in before.items() if callable(value)))
     assert {"load", "pretrain", "finetune", "evaluate", "export", "Bert", "FinetuneConfig"} <= set(run(code).split())
 
 
+def test_type_checkers_see_the_public_names():
+    nodes = ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert {*bert_jax.__all__} == imported - {"TYPE_CHECKING", "Any"} >= bert_jax.LATER.keys()
+
+
 def test_workers_of_prepare_never_import_tensorflow_or_jax():
     heavy = run("import sys, bert_jax.data.prepare; print({'tensorflow', 'jax'} & set(sys.modules))")
     assert heavy.strip() == "set()"
@@ -156,7 +165,7 @@ def test_help_comes_at_once():
     assert min(float(run(times)) for _ in range(3)) < 0.5
 
 
-def test_configs_ship_in_the_wheel(tmp_path):
+def test_all_modules_configs_and_types_ship_in_the_wheel(tmp_path):
     root, source = PACKAGE.parent, tmp_path / "source"
     for folder in ("bert_jax", "configs"):
         shutil.copytree(root / folder, source / folder)
@@ -166,4 +175,6 @@ def test_configs_ship_in_the_wheel(tmp_path):
     subprocess.run([*pip, str(source)], check=True)
     (wheel,) = tmp_path.glob("bert_jax-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"bert_jax/configs/pretrain_tiny.py", "bert_jax/configs/pretrain_large.py"} <= set(names)
+    ours = {file.relative_to(root).as_posix() for file in (*MODULES.values(), PACKAGE / "py.typed")}
+    configs = {f"bert_jax/configs/pretrain_{size}.py" for size in ("tiny", "large")}
+    assert ours | configs <= set(names)

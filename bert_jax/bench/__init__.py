@@ -7,9 +7,9 @@ def compile_seconds() -> list[float]:
 
     found: list[float] = []
 
-    def note(event: str, seconds: float, **_) -> None:
+    def note(event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith("backend_compile_duration"):
-            found.append(seconds)
+            found.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(note)
     return found

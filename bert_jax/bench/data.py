@@ -83,8 +83,8 @@ def bench_prepare(text: Path, vocab: Path, rounds: int) -> None:
         for number in range(rounds):
             ours.append(_measure(_prepare(text, vocab, folder)))
             theirs.append(_measure(peer))
-            seconds = f"prepare {ours[-1][0]:.1f} s, the tokenizer alone {theirs[-1][0]:.1f} s"
-            print(f"round {number + 1}: {seconds}", flush=True)
+            said = f"prepare {ours[-1][0]:.1f} s, the tokenizer alone {theirs[-1][0]:.1f} s"
+            print(f"round {number + 1}: {said}", flush=True)
         small = _measure(_prepare(tenth, vocab, folder))
     ratios = [a[0] / b[0] for a, b in zip(ours, theirs, strict=True)]
     for name, runs in (("bert-jax prepare", ours), ("the tokenizer alone", theirs)):
@@ -230,7 +230,7 @@ def _stages(examples: Examples, length: int, seconds: float) -> None:
 
 def _milliseconds(stage: Callable, seconds: float) -> float:
     stage()
-    times = []
+    times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()
         stage()

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,8 @@ with torch.inference_mode():
 BATCHES = (16, 32, 64, 128, 256)
 # To choose the batch size, one of so many sentences is encoded.
 SAMPLE = 8
+# Of the peer: the seconds of what is asked, or for "roof" of these products.
+Ask = Callable[..., float]
 
 
 def bench_encode(model: str, files: list[Path], rounds: int) -> None:
@@ -110,41 +113,43 @@ def bench_encode(model: str, files: list[Path], rounds: int) -> None:
 
 
 @contextlib.contextmanager
-def _peer(model: str, sentences: list[str], bert: Bert) -> Iterator:
+def _peer(model: str, sentences: list[str], bert: Bert) -> Iterator[Ask]:
     longest = bert.embedding.max_length or bert.config.max_position_embeddings
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "sentences.txt"
         file.write_text("\n".join(sentences), encoding="utf-8")
         command = [sys.executable, "-W", "ignore", "-c", PEER, model, str(file), str(longest)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            to, answers = process.stdin, process.stdout
 
-            def ask(**what) -> float:
-                process.stdin.write(json.dumps(what) + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
+            def ask(**what: Any) -> float:
+                to.write(json.dumps(what) + "\n")
+                to.flush()
+                answer = answers.readline()
                 if not answer:
                     raise InputError(f"{model}: the peer stopped; what it said is above")
                 return float(answer)
 
-            ask.folder = Path(folder)
             try:
                 yield ask
             finally:
-                process.stdin.close()
+                to.close()
 
 
-def _best_batch(ask, by_length: bool) -> int:
+def _best_batch(ask: Ask, by_length: bool) -> int:
     seconds = {batch: min(ask(sorted=by_length, batch=batch, every=SAMPLE) for _ in range(2)) for batch in BATCHES}
-    return min(seconds, key=seconds.get)
+    return min(seconds, key=seconds.__getitem__)
 
 
-def _difference(ask, ours: np.ndarray, batch: int) -> float:
-    file = ask.folder / "vectors.npy"
-    ask(sorted=True, batch=batch, every=1, save=str(file))
-    return float(np.abs(ours - np.load(file)).max())
+def _difference(ask: Ask, ours: np.ndarray, batch: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "vectors.npy"
+        ask(sorted=True, batch=batch, every=1, save=str(file))
+        return float(np.abs(ours - np.load(file)).max())
 
 
-def _roofs(config: ModelConfig, ask) -> tuple[float, float]:
+def _roofs(config: ModelConfig, ask: Ask) -> tuple[float, float]:
     """GFLOP/s of the dense layers' products alone, ours and torch's."""
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes = [(PLACES["cpu"], hidden, hidden, 4), (PLACES["cpu"], hidden, inner, 1), (PLACES["cpu"], inner, hidden, 1)]

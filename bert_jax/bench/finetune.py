@@ -23,7 +23,7 @@ from bert_jax.runs import finetuning
 from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
-PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "decay": "from_warmup"}
+PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "schedule": "linear", "decay": "from_warmup"}
 # What the peer does, by the methods of `bert_jax.Bert`.
 USES = ("classify", "tag", "answer")
 
@@ -72,7 +72,12 @@ def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Ru
         raise Stopped(result.signal)
     split = tasks.make(config.task).dev_splits[0]
     scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
-    return Run(scores, seconds, finetuning.examples_per_second(result, examples, config.batch_size))
+    speed = finetuning.examples_per_second(result, examples, config.batch_size)
+    if speed is None:
+        raise InputError(
+            f"{config.task.name}: trained in too few steps to tell the speed; give more examples or epochs"
+        )
+    return Run(scores, seconds, speed)
 
 
 class _Peer:

@@ -10,8 +10,10 @@ from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config.files import load_config
 
 # Of the run section.
-OF_TRAINING = ("log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "accumulate_steps")
-OF_TRAINING += ("max_skipped_updates",)
+OF_TRAINING = (
+    *("log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "accumulate_steps"),
+    "max_skipped_updates",
+)
 
 
 @dataclass(frozen=True)
@@ -79,5 +81,5 @@ def run(arguments: list[str]) -> None:
 
 
 def _parse(config: FinetuneConfig | PretrainConfig, model: str, arguments: list[str]) -> EvaluateTask | EvaluateText:
-    kind = EvaluateTask if isinstance(config, FinetuneConfig) else EvaluateText
-    return command_line(kind, "bert-jax evaluate", kind(model, config), arguments, kind.UNREAD)
+    command = EvaluateTask(model, config) if isinstance(config, FinetuneConfig) else EvaluateText(model, config)
+    return command_line(type(command), "bert-jax evaluate", command, arguments, command.UNREAD)

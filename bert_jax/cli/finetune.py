@@ -50,4 +50,4 @@ def run(arguments: list[str]) -> int:
         result = finetune(command.config, command.init, command.workdir, command.profile)
         return 128 + result.signal if result.signal else 0
 
-    return run_together(command, ["finetune", *arguments], train)
+    return run_together(command, command.workdir, ["finetune", *arguments], train)

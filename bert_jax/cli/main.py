@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import traceback
 
 import bert_jax
 from bert_jax.cluster.signals import Ending, Stopped
@@ -46,6 +47,29 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 2 for bad input, 128 + n when signal n stopped it."""
+    try:
+        code = _main(arguments)
+    except Exception as error:
+        _leave(1, error)
+        raise
+    if code:
+        _leave(code)
+    return code
+
+
+def _leave(code: int, error: Exception | None = None) -> None:
+    """Ends a process of several that failed, where JAX would have it wait for the others first."""
+    from bert_jax.cluster import supervisor
+
+    if supervisor.role() == supervisor.PLACE and code not in supervisor.GOOD:
+        if error:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")

@@ -76,6 +76,7 @@ def command_line(command: type, prog: str, default: Any, arguments: list[str], u
             return None
         spec = registry.get_struct_spec(info)
         left_out[info.type] = names
+        assert isinstance(spec, tyro.constructors.StructConstructorSpec)
         options = tuple(field for field in spec.fields if field.name not in names)
         return dataclasses.replace(
             spec, fields=options, instantiate=lambda **values: dataclasses.replace(info.default, **values)
@@ -104,7 +105,13 @@ class Distributed:
     """Seconds to wait for the others, at the start and at the end."""
 
 
-def run_together(command: Distributed, arguments: list[str], run: Callable[[], int], prepare: Callable = lambda: None):
+def run_together(
+    command: Distributed,
+    workdir: str,
+    arguments: list[str],
+    run: Callable[[], int],
+    prepare: Callable = lambda: None,
+) -> int:
     """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
     from bert_jax.cluster import detection, supervisor
 
@@ -114,7 +121,7 @@ def run_together(command: Distributed, arguments: list[str], run: Callable[[], i
     role = supervisor.role()
     if role is None:
         place = detection.find(command.coordinator, command.processes, command.process)
-        return supervisor.supervise(place, arguments, storage.path(command.workdir), command.timeout)
+        return supervisor.supervise(place, arguments, storage.path(workdir), command.timeout)
     supervisor.end_with_parent()
     if role == supervisor.PREPARE:
         prepare()

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import bert_jax
@@ -40,7 +41,10 @@ def run(arguments: list[str]) -> None:
 
     compiling.begin()
     # Before the model is loaded and anything is written.
-    checks = {"fill-mask": prediction.needs_mask, "answer": lambda line: prediction.needs_context(line, options.second)}
+    checks: dict[str, Callable[[str], object]] = {
+        "fill-mask": prediction.needs_mask,
+        "answer": lambda line: prediction.needs_context(line, options.second),
+    }
     check = checks.get(options.task, lambda _: None)
     for text in options.text:
         check(text)

@@ -32,8 +32,11 @@ def run(arguments: list[str]) -> int:
     command = parse(Pretrain, arguments)
 
     def prepare_missing() -> None:
+        os.environ["JAX_PLATFORMS"] = "cpu"  # What is imported takes no accelerator from the process that trains.
         from bert_jax.data.prepare import is_missing, prepare
+        from bert_jax.training.optimizer import check_names
 
+        check_names(command.config.optimizer)
         own = storage.path(command.workdir) / "examples"
         if command.examples_folder is None and is_missing(own):
             prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)
@@ -44,11 +47,10 @@ def run(arguments: list[str]) -> int:
         result = pretrain(command.config, command.workdir, command.examples_folder, command.init, command.profile)
         return 128 + result.signal if result.signal else 0
 
-    return run_together(command, ["pretrain", *arguments], train, prepare_missing)
+    return run_together(command, command.workdir, ["pretrain", *arguments], train, prepare_missing)
 
 
 def _tokenizer_of(model: str):
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Reading it takes no accelerator from the process that trains.
     from bert_jax.convert.pretrained import tokenizer_of
 
     return tokenizer_of(model)

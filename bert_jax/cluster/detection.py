@@ -5,6 +5,7 @@ import re
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bert_jax.config import InputError
 
@@ -57,7 +58,7 @@ def find(
     metadata: Callable[[str], str | None] = metadata,
 ) -> Place:
     """What the flags say, and for those that are None the cluster. Raises `InputError` naming the flag to give."""
-    found = {"coordinator": coordinator, "processes": processes, "process": process}
+    found: dict[str, Any] = {"coordinator": coordinator, "processes": processes, "process": process}
     for look in (_slurm, _gke_tpu, _kubernetes, lambda _: _cloud_tpu(metadata)):
         if None not in found.values():
             break
@@ -79,11 +80,12 @@ def _slurm(environment: Mapping[str, str]) -> dict:
     if "SLURM_PROCID" not in environment or "SLURM_JOB_ID" not in environment:
         return {}
     nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
-    prefix, number = re.match(r"([^,\[]+)(?:\[([^-,\]]+))?", nodes).groups(default="")  # node[003-007,9],other
+    first = re.match(r"([^,\[]*)(?:\[([^-,\]]+))?", nodes)  # node[003-007,9],other or, of names in digits, [1001-1004]
+    host = "".join(first.groups(default="")) if first else ""
     port = 61_440 + 2 * (int(environment["SLURM_JOB_ID"]) % 2_047)  # Jobs may share a node.
     count = environment.get("SLURM_STEP_NUM_TASKS") or environment["SLURM_NTASKS"]
     return {
-        "coordinator": f"{prefix}{number}:{port}",
+        "coordinator": f"{host}:{port}",
         "processes": int(count),
         "process": int(environment["SLURM_PROCID"]),
     }

@@ -232,12 +232,11 @@ class _Link:
         self._place, self._workdir, self._timeout = place, workdir, timeout
         self._name = f"process {place.process} ({socket.gethostname()})"
         self._hello = {"process": place.process, "processes": place.processes, "version": __version__}
-        self.over: asyncio.Future = asyncio.get_running_loop().create_future()
-        self.over.add_done_callback(lambda over: over.exception())
+        self.over: asyncio.Future[End] = asyncio.get_running_loop().create_future()
 
     def _end(self, end: End) -> None:
         if not self.over.done():
-            self.over.set_exception(end)
+            self.over.set_result(end)
 
 
 class Hub(_Link):
@@ -267,7 +266,7 @@ class Hub(_Link):
             await self._tell(end=str(error), code=error.code)
         if isinstance(error, Exception) and self._peers:
             # They hang up when they have read why. Closed with a sign of life unread, TCP would drop what was sent.
-            await asyncio.wait({peer.listening for peer in self._peers.values()}, timeout=GRACE)
+            await asyncio.wait({peer.listening for peer in self._peers.values() if peer.listening}, timeout=GRACE)
         self._server.close()
         for stranger in self._strangers:
             stranger.cancel()
@@ -283,7 +282,7 @@ class Hub(_Link):
     async def finish(self, number: int) -> int:
         """When all have ended: the signal that stopped the run, 0 if none did; `number` stopped this process."""
         await self._all(lambda process: self._peers[process].ended is not None, "didn't end")
-        numbers = {number, *(peer.ended for peer in self._peers.values())}
+        numbers = {number, *(peer.ended or 0 for peer in self._peers.values())}
         # SIGINT to one says of all of them that they shall not be started again.
         stopped = signal.SIGINT if signal.SIGINT in numbers else max(numbers)
         await self._tell(stopped=int(stopped))
@@ -306,7 +305,7 @@ class Hub(_Link):
                 refused = f"; {self._refused} connections didn't know the run's secret" if self._refused else ""
                 raise End(f"{which} {otherwise} within {self._timeout:.0f} seconds (--timeout){refused}")
         if self.over.done():
-            raise self.over.exception()
+            raise self.over.result()
 
     async def _tell(self, **message) -> None:
         for peer in self._peers.values():
@@ -325,6 +324,7 @@ class Hub(_Link):
     async def _greet(self, peer: _Peer) -> dict | None:
         """What another process says of itself; None of one that isn't of the run."""
         task = asyncio.current_task()
+        assert task is not None
         if len(self._strangers) >= STRANGERS:
             first = next(iter(self._strangers))
             del self._strangers[first]

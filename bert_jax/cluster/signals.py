@@ -73,7 +73,11 @@ class Ending(contextlib.AbstractContextManager):
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-            sys.unraisablehook, sys.excepthook = self._hooks
+            # What was put before ours since then stays there.
+            if sys.unraisablehook == self._lost:
+                sys.unraisablehook = self._hooks[0]
+            if sys.excepthook == self._printed:
+                sys.excepthook = self._hooks[1]
             signal.set_wakeup_fd(self._before_fd)
             self._writer.close()
         if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
@@ -104,7 +108,7 @@ class Ending(contextlib.AbstractContextManager):
 
     def _watch(self, reader: socket.socket) -> None:
         """Python writes each signal's number here as it comes, whatever the main thread is at."""
-        first, deadline, repeats = None, math.inf, Repeats()
+        first, deadline, repeats = 0, math.inf, Repeats()
         with reader:
             while (left := deadline - time.monotonic()) > 0:
                 reader.settimeout(min(left, threading.TIMEOUT_MAX))
@@ -116,7 +120,7 @@ class Ending(contextlib.AbstractContextManager):
                     return
                 if came[0] not in ENDING or repeats.is_one():
                     continue
-                if first is not None:
+                if first:
                     break
                 first = came[0]
                 if signal.getsignal(first) == self._end:

@@ -23,6 +23,9 @@ from bert_jax.cluster.signals import Repeats
 
 # Ends that are no failure: done, or stopped by a signal, on all processes together.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
+# How a child may end that got a signal: a second one kills it, and JAX aborts where another process was quicker.
+ENDED = (128 + signal.SIGKILL, 128 + signal.SIGABRT)
+GOES_ON = "; the same command goes on from the last checkpoint"
 # What a child is told in its environment: which process it is, or that it prepares the examples of all.
 PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
 
@@ -79,7 +82,9 @@ def supervise(place: Place, arguments: list[str], workdir: Path, timeout: float)
 async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout: float) -> int:
     child = _Child([sys.executable, "-m", "bert_jax", *arguments])
     link = (Member if place.process else Hub)(place, workdir, timeout)
-    with _signals(child, asyncio.current_task()) as caught:
+    task = asyncio.current_task()
+    assert task is not None
+    with _signals(child, task) as caught:
         try:
             async with link:
                 if place.process == 0:
@@ -92,9 +97,14 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
                 stopped = await link.finish(number)
                 return 128 + stopped if code else 0
         except _Failed as failed:
-            return 128 + caught[0] if caught and failed.code in (*GOOD, 128 + signal.SIGKILL) else failed.code
+            if caught and failed.code in (*GOOD, *ENDED):
+                return 128 + caught[0]
+            if failed.code != 128 + signal.SIGKILL:
+                return failed.code
+            print(f"bert-jax: {failed}{GOES_ON}", file=sys.stderr)  # As where memory is short.
+            return LOST
         except End as end:
-            hint = "" if end.code == BAD_INPUT else "; the same command goes on from the last checkpoint"
+            hint = "" if end.code == BAD_INPUT else GOES_ON
             print(f"bert-jax: {end}{hint}", file=sys.stderr)
             # Stopped, and another one, that was stopped too, was quicker.
             return 128 + caught[0] if caught and end.code == LOST else end.code
@@ -105,7 +115,8 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
 class _Failed(Exception):
     """The child of this process failed."""
 
-    def __init__(self, code: int):
+    def __init__(self, reason: str, code: int):
+        super().__init__(f"this process {reason}")
         self.code = code
 
 
@@ -114,9 +125,10 @@ async def _run(
 ) -> int:
     """The child's exit code, one of the `good`; raises `_Failed` at any other, `End` where another process is lost."""
     running = asyncio.create_task(child.run(environment, quiet))
-    await asyncio.wait({running, link.over}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future] = {running, link.over}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
-        end = link.over.exception()
+        end = link.over.result()
         if end.code == BAD_INPUT:
             await asyncio.wait({running}, timeout=GRACE)
         if not running.done():
@@ -126,7 +138,7 @@ async def _run(
     code = running.result()
     if code not in good:
         await link.fail(child.reason(code), code)
-        raise _Failed(code)
+        raise _Failed(child.reason(code), code)
     return code
 
 
@@ -167,7 +179,7 @@ class _Child:
     async def run(self, environment: dict, quiet: bool) -> int:
         """Its exit code, 128 + n where signal n ended it."""
         silence = {"TQDM_DISABLE": "1"} if quiet else {}
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = process = await asyncio.create_subprocess_exec(
             *self._command,
             env=os.environ | environment | silence,
             stdin=asyncio.subprocess.PIPE,
@@ -175,19 +187,22 @@ class _Child:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        while chunk := await self._process.stderr.read(1 << 16):
+        assert process.stderr is not None
+        while chunk := await process.stderr.read(1 << 16):
             sys.stderr.buffer.write(chunk)
             sys.stderr.flush()
             self._tail = (self._tail + chunk)[-2000:]
-        code = await self._process.wait()
+        code = await process.wait()
         return code if code >= 0 else 128 - code
 
     def terminate(self) -> None:
-        self._process.send_signal(signal.SIGTERM)  # That which JAX tells the other processes of.
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)  # That which JAX tells the other processes of.
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # Its workers too.
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # Its workers too.
 
     def reason(self, code: int) -> str:
         """How it ended, with the last line that it had to say."""

@@ -7,7 +7,6 @@ A file in `configs/` builds a `PretrainConfig`; the command line overrides any f
 from bert_jax.config.finetuning import GLUE, TASKS, FinetuneConfig, TaskConfig
 from bert_jax.config.models import (
     PRESETS,
-    PROBLEM_TYPES,
     VALUE,
     VOCABULARY_MULTIPLE,
     EmbeddingConfig,
@@ -39,7 +38,6 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PRESETS",
-    "PROBLEM_TYPES",
     "Phase",
     "PretrainConfig",
     "RunConfig",

@@ -176,7 +176,7 @@ def _share(c, section, *names):
 
 def type_problems(hint, value, where: str = ""):
     """Yields values of another type than the field's, as a config file can hold them, and numbers that aren't any."""
-    if dataclasses.is_dataclass(hint) and isinstance(value, hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
         for name, inner in typing.get_type_hints(hint).items():
             yield from type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
     elif typing.get_origin(hint) is tuple:

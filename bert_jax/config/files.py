@@ -1,7 +1,7 @@
 """Configs in files and in checkpoints: loaded, kept as JSON, compared."""
 
 import dataclasses
-import importlib.util
+import importlib
 import inspect
 import json
 import re
@@ -9,7 +9,7 @@ import shlex
 import traceback
 import typing
 from pathlib import Path
-from types import NoneType
+from types import ModuleType, NoneType
 from typing import Any
 
 from bert_jax import config as configs
@@ -58,8 +58,10 @@ def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfi
 
 # Settings that name code, text, or a folder to write in. Those in the config that comes with a model are whoever's who
 # made it, so they are given again by whoever uses it. A task's own files aren't among them: they are tables, and read.
-PLACES = ("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter")
-PLACES += ("task.data_dir", "run.compilation_cache")
+PLACES = (
+    *("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter"),
+    *("task.data_dir", "run.compilation_cache"),
+)
 
 
 def without_places(config) -> tuple[Any, dict[str, Any]]:
@@ -94,7 +96,7 @@ def check_about(about: Any, file: Path, remedy: str = contents.AGAIN) -> dict:
 
 
 def _from_json(hint, value, where: str):
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
     if typing.get_origin(hint) is tuple and isinstance(value, list):
         return tuple(_from_json(typing.get_args(hint)[0], item, f"{where}{i}.") for i, item in enumerate(value))
@@ -129,8 +131,8 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
         path = shipped[name]
     if not path.is_file():
         raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
-    spec = importlib.util.spec_from_file_location(f"bert_jax_config_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
+    module = ModuleType(f"bert_jax_config_{path.stem}")
+    module.__file__ = str(path)
     try:
         # Not by the loader, which leaves a __pycache__ in the person's folder.
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
@@ -149,7 +151,7 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
 
 def _configs_folder() -> Path:
     """`configs/` is installed as the package `bert_jax.configs`, from wherever the source has it."""
-    return Path(importlib.util.find_spec("bert_jax.configs").origin).parent
+    return Path(importlib.import_module("bert_jax.configs").__path__[0])
 
 
 def _line_in(path: Path, error: Exception) -> str:
@@ -162,8 +164,7 @@ def _line_in(path: Path, error: Exception) -> str:
 def _explained(error: Exception) -> str:
     """One line for an error in a config file; for an unknown field, with the nearest right one."""
     unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    cls = getattr(configs, unknown[1], None) if unknown else None
-    if isinstance(cls, type):
+    if unknown and isinstance(cls := getattr(configs, unknown[1], None), type):
         names = [f.name for f in dataclasses.fields(cls)]
         return f"{unknown[1]} has no field {unknown[2]!r}; {did_you_mean(unknown[2], names)}"
     return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,21 +1,23 @@
 """Settings of a fine-tuning run: the task and its files, and how long it is trained."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from bert_jax.config import checks
 from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
 from bert_jax.files.errors import InputError
 
-GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax")
-TASKS = (*GLUE, "classification", "multi_label", "regression", "squad", "ner", "srl", "swag", "multiple_choice")
+_Glue = Literal["cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax"]
+_Task = Literal[_Glue, "classification", "multi_label", "regression", "squad", "ner", "srl", "swag", "multiple_choice"]
+GLUE: tuple[str, ...] = get_args(_Glue)
+TASKS: tuple[str, ...] = get_args(_Task)
 
 
 @dataclass(frozen=True)
 class TaskConfig:
     """What to fine-tune on: a task by its name, and where its files are."""
 
-    name: Literal[TASKS] = "classification"
+    name: _Task = "classification"
     folder: str | None = None
     """The task's official files, under their own names; GLUE's may lie in a folder of the task's name in it. None:
     GLUE's come through TensorFlow Datasets."""

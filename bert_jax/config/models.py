@@ -1,10 +1,12 @@
 """Settings of a model: the encoder, the head on it, and how vectors of texts are made with it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from bert_jax.config import checks
 from bert_jax.files.errors import InputError
+
+Remat = Literal["auto", "none", "attention", "dots", "full"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class ModelConfig:
     """Type of the products. Parameters, LayerNorm statistics, softmax and loss are float32 always."""
     scan_unroll: int = 1
     """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
-    remat: Literal["auto", "none", "attention", "dots", "full"] = "auto"
+    remat: Remat = "auto"
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
 
@@ -47,6 +49,8 @@ class ModelConfig:
     @property
     def padded_vocab_size(self) -> int:
         """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+        if self.vocab_size is None:
+            raise InputError("model.vocab_size: isn't known yet; give it the size of the tokenizer's vocabulary")
         return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
@@ -78,8 +82,14 @@ def model_preset(name: str, **changes) -> ModelConfig:
 
 # What a head's outputs are, by the names in transformers; and how a head of ours says that they are values, to
 # transformers and to sentence-transformers.
-PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-VALUE = dict(problem_type="regression", activation="identity")
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Outputs = Literal["classes", "labels", "values"]
+OUTPUTS: dict[ProblemType, Outputs] = {
+    "single_label_classification": "classes",
+    "multi_label_classification": "labels",
+    "regression": "values",
+}
+VALUE: dict[str, Any] = dict(problem_type="regression", activation="identity")
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,7 @@ class HeadConfig:
     """Of an encoder without a head: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
     dropout: float | None = None
     """Before the logits of a label (None: model.hidden_dropout_prob)."""
-    problem_type: Literal[PROBLEM_TYPES] | None = None
+    problem_type: ProblemType | None = None
     """Of a classifier of texts, by the name in transformers: whether one label is right, or any number of them, or the
     logits are values. None: it isn't said; then one logit is a value, and of several labels one is right."""
     activation: Literal["identity", "sigmoid", "softmax"] | None = None
@@ -102,11 +112,11 @@ class HeadConfig:
     it is said, goes first."""
 
     @property
-    def outputs(self) -> Literal["classes", "labels", "values"]:
+    def outputs(self) -> Outputs:
         """What the logits of a classifier of texts say: which class it is (softmax), of each label whether it is right
         (sigmoid), or values as they are."""
         if self.problem_type is not None:
-            return dict(zip(PROBLEM_TYPES, ("classes", "labels", "values"), strict=True))[self.problem_type]
+            return OUTPUTS[self.problem_type]
         if self.activation == "sigmoid":
             return "labels"
         return "values" if len(self.labels) == 1 else "classes"

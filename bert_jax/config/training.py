@@ -6,22 +6,33 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW as BERT's, or LAMB (arXiv 1904.00962) as its authors have it: no layer-wise ratio of biases and LayerNorm.
-    The step count of the schedule is the sum of the phases'."""
+    """The optimizer, and the schedule of its learning rate, whose step count is the sum of the phases'."""
 
-    name: Literal["adamw", "lamb"] = "adamw"
+    name: str = "adamw"
+    """adamw, as BERT's; lamb, for large batches; lion; adafactor, whose state is small; muon, for the matrices of the
+    layers, with Adam for all else; or what a config file adds to bert_jax.training.optimizers.OPTIMIZERS."""
     learning_rate: float = 1e-4
-    """The peak, reached at the end of the warm-up."""
+    """The peak, reached at the end of the warm-up. Lion's is 3 to 10 times smaller than AdamW's, by its authors, with a
+    weight_decay larger by as much; Adafactor's is relative to a parameter's size (1e-2 in T5)."""
     b1: float = 0.9
+    """Decay of the first moment. Adafactor has none, and Muon's matrices have 0.95, its authors'."""
     b2: float = 0.999
+    """Decay of the second moment, in Lion of the momentum (its authors' is 0.99). Not read by Adafactor, which has its
+    own schedule, nor for Muon's matrices."""
     eps: float = 1e-6
+    """Added to Adam's denominator. Not read by Lion, Adafactor, nor for Muon's matrices."""
     weight_decay: float = 0.01
     """Applied to all but LayerNorm and biases."""
     bias_correction: bool = True
-    """The original has none (its authors call that an oversight); with it, training is steadier."""
+    """Of Adam's moments, in adamw, lamb and muon. The original has none (its authors call that an oversight); with it,
+    training is steadier."""
     warmup_steps: int = 10_000
+    schedule: str = "linear"
+    """The learning rate after the warm-up of W steps: linear or cosine, to 0 at the last step; constant; inverse_sqrt,
+    as sqrt(W/t); or what a config file adds to bert_jax.training.optimizer.SCHEDULES."""
     decay: Literal["from_zero", "from_warmup"] = "from_zero"
-    """Linear to 0 at the last step N, after W of warm-up: (N-t)/N, the original's, which drops at W, or (N-t)/(N-W)."""
+    """linear: at step t of N (N-t)/N, the original's, which drops at W, or (N-t)/(N-W). The others go on from the peak
+    at W, whatever this is."""
     clip_norm: float = 1.0
     """The gradient's global norm is clipped to this."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
-from bert_jax.config.files import config_of, flags, without_places
+from bert_jax.config import EmbeddingConfig, HeadConfig, ModelConfig
+from bert_jax.config.files import flags, without_places
+from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
 from bert_jax.files.printable import harmless
 from bert_jax.models import Alone, architecture_of, init_params, kind_of, make_model
 
@@ -92,26 +93,20 @@ weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable
 USE = {"hf": _in_transformers, "onnx": _in_onnxruntime, "stablehlo": _in_jax, "tf1": _in_tensorflow}
 
 
-def write(
-    folder: Path, form: str, model: ModelConfig, head: HeadConfig, about: dict, embedding: EmbeddingConfig
-) -> None:
-    """Writes README.md and, for a run of ours, the config that repeats it. `about` as `Pretrained` has it."""
+def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, origin: Origin) -> None:
+    """Writes README.md and, for a run of ours, the config that repeats it."""
+    embedding = origin.embedding
     embeds = form == "hf" and head.kind == Alone.kind and embedding.sentence_transformers and not embedding.unknown
     use = _in_sentence_transformers if embeds else USE[form]
     parts = [_title(form, model, head, embedding, embeds), *use(head)]
-    config = config_of(about)
-    if config is None:
-        source = f"Converted by bert_jax from {_escaped(about['source'])}; its terms and limits hold here too."
-        parts.append(f"## Source\n\n{source}")
-    else:
-        fine_tuned = isinstance(config, FinetuneConfig)
-        command = "finetune" if fine_tuned else "pretrain"
-        training, scores = (_fine_tuning, _task_scores) if fine_tuned else (_pretraining, _held_out_scores)
-        config_alone, places = without_places(config)
-        parts += [training(config, about), *scores(about["metrics"]), _again(command, about["init"], places)]
-        value = pprint.pformat(config_alone).replace("\n", "\n    ")
-        source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
-        (folder / f"{command}_config.py").write_text(source, encoding="utf-8")
+    match origin:
+        case Folder():
+            source = f"Converted by bert_jax from {_escaped(origin.source)}; its terms and limits hold here too."
+            parts.append(f"## Source\n\n{source}")
+        case FinetuningRun():
+            parts += [_fine_tuning(origin), *_task_scores(origin.scores), _again(folder, origin)]
+        case PretrainingRun():
+            parts += [_pretraining(origin), *_held_out_scores(origin.scores), _again(folder, origin)]
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -151,14 +146,14 @@ def _vector(embedding: EmbeddingConfig) -> str:
     return ", ".join(parts)
 
 
-def _fine_tuning(config: FinetuneConfig, about: dict) -> str:
-    task = config.task
+def _fine_tuning(run: FinetuningRun) -> str:
+    config, task = run.config, run.config.task
     data = [name for name in (task.train, task.folder) if name] or ["TensorFlow Datasets"]
     rows = [
         ("task", task.name),
         ("data", data[0]),
-        ("started from", about["init"]),
-        ("steps", f"{about['step']:,}, of {config.epochs:g} epochs"),
+        ("started from", run.init),
+        ("steps", f"{run.step:,}, of {config.epochs:g} epochs"),
         ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
         ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
         ("seed", str(config.seed)),
@@ -166,15 +161,15 @@ def _fine_tuning(config: FinetuneConfig, about: dict) -> str:
     return f"## Training\n\n{_table(rows)}"
 
 
-def _pretraining(config: PretrainConfig, about: dict) -> str:
-    corpus, masking = config.corpus, config.masking
+def _pretraining(run: PretrainingRun) -> str:
+    config, corpus, masking = run.config, run.config.corpus, run.config.masking
     text = {"text": f"files {', '.join(corpus.files)}", "tfds": f"TensorFlow Datasets {corpus.dataset}, {corpus.split}"}
     objective = f"masked words ({masking.rate:.0%}{', whole words' if masking.whole_word else ''})"
     objective += " and next sentence" if config.examples.sentence_pairs else ""
     rows = [
         ("text", text.get(corpus.source, "the documentation of Python")),
         ("objective", f"{objective}, {config.examples.format.replace('_', ' ')}"),
-        ("steps", f"{about['step']:,} of {config.total_steps:,}"),
+        ("steps", f"{run.step:,} of {config.total_steps:,}"),
         *(
             (f"phase {i}", f"{p.steps:,} steps of {p.batch_size:,} examples at length {p.sequence_length}")
             for i, p in enumerate(config.phases, 1)
@@ -206,9 +201,14 @@ def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
     return [f"## On held-out text\n\n{_table(rows)}"]
 
 
-def _again(command: str, init: str | None, places: dict) -> str:
-    """What was read and run is said in the command, for whoever types it to see."""
-    options = [f"--init {shlex.quote(init)}"] if init else []
+def _again(folder: Path, run: PretrainingRun | FinetuningRun) -> str:
+    """Writes the run's config. What was read and run is said in the command, for whoever types it to see."""
+    command = run.command
+    config, places = without_places(run.config)
+    value = pprint.pformat(config).replace("\n", "\n    ")
+    source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
+    (folder / f"{command}_config.py").write_text(source, encoding="utf-8")
+    options = [f"--init {shlex.quote(run.init)}"] if run.init else []
     options += [flags({path: value}) for path, value in places.items() if path != "run.compilation_cache"]
     # A code block can't escape anything: what could be taken for markup there is left to the table above.
     options = [option if option == harmless(option) and not set(option) & set("<>") else "..." for option in options]

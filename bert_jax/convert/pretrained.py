@@ -11,9 +11,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig, PretrainConfig
-from bert_jax.config.files import config_of, from_dict, to_dict
+from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig
+from bert_jax.config.files import from_dict, to_dict
 from bert_jax.convert import model_card, names, sentence_transformers, weight_files
+from bert_jax.convert import origin as origins
+from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
 from bert_jax.convert.report import Report
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.data.no_tokenizer import NoTokenizer
@@ -39,16 +41,14 @@ class Pretrained:
     tokenizer: tokenizers.Tokenizer
     """Of a folder without one that is read, a `NoTokenizer`."""
     params: dict
-    about: dict
-    """Where it comes from: of a run of ours `config`, `step`, `metrics` (held out) and `init`, of others `source`; and
-    `embedding`, how the vectors of texts are made of others and of a run that went on with their pretraining."""
+    origin: Origin
     report: Report = dataclasses.field(default_factory=Report)
     """What in another's folder didn't fit."""
 
     @property
     def embedding(self) -> EmbeddingConfig:
         """How its vectors of texts are made."""
-        return from_dict(EmbeddingConfig, self.about.get("embedding", {})).validate()
+        return self.origin.embedding
 
 
 def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
@@ -96,7 +96,8 @@ def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
 
 def save(pretrained: Pretrained, folder: Path) -> None:
     """Writes a folder of ours, which `read` and --init take as they take a run's workdir."""
-    about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head), "about": pretrained.about}
+    about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head)}
+    about["about"] = origins.to_dict(pretrained.origin)
     checkpoints = Checkpoints(folder / "checkpoints", writing=True, host_arrays=True)
     params = jax.tree.map(np.asarray, pretrained.params)
     checkpoints.save(0, {"params": params}, about, pretrained.tokenizer.to_dict())
@@ -118,7 +119,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
         tokenizer_folders.to_folder(saved.tokenizer, aside, embedding.max_length or longest)
         if embedding.sentence_transformers:
             sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
-        model_card.write(aside, form, saved.model, saved.head, saved.about, embedding)
+        model_card.write(aside, form, saved.model, saved.head, saved.origin)
 
 
 def overflowed(where: str) -> InputError:
@@ -181,43 +182,39 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
     raise InputError(f"{path}: holds no checkpoint{there}; give {kinds}")
 
 
-def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, dict]:
+def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, Origin]:
     """Config and head of a checkpoint's model, and where it comes from."""
     about = checkpoints.about(step)
     try:
-        model, head, origin = _described(checkpoints, step, about)
+        origin = _origin(checkpoints, step, about)
+        if isinstance(origin, PretrainingRun) and "model" not in about:
+            model, head = origin.config.model, steps.pretraining_head(origin.config)
+        else:
+            model, head = from_dict(ModelConfig, about["model"], "model."), _head(about["head"], origin)
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
-        from_dict(EmbeddingConfig, origin.get("embedding", {}), "embedding.").validate()
-        config_of(origin)
         return model.validate(), head.validate(), origin
     except InputError as error:
         raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
 
 
-def _described(checkpoints: Checkpoints, step: int, about: dict) -> tuple[ModelConfig, HeadConfig, dict]:
-    if "config" not in about:
-        return from_dict(ModelConfig, about["model"], "model."), _head(about["head"], about["about"]), about["about"]
+def _origin(checkpoints: Checkpoints, step: int, about: dict) -> Origin:
+    if "about" in about:  # An imported model.
+        return origins.from_dict(about["about"])
     # They are for the model card alone: a row that is damaged is said, and left out.
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl", whole=False)
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
-    origin = {"config": about["config"], "step": step, "metrics": scores, "init": about["init"]}
-    if "embedding" in about:
-        origin["embedding"] = about["embedding"]
-    if "head" in about and "model" in about:  # Fine-tuned.
-        return from_dict(ModelConfig, about["model"], "model."), _head(about["head"], origin), origin
-    config = from_dict(PretrainConfig, about["config"], "config.")
-    return config.model, steps.pretraining_head(config), origin
+    return origins.from_dict(about | {"step": step, "metrics": scores})
 
 
 def _tokenizer_of(checkpoints: Checkpoints, step: int) -> tokenizers.Tokenizer:
     return tokenizers.from_dict(checkpoints.tokenizer(step), checkpoints.folder / str(step) / "tokenizer")
 
 
-def _head(values: dict, origin: dict) -> HeadConfig:
+def _head(values: dict, origin: Origin) -> HeadConfig:
     """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
     head = from_dict(HeadConfig, values, "head.")
-    ours = "task" in origin.get("config", {})
+    ours = isinstance(origin, FinetuningRun)
     return dataclasses.replace(head, **VALUE) if ours and kind_of(head).unsaid(head) else head
 
 
@@ -227,14 +224,14 @@ def rows_at(rows: list[dict], step: int) -> dict:
 
 
 def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
-    model, head, about = what_it_is(checkpoints, step)
+    model, head, origin = what_it_is(checkpoints, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
     tokenizer = _tokenizer_of(checkpoints, step)
     params = checkpoints.restore(step, {"params": like})["params"]
     check_finite(params, checkpoints.folder / str(step))
-    return Pretrained(model, head, tokenizer, params, about)
+    return Pretrained(model, head, tokenizer, params, origin)
 
 
 def check_finite(params: dict, where: object) -> None:
@@ -268,8 +265,7 @@ def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -
     if isinstance(tokenizer, NoTokenizer):
         report = dataclasses.replace(report, notes=[*report.notes, f"without its tokenizer: {tokenizer.reason}"])
     embedding = sentence_transformers.read(files, model.max_position_embeddings)
-    about = {"source": str(folder), "embedding": to_dict(embedding)}
-    return Pretrained(model, head, tokenizer, params, about, report)
+    return Pretrained(model, head, tokenizer, params, Folder(str(folder), embedding), report)
 
 
 def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:

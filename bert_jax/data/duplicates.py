@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -104,7 +104,7 @@ class RepeatedLines:
         """`marks` is the file of a byte for each line of the corpus, `lines` how many the chunks have."""
         self._marks = marks
         self._starts = np.cumsum([0, *lines])
-        self._copy: BinaryIO | None = None
+        self._copy: IO[bytes] | None = None
 
     def of(self, number: int) -> np.ndarray:
         """[lines] bool."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from bert_jax.config import InputError
 
 # The first bytes of compressed files, what opens them, and the command that unpacks them.
-COMPRESSED = [
+COMPRESSED: list[tuple[re.Pattern[bytes], Callable, str]] = [
     (re.compile(rb"\x1f\x8b\x08"), gzip.open, "gzip"),
     (re.compile(rb"\xfd7zXZ\0"), lzma.open, "xz"),
     (re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)"), bz2.open, "bzip2"),
@@ -49,9 +49,10 @@ def _compression(file: Path) -> tuple[Callable, str | None]:
     """What opens a file, and the command that unpacks it if it is compressed."""
     with open(file, "rb") as stream:
         start = stream.read(10)
-    return next(
-        ((function, command) for pattern, function, command in COMPRESSED if pattern.match(start)), (open, None)
-    )
+    for pattern, function, command in COMPRESSED:
+        if pattern.match(start):
+            return function, command
+    return open, None
 
 
 def not_utf8(file: Path) -> InputError:

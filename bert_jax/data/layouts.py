@@ -114,7 +114,7 @@ def refusals() -> Iterator[None]:
         raise InputError(f"the tokenizers library can't read it ({first_line(error)}); copy it again") from None
 
 
-def _processed(post_processor, pair: bool) -> tuple[Ids, Ids, list[int | None]]:
+def _processed(post_processor, pair: bool) -> tuple[Ids, Ids, Sequence[int | None]]:
     """Ids, token types, and which text they are of (None: special tokens), for texts of one token each."""
     from tokenizers import Tokenizer, models
 

@@ -78,7 +78,8 @@ class _Waiting:
 
     def row(self, row_length: int) -> list[int]:
         """Takes the longest that fits, again and again."""
-        row, spare = [], row_length
+        row: list[int] = []
+        spare = row_length
         while len(row) < most_texts(row_length) and (at := bisect_right(self.lengths, spare)):
             length = self.lengths[at - 1]
             row.append(self._numbers[length].pop())

@@ -187,6 +187,7 @@ class Maker:
         if self.continues_bit:
             continues = input_ids >= self.continues_bit
             input_ids = tf.bitwise.bitwise_and(input_ids, self.continues_bit - 1)
+        draws: ExampleDraws | PlaceDraws
         if self.static:
             draws = ExampleDraws(self.seed, indices)
         else:

@@ -264,7 +264,8 @@ def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path
 
 def _writers(config: PretrainConfig, folder: Path) -> tuple[ShardWriter, ShardWriter]:
     sources = {"train": corpora.sizes(config.corpus), "held_out": ["held_out"]}
-    return tuple(ShardWriter(folder, split, sequence_lengths(config), sources[split]) for split in SPLITS)
+    train, held_out = (ShardWriter(folder, split, sequence_lengths(config), sources[split]) for split in SPLITS)
+    return train, held_out
 
 
 def _chunks_a_shard(size: int) -> int:

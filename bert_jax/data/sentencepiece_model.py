@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from bert_jax.config import InputError
 
@@ -85,14 +86,15 @@ def _damage_said() -> Iterator[None]:
         raise InputError("this SentencePiece model is damaged") from None
 
 
-def _values(message: bytes, number: int) -> dict[int, int | float | bytes]:
-    """The fields of the message in a field, the last of each."""
+def _values(message: bytes, number: int) -> dict[int, Any]:
+    """The fields of the message in a field, the last of each; an int, a float or bytes, as its type is."""
     return {inner: value for outer, part, _ in _fields(message) if outer == number for inner, value, _ in _fields(part)}
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes, int]]:
+def _fields(message: bytes) -> Iterator[tuple[int, Any, int]]:
     """Yields (number, value, where the value begins)."""
     at = 0
+    value: Any
     while at < len(message):
         key, at = _varint(message, at)
         match key & 7:

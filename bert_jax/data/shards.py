@@ -34,7 +34,7 @@ class Counts:
 
     def __init__(self):
         self.sources: dict[str, Statistics] = {}
-        self.unigrams: np.ndarray | int = 0
+        self.unigrams: np.ndarray = np.zeros((), np.int64)
         self.random_next: Counter[int] = Counter()
         """Examples of each length whose second segment is from elsewhere."""
         self.duplicates = DuplicateLines()
@@ -85,7 +85,7 @@ class ShardWriter:
             self._start(number)
         for length, records in result.records.items():
             if records:
-                self._file_of(length).writelines(records)
+                self._file_of(length, number).writelines(records)
             self._examples[length] += len(records)
             self._tokens[length] += result.used[length]
         self._counts.add(source, result)
@@ -100,9 +100,9 @@ class ShardWriter:
         self._held_out: list[Document] = []
         self._made_of: list[dict] = []
 
-    def _file_of(self, length: int) -> BinaryIO:
+    def _file_of(self, length: int, number: int) -> BinaryIO:
         if length not in self._files:
-            path = self._shard(length, self._number)
+            path = self._shard(length, number)
             storage.make_folder(path.parent)
             if storage.is_remote(path):
                 self._files[length] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -114,7 +114,7 @@ class ShardWriter:
         """Finishes the shard under way."""
         if self._number is None:
             return
-        entries = {length: self._finish(length, file) for length, file in self._files.items()}
+        entries = {length: self._finish(length, self._number, file) for length, file in self._files.items()}
         leftovers.write(self._file(self._number, "held_out.json"), json.dumps(self._held_out).encode())
         sources = {self._sources.index(source): dataclasses.asdict(s) for source, s in self._counts.sources.items()}
         about = {
@@ -128,14 +128,14 @@ class ShardWriter:
             counted,
             about=json.dumps(about),
             unigrams=self._counts.unigrams,
-            **self._counts.duplicates.arrays(),
+            **self._counts.duplicates.arrays(),  # type: ignore[arg-type]  # Beside its one option, names of arrays.
         )
         leftovers.write(self._file(self._number, "npz"), counted.getvalue())
         self._number = None
 
-    def _finish(self, length: int, file: BinaryIO) -> dict:
+    def _finish(self, length: int, number: int, file: BinaryIO) -> dict:
         """Closes a shard's file, where it belongs; returns what the manifest says of it."""
-        path = self._shard(length, self._number)
+        path = self._shard(length, number)
         with file:
             size, _ = file.tell(), file.seek(0)
             crc = checksum(file)
@@ -156,7 +156,8 @@ class ShardWriter:
     # ---- What is finished -------------------------------------------------------------------------------------------
 
     def finished(self) -> list[int]:
-        return sorted({_number(file) for file in self._progress.glob(f"{self._split}-*.npz")} - {None})
+        numbers = {_number(file) for file in self._progress.glob(f"{self._split}-*.npz")}
+        return sorted(number for number in numbers if number is not None)
 
     def drop_damaged(self) -> None:
         """Has those made again of which a file isn't as it was written."""

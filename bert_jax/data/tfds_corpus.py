@@ -35,7 +35,7 @@ def tfds_size(config: CorpusConfig) -> int:
     splits = _splits(config)
     if not splits:
         return 0
-    part, whole = splits[config.split], splits[re.match(r"\w*", config.split)[0]]
+    part, whole = splits[config.split], splits[re.split(r"\W", config.split)[0]]
     return int(whole.num_bytes * part.num_examples / max(whole.num_examples, 1))
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bert_jax.config import InputError
 from bert_jax.data.layouts import SPECIAL
@@ -20,7 +20,7 @@ PYTHON = (
 )
 # The values of fields of tokenizer_config.json that are as done here; others would change the ids. The first five are
 # those of tokenizers in Python, which transformers 5 has no more for BERT; the next two are BertJapaneseTokenizer's.
-DONE = {
+DONE: dict[str, tuple[Any, ...]] = {
     "do_basic_tokenize": (True, None),
     "never_split": (None, []),
     "clean_text": (True, None),
@@ -75,7 +75,7 @@ class Declared:
         return self.kind != BERT[-1] if self.is_bert else False if self.kind == "TokenizersBackend" else None
 
     @property
-    def cut(self) -> str:
+    def cut(self) -> Literal["left", "right"]:
         """The side on which texts that are too long are cut."""
         settings = self.whole.get("truncation") or {}
         return self.config.get("truncation_side") or settings.get("direction", "right").lower()

@@ -275,6 +275,7 @@ def _written(tokenizer: Tokenizer, folder: Path) -> dict:
             "tokenize_chinese_chars": tokenizer.options["split_chinese"],
         }
     else:
+        assert isinstance(tokenizer, SentencePiece)
         backend = _of_sentencepiece(tokenizer)
         (folder / SENTENCEPIECE_FILE).write_bytes(tokenizer.model)
         options = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -304,7 +305,7 @@ def _of_sentencepiece(tokenizer: SentencePiece):
         ids = {piece: i for i, (piece, _) in enumerate(scores)}
         unknown, _ = scores[tokenizer.special_ids[UNK]]
         backend = Tokenizer(models.BPE(ids, _merges(dict(scores)), unk_token=unknown, fuse_unk=True, **bytes_too))
-    steps = [normalizers.Precompiled(how.charsmap)] if how.charsmap else []
+    steps: list[normalizers.Normalizer] = [normalizers.Precompiled(how.charsmap)] if how.charsmap else []
     if how.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(" +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     backend.normalizer = normalizers.Sequence(steps)
@@ -333,7 +334,7 @@ def _finish(backend, names: dict[str, str], ids: dict[str, int]) -> None:
     from tokenizers import AddedToken, processors
 
     # In the order of their ids, as those beyond the vocabulary are numbered in the order they come.
-    in_order = sorted(names, key=ids.get)
+    in_order = sorted(names, key=ids.__getitem__)
     backend.add_special_tokens([AddedToken(names[piece], normalized=False, special=True) for piece in in_order])
     cls, sep = names[CLS], names[SEP]
     backend.post_processor = processors.TemplateProcessing(

@@ -71,7 +71,8 @@ class TokenizerJson:
             raise InputError(f"its post_processor puts in the id {largest}, but the vocabulary ends at {size - 1}")
         special = {CLS: self.layout.first, SEP: self.layout.last}
         special |= {piece: self.ids[name] for piece in (PAD, UNK, MASK) if (name := self._name(piece)) in self.ids}
-        self.special_ids = SpecialIds((piece, special[piece]) for piece in layouts.SPECIAL if piece in special)
+        known = {piece: special[piece] for piece in layouts.SPECIAL if piece in special}
+        self.special_ids: dict[str, int] = SpecialIds(known)
 
     def _check_unknown(self) -> None:
         """That a text of anything has ids."""

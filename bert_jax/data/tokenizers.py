@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from types import NoneType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,6 +31,8 @@ ALPHABET = 1000
 
 class Tokenizer(Protocol):
     """Text to ids and back. `special_ids` are [PAD], [UNK], [CLS], [SEP], [MASK] in this order, by `SPECIAL`."""
+
+    def __hash__(self) -> int: ...
 
     kind: str
     vocab_size: int
@@ -221,7 +223,7 @@ def _joined(parts: list[list[int]], separator: int) -> list[int]:
 
 ADDED = {"content": str, **{f"{flag}?": bool for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")}}
 # What `to_dict` makes, by kinds.
-FIELDS = {
+FIELDS: dict[str, dict[str, Any]] = {
     WordPiece.kind: {
         "vocab": [str],
         "lowercase": bool,
@@ -310,7 +312,7 @@ def read_vocab(file: Path) -> list[str]:
 def by_ids(ids: dict[str, int]) -> list[str]:
     """The pieces in the order of their ids; an id that no piece has repeats the piece behind it."""
     pieces: list[str] = []
-    for piece in sorted(ids, key=ids.get):
+    for piece in sorted(ids, key=ids.__getitem__):
         pieces += [piece] * (ids[piece] + 1 - len(pieces))
     return pieces
 
@@ -340,13 +342,14 @@ def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece
     )
     backend.train_from_iterator(lines, trainer)
     vocab = backend.get_vocab()
-    return WordPiece(sorted(vocab, key=vocab.get)[: config.vocab_size], config.lowercase)
+    return WordPiece(sorted(vocab, key=vocab.__getitem__)[: config.vocab_size], config.lowercase)
 
 
 def _alphabet(lines: Iterable[str], backend) -> tuple[list[str], list[str]]:
     """The `ALPHABET` most frequent characters, sorted, and those of them that occur inside of words."""
     words = Counter(chain.from_iterable(line.split(" ") for line in lines))
-    counts, inner = Counter(), set()
+    counts: Counter[str] = Counter()
+    inner = set()
     for word, n in words.items():
         for piece, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(word)):
             for character in piece:

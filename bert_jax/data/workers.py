@@ -9,7 +9,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TypeVar
@@ -35,7 +35,7 @@ def in_workers(
     # Spawned, not forked: the parent may hold the threads of JAX and TensorFlow.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start, (start, start_arguments)) as pool:
-        pending = deque()
+        pending: deque[tuple[Arguments, Future[Result]]] = deque()
         try:
             for arguments in calls:
                 with _sigint_blocked():
@@ -71,7 +71,9 @@ def _start(start: Callable[..., None] | None, arguments: tuple) -> None:
 
 def _end_with_parent() -> None:
     """A parent that is killed can't end its workers."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

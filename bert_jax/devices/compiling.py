@@ -40,7 +40,7 @@ def find_devices() -> None:
 def begin() -> None:
     """What each command needs of JAX: its devices, and numbers of 32 bits, of which checkpoints are made."""
     find_devices()
-    if jax.config.jax_enable_x64:
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]  # Options are made as JAX is imported.
         if jax.process_index() == 0:
             print("JAX_ENABLE_X64 is left out of account: results and checkpoints are of 32 bits", file=sys.stderr)
         jax.config.update("jax_enable_x64", False)

@@ -37,12 +37,16 @@ def compile_ahead(programs: Iterable[Ahead]) -> None:
         start = time.perf_counter()
         with refusals(program.name, program.remedies):
             stats = program.lowered.compile().memory_analysis()
+        took = f"  in {time.perf_counter() - start:.0f} s"
+        if stats is None:  # The backend doesn't tell.
+            _say(took)
+            continue
         needed = stats.argument_size_in_bytes + stats.temp_size_in_bytes + stats.generated_code_size_in_bytes
         needed += stats.output_size_in_bytes - stats.alias_size_in_bytes + program.beside
         takes = f"takes {needed / GIB:.2f} GiB" + (f", a device has {limit / GIB:.2f}" if limit else " on a device")
         if limit and needed > limit:
             raise InputError(f"{program.name} {takes}; {program.remedies}")
-        _say(f"  in {time.perf_counter() - start:.0f} s; it {takes}")
+        _say(f"{took}; it {takes}")
     # Processes compile for different times: here they wait as long as it takes, in the first step not half a minute.
     multihost_utils.sync_global_devices("all is compiled")
 

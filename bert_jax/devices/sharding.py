@@ -8,6 +8,7 @@ Several slices of TPU, or nodes of GPUs, hang together by a slower network: the 
 spans them, so that what crosses it are the gradients alone.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -155,17 +156,46 @@ def path_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def state_shardings(mesh: Mesh, state):
-    """The sharding of every array of a train state (or of its shapes); the optimizer's follow their parameters.
+def param_shardings(mesh: Mesh, params):
+    """The sharding of every parameter (or of its shape).
 
     Raises `InputError` naming the parameter where a dimension isn't divisible by its mesh axis.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, x: _sharding(mesh, path_name(path), x.shape), state)
+    return jax.tree_util.tree_map_with_path(lambda path, x: _sharding(mesh, path_name(path), x.shape), params)
+
+
+def state_shardings(mesh: Mesh, state: dict):
+    """The sharding of every array of a train state (or of its shapes), whatever its optimizer keeps.
+
+    What ends with a parameter's path follows the parameter: all of it, or in the dimensions that it has of it. All else
+    is on every device: counters, and what is smaller for other reasons. Raises `InputError` as `param_shardings`.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(state["params"])
+    params = {path_name(path): (x.shape, _sharding(mesh, path_name(path), x.shape)) for path, x in leaves}
+
+    def following(path, x) -> NamedSharding:
+        ends = (path_name(path[i:]) for i in range(len(path)))
+        name = next((end for end in ends if end in params), None)
+        return NamedSharding(mesh, _kept(*params[name], x.shape) if name else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(following, state)
+
+
+def _kept(shape: tuple[int, ...], sharding: NamedSharding, kept: tuple[int, ...]) -> PartitionSpec:
+    """How an array lies that is left of a parameter of that shape, after means over some of its dimensions.
+
+    Which those are is seen by their sizes; where dimensions of one size lie differently, it is on every device.
+    """
+    dimensions = zip(shape, sharding.spec, strict=True)
+    specs = {
+        tuple(axis for _, axis in chosen)
+        for chosen in itertools.combinations(dimensions, len(kept))
+        if tuple(size for size, _ in chosen) == kept
+    }
+    return PartitionSpec(*specs.pop()) if len(specs) == 1 else PartitionSpec()
 
 
 def _sharding(mesh: Mesh, name: str, shape: tuple[int, ...]) -> NamedSharding:
-    if not shape:
-        return NamedSharding(mesh, PartitionSpec())
     axes = next((axes for pattern, axes in LOGICAL_AXES if re.search(rf"(^|/){pattern}$", name)), None)
     if axes is None or len(axes) != len(shape):
         raise ValueError(f"no entry of LOGICAL_AXES fits {name} {shape}")

@@ -68,7 +68,7 @@ class NotTheFile(InputError):
 
 def what_to_do(error: OSError, file: Path | str | None = None) -> str:
     """What the system says of a file, and the remedy."""
-    remedy = REMEDIES.get(error.errno)
+    remedy = REMEDIES.get(error.errno or 0)
     where = file or error.filename or "a file can't be written"
     return f"{where}: {error.strerror}" + (f"; {remedy}" if remedy else "")
 
@@ -151,7 +151,8 @@ def json_value(text: str | bytes, halves: bool = False, nan: bool = False, pairs
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")  # Editors on Windows write a mark before it.
     try:
-        values = json.loads(text, **({} if nan else FINITE), object_pairs_hook=pairs)
+        real = None if nan else _real
+        values = json.loads(text, parse_constant=real, parse_float=real, object_pairs_hook=pairs)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
     if text.count("[") + text.count("{") > DEEPEST:
@@ -168,9 +169,6 @@ def _real(text: str) -> float:
     if not math.isfinite(value := float(text)):
         raise ValueError(f"{text[:20]} is no finite number")
     return value
-
-
-FINITE = dict(parse_constant=_real, parse_float=_real)
 
 
 def _check_depth(values: Any) -> None:
@@ -204,23 +202,28 @@ def check_values(values: Any, shape: Any, file: object, remedy: str = AGAIN) -> 
 
 
 def _wrong(value: Any, shape: Any, where: str) -> Iterator[tuple[str, Any, str]]:
-    if isinstance(shape, list | dict):
-        if not isinstance(value, type(shape)):
-            yield where, value, "a list" if isinstance(shape, list) else "an object"
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            yield where, value, "a list"
             return
-        names = isinstance(shape, dict) and str not in shape
-        for name, inner in shape.items() if names else ():
+        for number, one in enumerate(value):
+            yield from _wrong(one, shape[0], f"{where}.{number}".lstrip("."))
+    elif isinstance(shape, dict):
+        if not isinstance(value, dict):
+            yield where, value, "an object"
+            return
+        if str in shape:
+            for name, one in value.items():
+                yield from _wrong(one, shape[str], f"{where}.{name}".lstrip("."))
+            return
+        for name, inner in shape.items():
             found = value.get(name.rstrip("?"), ...)
             if found is not ... or not name.endswith("?"):
                 yield from _wrong(found, inner, f"{where}.{name.rstrip('?')}".lstrip("."))
-        if not names:
-            inner = shape[0] if isinstance(shape, list) else shape[str]
-            for name, one in enumerate(value) if isinstance(value, list) else value.items():
-                yield from _wrong(one, inner, f"{where}.{name}".lstrip("."))
-        return
-    types = shape if isinstance(shape, tuple) else (shape,)
-    if type(value) is int and {int, float} & {*types}:
-        if abs(value) >= 1 << 63:
-            yield where, value, "a number below 2**63"
-    elif type(value) not in types:
-        yield where, value, " or ".join(NAMES[t] for t in types)
+    else:
+        types = shape if isinstance(shape, tuple) else (shape,)
+        if type(value) is int and {int, float} & {*types}:
+            if abs(value) >= 1 << 63:
+                yield where, value, "a number below 2**63"
+        elif type(value) not in types:
+            yield where, value, " or ".join(NAMES[t] for t in types)

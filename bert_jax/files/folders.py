@@ -43,12 +43,12 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     if is_taken(folder) and not overwrite:
         raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
     if storage.is_remote(folder):
-        with tempfile.TemporaryDirectory(prefix="bert_jax_") as aside:
-            yield Path(aside)
+        with tempfile.TemporaryDirectory(prefix="bert_jax_") as temporary:
+            yield Path(temporary)
             storage.remove(folder)
-            for file in sorted(file for file in Path(aside).rglob("*") if file.is_file()):
+            for file in sorted(file for file in Path(temporary).rglob("*") if file.is_file()):
                 with open(file, "rb") as stream:
-                    storage.upload(stream, folder / file.relative_to(aside).as_posix())
+                    storage.upload(stream, folder / file.relative_to(temporary).as_posix())
         return
     folder = replaceable(folder)
     parents = [parent for parent in folder.parents if not parent.exists()]
@@ -169,7 +169,8 @@ class Lock:
         """Raises `InUse` where another process holds it."""
         self.file, self._folder = folder / name, folder
         self._descriptor = None if storage.is_remote(folder) else self._by_kernel()
-        self._stop, self._renewing = threading.Event(), None
+        self._stop = threading.Event()
+        self._renewing: threading.Thread | None = None
         if self._descriptor is None:
             self._by_lease()
 

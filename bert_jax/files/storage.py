@@ -120,7 +120,9 @@ def make_folder(path: Path) -> None:
 def remove(path: Path) -> None:
     """A file, or a folder with all that it holds, where it exists; of a link the link alone."""
     if is_remote(path):
-        path.rmtree(missing_ok=True)
+        from etils import epath
+
+        epath.Path(path).rmtree(missing_ok=True)
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -217,7 +219,9 @@ class Mirror:
 
     def upload(self) -> None:
         """Copies the files that have changed since the last time."""
-        for file in sorted(self.folder.rglob("*")) if self._remote else ():
+        if self._remote is None:
+            return
+        for file in sorted(self.folder.rglob("*")):
             state = file.stat().st_size, file.stat().st_mtime_ns
             if file.is_file() and self._uploaded.get(file) != state:
                 with open(file, "rb") as stream:

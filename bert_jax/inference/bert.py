@@ -51,7 +51,7 @@ class Bert:
     def __init__(self, found: pretrained.Pretrained):
         self.config, self.head, self.tokenizer = found.model, found.head, found.tokenizer
         self.params = jax.device_put(found.params)
-        self.run = labelling.run_of(found.about)
+        self.run = labelling.run_of(found.origin)
         self.embedding = found.embedding
         self._module = make_model(found.model, found.head)
         self._kind = self._module.kind

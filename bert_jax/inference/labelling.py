@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Regex, pre_tokenizers
 
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
-from bert_jax.config.files import config_of
+from bert_jax.convert.origin import FinetuningRun, Origin
 from bert_jax.models import kind_of
 from bert_jax.tasks import multi_label, squad, squad_files, tagging
 from bert_jax.tasks.spans import spans, standard
@@ -69,10 +69,9 @@ class Answered:
     """How much higher "no answer" scores than the best one; None of a model that has always an answer."""
 
 
-def run_of(about: dict) -> FinetuneConfig:
+def run_of(origin: Origin) -> FinetuneConfig:
     """The run that trained a model; for models from elsewhere, the defaults."""
-    config = config_of(about)
-    return config if isinstance(config, FinetuneConfig) else FinetuneConfig()
+    return origin.config if isinstance(origin, FinetuningRun) else FinetuneConfig()
 
 
 def classified(head: HeadConfig, logits: list[np.ndarray]) -> list[Classified]:

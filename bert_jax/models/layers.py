@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -17,7 +18,7 @@ def gelu(x):
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch's; on a processor in half of erfc's time.
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable] = {
     "gelu": gelu,
     "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }

@@ -1,6 +1,6 @@
 """What every objective is, and a model's forward pass on a batch."""
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from bert_jax.models import Model
 
@@ -10,13 +10,20 @@ PACKED_INPUTS = ("position_ids", "sequence_ids")
 
 
 class Objective(Protocol):
-    """What a training minimises. It must be hashable: equal objectives share a compiled program."""
+    """What a training minimises. A frozen dataclass, and hashable: equal objectives share a compiled program."""
 
-    model: Model
-    """The model that is trained."""
-    additive: bool
-    """Whether the sums of a batch are those of its parts added up. If not, as with in-batch negatives, a batch can't be
-    accumulated from parts."""
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def model(self) -> Model:
+        """The model that is trained."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether the sums of a batch are those of its parts added up. If not, as with in-batch negatives, a batch
+        can't be accumulated from parts."""
 
     def constants(self) -> Any:
         """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none."""

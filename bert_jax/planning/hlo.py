@@ -52,9 +52,8 @@ class Instruction:
     """What stands between the parentheses: a constant, or a parameter's number."""
     attributes: str
 
-    def called(self, attribute: str) -> str | None:
-        found = re.search(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)
-        return found and found[1]
+    def called(self, attribute: str) -> str:
+        return _found(rf"\b{attribute}=%?([\w.\-]+)", self.attributes)[1]
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,10 @@ class Costs:
 def costs(text: str, loops: bool = True) -> Costs:
     """The costs of a compiled module (`jax.stages.Compiled.as_text()`); without `loops`, bodies count once.
 
-    Raises `ValueError` where the number of times that a loop runs isn't written in it.
+    Raises `ValueError` where the number of times that a loop runs isn't written in it, or the text has another form.
     """
     module = _Module(text)
-    work, collectives = [], {}
+    work, collectives = list[Work](), dict[tuple, Collective]()
     for computation, times in module.executed(loops):
         for instruction in computation.instructions.values():
             flops = module.flops(computation, instruction)
@@ -136,7 +135,7 @@ class _Module:
     def __init__(self, text: str):
         self.computations: dict[str, Computation] = {}
         self.entry = ""
-        name, lines = "", []
+        name, lines = "", list[str]()
         for line in text.splitlines():
             if head := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line):
                 name, lines = head[2], []
@@ -173,7 +172,7 @@ class _Module:
         counters = [i for i in counters if i.arrays[0].type in ("s32", "u32") and not i.arrays[0].dims]
         if len(bounds) != 1 or len(counters) != 1:
             raise ValueError(f"{loop.name}: how often the loop runs isn't written in its condition {condition.name}")
-        at = int(re.search(r"\bindex=(\d+)", counters[0].attributes)[1])
+        at = int(_found(r"\bindex=(\d+)", counters[0].attributes)[1])
         return -(-bounds.pop() // self._step(loop, body, at))
 
     def _step(self, loop: Instruction, body: Computation, at: int) -> int:
@@ -270,7 +269,7 @@ class _Module:
         chain = re.search(r'chain_id="(\d+)"', i.attributes)
         key = (kind, _numbers("channel_id", i), chain[1]) if chain else (computation.name, i.name)
         if kind == "send" and "xla_megascale" in i.attributes:
-            between = re.search(r'transfer_type="(\w+)"', i.attributes)[1].lower().replace("_", "-")
+            between = _found(r'transfer_type="(\w+)"', i.attributes)[1].lower().replace("_", "-")
             yield key, Collective(f"slice {between}", i.arrays[0].bytes, (), times, True)
         elif kind in COLLECTIVES:
             operands = sum(a.bytes for name in i.operands for a in computation.instructions[name].arrays)
@@ -283,18 +282,14 @@ class _Module:
 
 
 def _computation(name: str, lines: list[str]) -> Computation:
-    instructions, root = {}, None
-    for line in lines:
-        instruction = _instruction(line)
-        instructions[instruction.name] = instruction
-        if line.lstrip().startswith("ROOT "):
-            root = instruction
-    return Computation(name, instructions, root)
+    instructions = {line: _instruction(line) for line in lines}
+    root = _found(r"(?m)^[ \t]+ROOT .*", "\n".join(lines))[0]
+    return Computation(name, {i.name: i for i in instructions.values()}, instructions[root])
 
 
 def _instruction(line: str) -> Instruction:
-    name, rest = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)", line).groups()
-    opcode = re.search(r" ([a-z][a-z0-9\-]*)\(", rest)
+    name, rest = _found(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)", line).groups()
+    opcode = _found(r" ([a-z][a-z0-9\-]*)\(", rest)
     arrays = tuple(
         Array(type, tuple(map(int, filter(None, dims.split(",")))), "S(" not in (layout or ""))
         for type, dims, layout in re.findall(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?", rest[: opcode.start()])
@@ -304,6 +299,12 @@ def _instruction(line: str) -> Instruction:
     constant = opcode[1] == "constant"
     operands = () if constant else tuple(re.findall(r"%([\w.\-]+)", inside))
     return Instruction(name, arrays, opcode[1], operands, inside, attributes)
+
+
+def _found(pattern: str, text: str) -> re.Match[str]:
+    if found := re.search(pattern, text):
+        return found
+    raise ValueError(f"HLO of an unknown form: {text[:120]}")
 
 
 def _closing(text: str, start: int) -> int:
@@ -321,12 +322,11 @@ def _copied(i: Instruction) -> float:
 
 
 def _target(i: Instruction) -> str:
-    return re.search(r'custom_call_target="([^"]*)"', i.attributes)[1]
+    return _found(r'custom_call_target="([^"]*)"', i.attributes)[1]
 
 
 def _branches(i: Instruction) -> list[str]:
-    several = re.search(r"branch_computations=\{([^}]*)\}", i.attributes)
-    if several:
+    if several := re.search(r"branch_computations=\{([^}]*)\}", i.attributes):
         return re.findall(r"%?([\w.\-]+)", several[1])
     return [i.called("true_computation"), i.called("false_computation")]
 
@@ -339,7 +339,7 @@ def _numbers(attribute: str, i: Instruction) -> tuple[int, ...]:
 def _convolution_flops(i: Instruction, left: Array, kernel: Array) -> float:
     """TPUs have products as convolutions; a dimension of batches is then one of space, dilated so that each position
     of the window meets one element, and only those that meet count (as in XLA's HloCostAnalysis)."""
-    lhs, rhs, out = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes).groups()
+    lhs, rhs, out = _found(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes).groups()
     meetings = 1
     space = [c for c in rhs if c.isdigit()]
     window = _window(i.attributes, len(space))
@@ -366,8 +366,8 @@ def _group(attributes: str) -> tuple[int, ...]:
     """The first of the groups of devices, in any of the forms that HLO has."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", attributes):
         return tuple(map(int, listed[1].split(",")))
-    if pairs := re.search(r"source_target_pairs=\{([{\d,}]*)\}", attributes):
-        pairs = re.findall(r"\{(\d+),(\d+)\}", pairs[1])
+    if sent := re.search(r"source_target_pairs=\{([{\d,}]*)\}", attributes):
+        pairs = re.findall(r"\{(\d+),(\d+)\}", sent[1])
         return next((tuple(map(int, pair)) for pair in pairs if pair[0] != pair[1]), (0,))
     if tiled := re.search(r"replica_groups=\[([\d,]+)\](<=\[[\d,]+\](?:T\([\d,]+\))?)", attributes):
         return tuple(_order(tiled[2][2:]).reshape(_split(tiled[1]))[0].tolist())
@@ -391,7 +391,7 @@ def _along(devices: np.ndarray, names: list[str], axes: str) -> tuple[int, ...]:
 
 def _order(tiles: str) -> np.ndarray:
     """[2,2,2]T(1,0,2): the numbers 0, 1, ... of that shape, transposed, in a row."""
-    shape, permutation = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", tiles).groups()
+    shape, permutation = _found(r"^\[([\d,]+)\](?:T\(([\d,]+)\))?", tiles).groups()
     order = np.arange(math.prod(_split(shape))).reshape(_split(shape))
     return (order.transpose(_split(permutation)) if permutation else order).reshape(-1)
 

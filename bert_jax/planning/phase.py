@@ -158,8 +158,9 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
             raise
         memory = dataclasses.replace(plan.memory, temporaries=_needed(str(error), plan.memory.total))
         return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
-    costs = hlo.costs(compiled.as_text())
-    stats = compiled.memory_analysis()
+    text, stats = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None and stats is not None  # libtpu tells both.
+    costs = hlo.costs(text)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     places = [tuple(device.coords) for device in mesh.devices.flat]
     return dataclasses.replace(

@@ -12,6 +12,7 @@ from bert_jax.planning.phase import CRASHED, PhasePlan, plan_phase
 from bert_jax.planning.scaling import scaling
 from bert_jax.planning.search import search
 from bert_jax.planning.topology import Topology, make_topology
+from bert_jax.training.optimizer import check_names
 
 SHOWN = 8  # collectives; the rest is summed up
 
@@ -40,6 +41,7 @@ def plan(
     """
     chosen = make_topology(topology, slices)
     config = with_vocabulary(config.validate())
+    check_names(config.optimizer)
     numbers = range(len(config.phases)) if phase is None else [phase]
     if not set(numbers) <= set(range(len(config.phases))):
         raise InputError(f"--phase {phase}: the config has phases 0 to {len(config.phases) - 1}")
@@ -91,7 +93,7 @@ def _report(p: PhasePlan, topology: Topology) -> str:
         *_memory_lines(p),
     ]
     if p.times:
-        lines += [*_work_lines(p), *_time_lines(p, topology)]
+        lines += [*_work_lines(p), *_time_lines(p, p.times, topology)]
     return "\n".join(lines) + "\n"
 
 
@@ -133,8 +135,7 @@ def _work_lines(p: PhasePlan) -> list[str]:
     return lines
 
 
-def _time_lines(p: PhasePlan, topology: Topology) -> list[str]:
-    t = p.times
+def _time_lines(p: PhasePlan, t: roofline.Times, topology: Topology) -> list[str]:
     bound = max((t.compute, "compute"), (t.memory, "memory"), (t.network, "network"))[1]
     utilisation = p.model_flops / t.step / topology.chip.peak_flops
     return [

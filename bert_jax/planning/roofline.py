@@ -59,6 +59,7 @@ def times(costs: Costs, chip: Chip, places: list[tuple[int, ...]], shape: tuple[
 def seconds_of(collective: Collective, chip: Chip, places: list[tuple[int, ...]], shape: tuple[int, ...]) -> float:
     """Of one collective operation."""
     if not collective.group:  # Between slices, over the hosts' network; what is sent is received at the same time.
+        assert chip.slice_bandwidth is not None  # `make_topology` makes slices of no other chips.
         return collective.bytes / chip.slice_bandwidth
     members = [places[device] for device in collective.group]
     extents = [len(set(along)) for along in zip(*members, strict=True)]

@@ -2,11 +2,12 @@
 
 import dataclasses
 import sys
-import typing
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
-from bert_jax.config import InputError, MeshConfig, ModelConfig, PretrainConfig
+from bert_jax.config import InputError, MeshConfig, PretrainConfig
+from bert_jax.config.models import Remat
 from bert_jax.data.workers import granted_cores
 from bert_jax.devices import sharding
 from bert_jax.planning.phase import PhasePlan, plan_phase
@@ -32,7 +33,7 @@ def search(config: PretrainConfig, number: int, topology: Topology) -> list[Phas
         raise InputError(f"--search: no mesh over the {len(topology.devices)} chips divides the model")
     _at_once(_Tries.own, tries)
     best = min(tries, key=lambda t: _rank(t.own()))
-    others = [name for name in _remats() if name not in ("auto", best.own().remat)]
+    others = [name for name in get_args(Remat) if name not in ("auto", best.own().remat)]
     tries += _at_once(_Tries.own, [_Tries(config, best.mesh, name, number, topology) for name in others])
     _at_once(_Tries.to_the_largest, sorted(tries, key=lambda t: _rank(t.own()))[:ENLARGED])
     return sorted((plan for t in tries for plan in t.plans.values()), key=_rank)
@@ -43,10 +44,6 @@ def meshes(devices: int) -> list[MeshConfig]:
     sizes = [(devices, 1, 1), (1, devices, 1), (devices // 8, 8, 1)]
     sizes += [(devices // tensor, 1, tensor) for tensor in TENSOR]
     return [MeshConfig(*s) for s in dict.fromkeys(sizes) if s[0] * s[1] * s[2] == devices]
-
-
-def _remats() -> tuple[str, ...]:
-    return typing.get_args(typing.get_type_hints(ModelConfig)["remat"])
 
 
 def _rank(plan: PhasePlan) -> tuple:
@@ -65,7 +62,7 @@ def _at_once(method, tries: Iterable["_Tries"]) -> list["_Tries"]:
 class _Tries:
     """What was compiled of a mesh and rematerialisation, by batch size."""
 
-    def __init__(self, config: PretrainConfig, mesh: MeshConfig, remat: str, number: int, topology: Topology):
+    def __init__(self, config: PretrainConfig, mesh: MeshConfig, remat: Remat, number: int, topology: Topology):
         model = dataclasses.replace(config.model, remat=remat)
         self._config = dataclasses.replace(config, mesh=mesh, model=model)
         self._number, self._topology = number, topology

@@ -51,7 +51,10 @@ def make_topology(name: str, slices: int = 1) -> Topology:
 
     # Slices of less than a host's 2 x 2 chips; a v4 chip is two devices unless its cores are joined.
     host = [min(2, shape[0]), min(2, shape[1]), 1]
-    options = {"chips_per_host_bounds": host, **({"chip_config_name": "megacore"} if chip_name == "v4" else {})}
+    options: dict[str, Any] = {
+        "chips_per_host_bounds": host,
+        **({"chip_config_name": "megacore"} if chip_name == "v4" else {}),
+    }
     if slices > 1:
         options["num_slices"] = slices
     os.environ |= ENVIRONMENT

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax import tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config.files import config_of, flags, without_places
+from bert_jax.config.files import flags, without_places
 from bert_jax.convert import pretrained
 from bert_jax.data.records import Examples
 from bert_jax.data.tokenizers import PAD
@@ -58,7 +58,7 @@ def evaluate(
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
     """The config of the run that made a model, without its places; and these, of `without_places`."""
-    config = config_of(saved.about)
+    config = saved.origin.config
     if config is None:
         raise InputError(f"{name}: doesn't say what it was trained on; give a config")
     return without_places(config)
@@ -132,7 +132,7 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
 def _outputs(found: pretrained.Pretrained, config: FinetuneConfig, mesh: Mesh):
     """A function from batches to the head's outputs, on all devices."""
     module = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
-    shardings = sharding.state_shardings(mesh, found.params)
+    shardings = sharding.param_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)
     return functools.partial(outputs_of(make_forward(module, mesh), mesh), params)
 
@@ -151,7 +151,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(found.model, found.head)
-    shardings = sharding.state_shardings(mesh, found.params)
+    shardings = sharding.param_shardings(mesh, found.params)
     params = jax.device_put(found.params, shardings)
     sums = jax.jit(
         lambda params, batch: HeadObjective(module).sums(params, (), batch),

@@ -30,6 +30,7 @@ from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop
+from bert_jax.training.optimizer import check_names
 from bert_jax.training.plot import plot_finetuning
 from bert_jax.training.program import Program, Settings
 
@@ -46,6 +47,7 @@ def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, prof
     Raises `InputError`, with nothing written, where model, files or settings don't fit.
     """
     config.validate()
+    check_names(config.optimizer)
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():

@@ -24,6 +24,7 @@ from bert_jax.models import losses
 from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
+from bert_jax.training.optimizer import check_names
 from bert_jax.training.plot import plot_pretraining
 from bert_jax.training.program import Program, batch_shapes, of_pretraining
 
@@ -58,6 +59,7 @@ def pretrain(
     Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
     """
     config.validate()
+    check_names(config.optimizer)
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
@@ -92,7 +94,7 @@ def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
     """That every parameter can be split over the mesh, before hours of preparing."""
     size = config.model.vocab_size or VOCABULARY_MULTIPLE
     model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)))
-    sharding.state_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)))
+    sharding.param_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)))
 
 
 def _check_run(config: PretrainConfig, workdir: Path) -> None:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import InputError, ModelConfig, PretrainConfig
+from bert_jax.config.files import to_dict
 from bert_jax.convert import pretrained
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.training import steps
@@ -47,13 +48,13 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     kind = steps.pretraining_head(config).kind
     if pretrained.format_of(pretrained.folder_of(name)):
         found = pretrained.read(name)
-        model, head, tokenizer, about = found.model, found.head, found.tokenizer, found.about
+        model, head, tokenizer, origin = found.model, found.head, found.tokenizer, found.origin
 
         def params(fresh):  # Read again, so that they aren't held while examples are prepared.
             return jax.tree.map(placed, pretrained.with_head(pretrained.read(name), kind).params, fresh)
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
-        model, head, about = pretrained.what_it_is(checkpoints, step)
+        model, head, origin = pretrained.what_it_is(checkpoints, step)
         tokenizer = pretrained.tokenizer_of(name)
 
         def params(fresh):
@@ -69,7 +70,7 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     path = config.tokenizer.path
     if path and tokenizer_folders.load(path, config.tokenizer).to_dict() != tokenizer.to_dict():
         raise InputError(f"{path}: not the tokenizer of {name}; leave --tokenizer.path out to take the model's")
-    return Start(str(name), model, tokenizer, params, about.get("embedding", {}))
+    return Start(str(name), model, tokenizer, params, to_dict(origin.embedding))
 
 
 def placed(array: np.ndarray, like: jax.Array) -> jax.Array:

@@ -30,7 +30,9 @@ class Feature:
 class Task(Protocol):
     """A task with its files. Reading raises `InputError` naming file, line and remedy."""
 
-    head: HeadConfig
+    @property
+    def head(self) -> HeadConfig: ...
+
     best_by: str
     """The metric by which the best checkpoint is chosen; the higher the better."""
     dev_splits: tuple[str, ...]
@@ -39,8 +41,8 @@ class Task(Protocol):
     def read(self, split: str) -> list[Any]:
         """The examples of "train" or one of the other splits, in the file's order."""
 
-    def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
-        """What the model reads of them, at most `length` tokens each."""
+    def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Any]:
+        """What the model reads of them (`Feature`s), at most `length` tokens each."""
 
     def summary(self, examples: list[Any]) -> str:
         """How often each label occurs, for a person to see what is learned from, or scored."""
@@ -48,7 +50,7 @@ class Task(Protocol):
     def inputs(self, example: Any) -> Hashable:
         """What the model reads of an example, without its label: alike for examples that are the same."""
 
-    def predict(self, examples: list[Any], features: list[Feature], logits: list[np.ndarray]) -> list[Any]:
+    def predict(self, examples: list[Any], features: list[Any], logits: list[np.ndarray]) -> list[Any]:
         """A prediction for each example. Logits are those of each feature, without padding: [labels], [tokens, labels],
         [tokens, 2] or [choices]."""
 

@@ -44,14 +44,15 @@ class Example:
     id: str
     texts: tuple[str, ...]
     """One, or a pair."""
-    label: str | float | tuple[str, ...] | None
+    label: Any
     """The class's name, the value of a regression, or any number of labels, in the head's order; None where it isn't
     known."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    label: str | float
+    label: Any
+    """The class's name, or the value."""
     confidence: float | None
     """The class's probability; None of a regression."""
 
@@ -84,14 +85,15 @@ class Classification:
 
     def _labels(self) -> tuple[str, ...]:
         given, name = self._model_labels, self._config.name
+        labels: tuple[str, ...]
         if self._regression:
             if len(given) > 1:
                 remedy = f"the model has {len(given)} outputs: {listed(given)}; give a model with one"
                 raise InputError(f"{name}: is a regression, of one value, but {remedy}")
             return given or (self._glue.label if self._glue else self._config.label_column,)
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
-            labels = f"has labels {listed(self._glue.labels)}, the model {listed(given)}"
-            raise InputError(f"{name}: {labels}; give a model of this task that says what its outputs are called")
+            differ = f"has labels {listed(self._glue.labels)}, the model {listed(given)}"
+            raise InputError(f"{name}: {differ}; give a model of this task that says what its outputs are called")
         named = self._config.labels
         if given and named and sorted(given) != sorted(named):
             raise InputError(f"task.labels: are {listed(named)}, the model's {listed(given)}; leave them out")
@@ -183,8 +185,12 @@ class Classification:
             for name, text in zip(columns.texts, texts, strict=True):
                 if not text.strip():
                     raise InputError(f"{row.place}: {name} is empty; fill it in, or leave the row out")
+        if self._config.id_column:
+            number = str(value_of(row, self._config.id_column))
+        elif columns.id:
+            number = str(row.values.get(columns.id, number))
         return Example(
-            id=str(value_of(row, columns.id) if self._config.id_column else row.values.get(columns.id, number)),
+            id=number,
             texts=texts,
             label=self._label(row, columns.label, test),
         )
@@ -315,9 +321,9 @@ def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tu
     if len(parts) == 2 and len(parts[0]) + len(parts[1]) > room:
         shorter = min(len(parts[0]), len(parts[1]), room // 2)
         first_longer = len(parts[0]) > len(parts[1])
-        keep = (room - shorter, shorter) if first_longer else (shorter, room - shorter)
+        keep = [room - shorter, shorter] if first_longer else [shorter, room - shorter]
     else:
-        keep = (room,) * len(parts)
+        keep = [room] * len(parts)
     return layout.joined([layout.shortened(part, kept) for part, kept in zip(parts, keep, strict=True)])
 
 

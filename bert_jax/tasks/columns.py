@@ -49,7 +49,9 @@ def read_sentences(file: Path, comment: str | None = None) -> list[Sentence]:
         raise InputError(f"{file}, line 1: is JSON; write a token and its tag a line, with a tab between them")
     others = ("# ", START_OF_DOCUMENT)
     tabs = "\t" in next((line for line in lines if line.strip() and not line.startswith(others)), "")
-    sentences, rows, numbers = [], [], []
+    sentences: list[Sentence] = []
+    rows: list[list[str]] = []
+    numbers: list[int] = []
 
     def end() -> None:
         if rows:

@@ -44,7 +44,6 @@ class GlueTask:
 
 
 ONE, TWO, PREMISE = ("sentence",), ("sentence1", "sentence2"), ("premise", "hypothesis")
-MATCHED = dict(dev_splits=("dev_matched", "dev_mismatched"), test_splits=("test_matched", "test_mismatched"))
 F1 = ("accuracy", "f1")
 GLUE_TASKS = {
     "cola": GlueTask("CoLA", BINARY, ONE, metrics=("matthews",)),
@@ -52,7 +51,15 @@ GLUE_TASKS = {
     "mrpc": GlueTask("MRPC", BINARY, ("#1 String", "#2 String"), "Quality", metrics=F1, tfds_texts=TWO),
     "sts-b": GlueTask("STS-B", (), TWO, "score", metrics=("pearson", "spearman"), tfds="stsb"),
     "qqp": GlueTask("QQP", BINARY, ("question1", "question2"), "is_duplicate", "id", metrics=F1),
-    "mnli": GlueTask("MNLI", NLI, TWO, "gold_label", tfds_texts=PREMISE, **MATCHED),
+    "mnli": GlueTask(
+        "MNLI",
+        NLI,
+        TWO,
+        "gold_label",
+        tfds_texts=PREMISE,
+        dev_splits=("dev_matched", "dev_mismatched"),
+        test_splits=("test_matched", "test_mismatched"),
+    ),
     "qnli": GlueTask("QNLI", ENTAILMENT, ("question", "sentence")),
     "rte": GlueTask("RTE", ENTAILMENT, TWO),
     "wnli": GlueTask("WNLI", BINARY, TWO),
@@ -104,6 +111,7 @@ def read_glue(config: TaskConfig, split: str) -> tuple[list[Row], Columns]:
 
 def _folder(config: TaskConfig) -> Path:
     """The task's own folder, or the one of its name inside it."""
+    assert config.folder is not None
     folder = Path(config.folder)
     if config.name == "ax":
         places = (folder, *(folder / name for name in AX_FOLDERS))

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from bert_jax import models
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
-from bert_jax.models import MultipleChoice
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
@@ -52,7 +52,7 @@ class MultipleChoice:
     none), choices (a list) and label. A question stands before each choice. Labels are indices from 0.
     """
 
-    head = HeadConfig(MultipleChoice.kind)
+    head = HeadConfig(models.MultipleChoice.kind)
     best_by = "accuracy"
 
     def __init__(self, config: TaskConfig):
@@ -74,7 +74,8 @@ class MultipleChoice:
                 f"task.{split}: names no file, and task.folder {self.config.folder} holds no {FILES[split]}; "
                 "give one or the other"
             )
-        examples, rows = [], read_table(path)
+        examples: list[Example] = []
+        rows = read_table(path)
         if split != "train":
             check_ids(rows, self.config.id_column)
         for row in rows:

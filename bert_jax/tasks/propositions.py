@@ -143,7 +143,8 @@ def arguments(tags: list[str]) -> set[tuple]:
 
     C-A1 continues the last A1 before it, and is one by itself where there is none.
     """
-    found, last = [], {}
+    found = []
+    last: dict[str, list] = {}
     for role, begin, end in spans(tags):
         base = role.removeprefix("C-")
         if base != role and base in last:

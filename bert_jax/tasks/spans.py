@@ -82,7 +82,9 @@ def scores(gold: Iterable[set[tuple]], predicted: Iterable[set[tuple]]) -> dict[
 
     Spans begin with their type. What would be divided by 0 is 0.
     """
-    right, expected, found = Counter(), Counter(), Counter()
+    right: Counter[str] = Counter()
+    expected: Counter[str] = Counter()
+    found: Counter[str] = Counter()
     for one, other in zip(gold, predicted, strict=True):
         right.update(span[0] for span in one & other)
         expected.update(span[0] for span in one)

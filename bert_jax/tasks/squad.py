@@ -86,7 +86,7 @@ class Squad:
     """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`."""
 
     head = HeadConfig(QuestionAnswering.kind)
-    dev_splits = ("dev",)
+    dev_splits: tuple[str, ...] = ("dev",)
 
     def __init__(self, config: TaskConfig):
         for name in ("query_length", "stride", "n_best", "answer_length"):
@@ -95,7 +95,9 @@ class Squad:
         self._config = config
         self.best_by = "best_f1" if config.unanswerable else "f1"
         # There is no public test set.
-        self.test_splits = ("test",) if config.test or (config.folder and self._file("test").is_file()) else ()
+        self.test_splits: tuple[str, ...] = (
+            ("test",) if config.test or (config.folder and self._file("test").is_file()) else ()
+        )
 
     def _file(self, split: str) -> Path:
         if named := getattr(self._config, split):
@@ -112,11 +114,11 @@ class Squad:
         examples = squad_files.read(file, self._config.unanswerable, answers_needed=split != "test")
         if split != "train":
             return examples
-        lost = [one for one in examples if one.answers and one.span is None]
+        lost = [(one.id, one.answers[0]) for one in examples if one.answers and one.span is None]
         if len(lost) == len(examples):
             raise InputError(f"{file}: no answer is in its paragraph at answer_start; count characters from 0")
         if lost:
-            why = f"their answer isn't at its answer_start (the first: id {lost[0].id!r}, {lost[0].answers[0]!r})"
+            why = f"their answer isn't at its answer_start (the first: id {lost[0][0]!r}, {lost[0][1]!r})"
             print(f"{file}: {len(lost)} of {len(examples)} questions are left out: {why}", file=sys.stderr)
         return [one for one in examples if not one.answers or one.span is not None]
 
@@ -154,7 +156,9 @@ class Squad:
         if not self._config.unanswerable:
             listed = _with_probabilities(best or [Answer("", 0.0, 0.0)])
             return Prediction(listed[0], listed, None)
-        null = min((Answer("", *map(float, scores[0])) for scores in logits), key=lambda answer: answer.score)
+        null = min(
+            (Answer("", float(scores[0, 0]), float(scores[0, 1])) for scores in logits), key=lambda answer: answer.score
+        )
         odds = null.score - best[0].start_logit - best[0].end_logit if best else NO_ANSWER_ODDS
         listed = sorted([*best, null], key=lambda answer: -answer.score)[: max(most, 2)]
         listed = _with_probabilities(listed if null in listed else [*listed, null])
@@ -189,7 +193,7 @@ class Squad:
         return logits[first, 0], logits[last, 1], np.stack(characters, axis=-1)
 
     def summary(self, examples: list[Example]) -> str:
-        kinds = {None: None, (): "no answer"}
+        kinds: dict[tuple[str, ...] | None, str | None] = {None: None, (): "no answer"}
         return counted(kinds.get(one.answers, "with an answer") for one in examples)
 
     def inputs(self, example: Example) -> tuple[str, str]:
@@ -197,12 +201,14 @@ class Squad:
 
     def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
         """Those of the version's evaluation script, under its names; none where no gold answers are known."""
-        known = [(one, p) for one, p in zip(examples, predictions, strict=True) if one.answers is not None]
-        answers, golds = [p.answer.text for _, p in known], [one.answers for one, _ in known]
+        pairs = zip(examples, predictions, strict=True)
+        known = [(one.answers, p) for one, p in pairs if one.answers is not None]
+        golds, answers = [gold for gold, _ in known], [p.answer.text for _, p in known]
         if not known:
             return {}
         if self._config.unanswerable:
-            return squad_metrics.evaluate_unanswerable(answers, golds, [p.null_odds for _, p in known])
+            odds = [p.null_odds for _, p in known if p.null_odds is not None]
+            return squad_metrics.evaluate_unanswerable(answers, golds, odds)
         return squad_metrics.evaluate(answers, golds)
 
     def rows(self, examples: list[Example], predictions: list[Prediction]) -> list[dict]:

@@ -44,7 +44,8 @@ def read(file: Path, unanswerable: bool, answers_needed: bool = True) -> list[Ex
     Raises `InputError` that names the file and the place in it: for what isn't JSON or isn't SQuAD's, texts that are
     empty, an id that comes twice, and answers that contradict `is_impossible` or the version.
     """
-    examples, places = [], {}
+    examples = []
+    places: dict[str, str] = {}
     for where, qa, context in _questions(file):
         number = _typed(qa, "id", str, where)
         if number in places:
@@ -119,7 +120,7 @@ def _typed(values: Any, name: str, kind: type, where: str) -> Any:
     if type(found) is not kind:
         what = {str: "a text", int: "a whole number", list: "a list"}[kind]
         raise InputError(f"{where.rstrip(':')}: has no {name!r} that is {what}, as SQuAD's JSON has there")
-    if kind is str:
+    if isinstance(found, str):
         try:
             found.encode()
         except UnicodeEncodeError as error:

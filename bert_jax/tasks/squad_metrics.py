@@ -71,7 +71,7 @@ def best_threshold(
     """The best mean score in percent, and the threshold that gives it: questions with null odds above it are left
     without an answer. It starts with all of them left so; an answer already "" stays, so that only thresholds up to
     the one in use are searched."""
-    current = best = answerable.count(False)
+    current = best = float(answerable.count(False))
     threshold = 0.0
     for i in sorted(range(len(answers)), key=null_odds.__getitem__):
         if answerable[i]:

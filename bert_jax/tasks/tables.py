@@ -59,8 +59,10 @@ def read_table(file: str | Path, header: bool = True, ragged: bool = False, widt
 
 def check_ids(rows: list[Row], column: str | None) -> None:
     """Raises `InputError` where two rows have the same value in a column that tells them apart."""
+    if not column:
+        return
     places: dict[str, str] = {}
-    for row in rows if column else ():
+    for row in rows:
         value = str(row.values.get(column))
         if value in places:
             twice = f"{column} is {value!r}, as at {places[value]}; it must tell rows apart"

@@ -4,6 +4,7 @@ The first piece of a word has its tag. A sentence that is longer than the input 
 predict each word once, in the middle of what stands around it.
 """
 
+import abc
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -76,7 +77,7 @@ def of(config: TaskConfig, labels: tuple[str, ...] = ()) -> "Tagging":
     return SemanticRoles(config, labels) if config.name == "srl" else NamedEntities(config, labels)
 
 
-class Tagging:
+class Tagging(abc.ABC):
     """What named entities and semantic roles have in common: `bert_jax.tasks.base.Task`."""
 
     best_by = "f1"
@@ -94,9 +95,15 @@ class Tagging:
         """Its labels are the tags of the training file, O first, the others sorted."""
         if self._labels:
             return HeadConfig(TokenClassification.kind, self._labels)
-        found = {tag for example in self.read("train") for tag in example.tags}
+        found = {tag for example in self.read("train") for tag in example.tags or ()}
         outside = [] if of_words(found) else ["O"]
         return HeadConfig(TokenClassification.kind, (*outside, *sorted(found - {"O"})))
+
+    @abc.abstractmethod
+    def _read(self, paths: list[Path], training: bool) -> list[Example]: ...
+
+    @abc.abstractmethod
+    def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Tagged]) -> list[Path]: ...
 
     def read(self, split: str) -> list[Example]:
         if split not in self._examples:
@@ -120,7 +127,8 @@ class Tagging:
         return next(filter(None, found), [])
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
-        pieces, texts, found = _pieces(examples, tokenizer), {}, []
+        pieces, texts = _pieces(examples, tokenizer), {}
+        found: list[Window] = []
         for number, example in enumerate(examples):
             if id(example.text) not in texts:
                 words = [pieces[word] for word in example.text]
@@ -170,7 +178,7 @@ class Tagging:
 
     def summary(self, examples: list[Example]) -> str:
         """Of the tags, each of a word."""
-        return counted(tag for e in examples for tag in (e.tags or [None] * len(e.words)))
+        return counted(tag for e in examples for tag in (e.tags or (None,) * len(e.words)))
 
     def inputs(self, example: Example) -> tuple:
         return *example.words, example.predicate
@@ -235,7 +243,8 @@ class NamedEntities(Tagging):
                 "add them, or leave out --task.document-context"
             )
         (self._check_alike if training else self._check_types)(sentences)
-        examples, document = [], []
+        examples = []
+        document: list[str] = []
         for number, sentence in enumerate(sentences):
             if sentence.starts_document or not self.config.document_context:
                 document = []
@@ -249,7 +258,8 @@ class NamedEntities(Tagging):
     @staticmethod
     def _check_alike(sentences: list[columns.Sentence]) -> None:
         """A type that is another one but for how it is written is a mistake in the file."""
-        meaning, types = standard({tag for sentence in sentences for tag in sentence.tags()}), {}
+        meaning = standard({tag for sentence in sentences for tag in sentence.tags()})
+        types: dict[str, str] = {}
         for sentence in sentences:
             for i, tag in enumerate(sentence.tags()):
                 types.setdefault(meaning[tag].partition("-")[2], sentence.where(i))
@@ -296,7 +306,7 @@ class SemanticRoles(Tagging):
             if training and one.tags is None:
                 raise InputError(f"{one.sentence.where()}: has target verbs but no columns of arguments to train on")
             for i, predicate in enumerate(one.predicates):
-                tags, where = one.tags and one.tags[i], one.sentence.where()
+                tags, where = one.tags[i] if one.tags else None, one.sentence.where()
                 examples.append(Example(one.words, tags, where, number, one.words, predicate=predicate))
         if not examples:
             raise InputError(f"{paths[0]}: holds no predicate; the column of target verbs has - in every line")
@@ -318,8 +328,9 @@ class SemanticRoles(Tagging):
             tags.setdefault(example.sentence, []).append(prediction.tags)
         everything = self._propositions(self._paths(split))
         found = {split: [propositions.columns(one, tags.get(i, [])) for i, one in enumerate(everything)]}
-        if all(one.tags is not None for one in everything):
-            found[f"{split}.gold"] = [propositions.columns(one, one.tags) for one in everything]
+        gold = [propositions.columns(one, one.tags) for one in everything if one.tags is not None]
+        if len(gold) == len(everything):
+            found[f"{split}.gold"] = gold
         return [columns.write_sentences(folder / f"{name}.props", one) for name, one in found.items()]
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -22,7 +23,7 @@ class Interrupt:
         self._asked, self._told, self._repeats = 0, False, Repeats()
 
     def __enter__(self):
-        self._before = {}
+        self._before: dict[int, Any] = {}
         main = threading.current_thread() is threading.main_thread()  # Python allows it nowhere else.
         if main and jax.process_count() == 1:
             self._before = {s: signal.signal(s, self._note) for s in ENDING}
@@ -41,7 +42,7 @@ class Interrupt:
 
     def check(self) -> None:
         """`came`, for an evaluation: raises `Stopped`."""
-        if self.came():
+        if self.came() and self.signal is not None:
             raise Stopped(self.signal)
 
     def _note(self, number, _):
@@ -49,22 +50,22 @@ class Interrupt:
             return
         if self.signal is not None:
             self._restore()
-            self._pass_on()
+            self._pass_on(self.signal)
         self.signal = number
 
     def __exit__(self, _, error, __):
         self._restore()
         if self._before and self.signal is not None and not self._told and error is None:
-            self._pass_on()
+            self._pass_on(self.signal)
 
     def _restore(self):
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
-    def _pass_on(self):
+    def _pass_on(self, number: int) -> None:
         """To whom the signal would have gone. Not sent anew, which would make it a second one."""
-        handler = self._before[self.signal]
+        handler = self._before[number]
         if callable(handler):
-            handler(self.signal, None)
+            handler(number, None)
         else:
-            signal.raise_signal(self.signal)
+            signal.raise_signal(number)

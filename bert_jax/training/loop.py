@@ -273,7 +273,7 @@ class _Trace:
             self._stop()
 
     def _stop(self) -> None:
-        if self._running:
+        if self._running and self._mirror:
             jax.profiler.stop_trace()
             self._mirror.upload()
             self._running = False

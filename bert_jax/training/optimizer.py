@@ -1,72 +1,92 @@
-"""BERT's optimizer: AdamW with and without bias correction, LAMB, and the schedule (paper, appendix A.2)."""
+"""The optimizer of a run: clipping, the one that the config names, and the learning rate by its schedule."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bert_jax.config import OptimizerConfig
-from bert_jax.devices.sharding import path_name
+from bert_jax.config import InputError, OptimizerConfig
+from bert_jax.config.checks import did_you_mean
+from bert_jax.training.optimizers import OPTIMIZERS
 
 
-class Schedule(NamedTuple):
-    """The learning rate at a step t (0 is the first): linear from 0 over the warm-up W, then to 0 at the last step N.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate at a step t (0 is the first): linear from 0 over the warm-up, then as its kind has it.
 
     A tree of numbers that a training step takes, so that runs of other rates and lengths share its program.
     """
 
     peak: np.float32
     warmup: np.int32
+    """W, in steps."""
     steps: np.int32
-    """N."""
+    """N, of the whole run."""
     decay_steps: np.int32
-    """N or N - W, of which the falling rate is what is left."""
+    """N or N - W, of which the linear rate is what is left."""
+    kind: str = dataclasses.field(metadata={"static": True})
+    """A name of `SCHEDULES`."""
 
     def __call__(self, step):
         rising = step / jnp.maximum(self.warmup, 1)
-        falling = (self.steps - step) / self.decay_steps
+        falling = SCHEDULES[self.kind](self, step)
         return self.peak * jnp.where(step < self.warmup, rising, falling)
 
 
+def _cosine(s: Schedule, step):
+    return (1 + jnp.cos(jnp.pi * (step - s.warmup) / (s.steps - s.warmup))) / 2
+
+
+def _inverse_sqrt(s: Schedule, step):
+    scale = jnp.where(s.warmup > 0, s.warmup, 10_000)
+    return jnp.sqrt(scale / (step - s.warmup + scale))
+
+
+SCHEDULES: dict[str, Callable] = {
+    "linear": lambda s, step: (s.steps - step) / s.decay_steps,
+    "cosine": _cosine,
+    "constant": lambda s, step: 1.0,
+    "inverse_sqrt": _inverse_sqrt,
+}
+"""Of each kind the share of the peak at a step after the warm-up, from the `Schedule` and the step."""
+
+
+def check_names(config: OptimizerConfig) -> None:
+    """Raises `InputError` for the name of an optimizer or schedule that there isn't, with the nearest that there is."""
+    for field, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
+        if (name := getattr(config, field)) not in known:
+            raise InputError(f"optimizer.{field}: is {name!r:.99}; {did_you_mean(name[:99], known)}")
+
+
 def schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-    """A run's of so many steps, as its config has it."""
+    """The schedule of a run of so many steps. Raises `InputError` where there is none of that name."""
+    check_names(config)
     decay_steps = total_steps if config.decay == "from_zero" else total_steps - config.warmup_steps
-    return Schedule(np.float32(config.learning_rate), *map(np.int32, (config.warmup_steps, total_steps, decay_steps)))
+    warmup, steps, decay = (np.int32(number) for number in (config.warmup_steps, total_steps, decay_steps))
+    return Schedule(np.float32(config.learning_rate), warmup, steps, decay, kind=config.schedule)
 
 
 def without_schedule(config: OptimizerConfig) -> OptimizerConfig:
-    """What `make_optimizer` depends on: the same for all schedules."""
+    """The config with the schedule's numbers at their defaults: a program is the same for all of them."""
     default = OptimizerConfig()
     names = ("learning_rate", "warmup_steps", "decay")
     return dataclasses.replace(config, **{name: getattr(default, name) for name in names})
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """Clip, moments, decay, (LAMB's trust ratio,) learning rate. An update that isn't finite is skipped and counted.
+    """Clip, what the config's optimizer does, learning rate. An update that isn't finite is skipped and counted.
 
-    `update(grads, state, params, schedule=...)` takes the `Schedule`.
+    `update(grads, state, params, schedule=...)` takes the `Schedule`. Raises `InputError` where there is no optimizer
+    of that name.
     """
-    adam = (
-        optax.scale_by_adam(config.b1, config.b2, config.eps) if config.bias_correction else _uncorrected_adam(config)
-    )
-    chain = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        adam,
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        _trust_ratio() if config.name == "lamb" else optax.identity(),
-        _scale_by_schedule(),
-    )
-    return _skip_not_finite(chain)
-
-
-def decayed(params):
-    """True for each parameter with weight decay: all but LayerNorm and biases, as in the original."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: not ("LayerNorm" in path_name(path) or path_name(path).endswith("bias")), params
-    )
+    check_names(config)
+    clip = optax.clip_by_global_norm(config.clip_norm)
+    return _skip_not_finite(optax.chain(clip, *OPTIMIZERS[config.name](config), _scale_by_schedule()))
 
 
 def _scale_by_schedule() -> optax.GradientTransformationExtraArgs:
@@ -104,44 +124,3 @@ def _skip_not_finite(inner: optax.GradientTransformationExtraArgs) -> optax.Grad
         return updates, optax.ApplyIfFiniteState(in_a_row, finite, state.total_notfinite + skipped, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-class _Moments(NamedTuple):
-    mu: optax.Updates
-    nu: optax.Updates
-
-
-def _uncorrected_adam(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adam's m / (sqrt(v) + eps) as google-research/bert has it: the moments' bias towards 0 isn't corrected."""
-
-    def init(params):
-        return _Moments(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
-
-    def update(grads, state, params=None):
-        mu = optax.tree.update_moment(grads, state.mu, config.b1, 1)
-        nu = optax.tree.update_moment(grads, state.nu, config.b2, 2)
-        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + config.eps), mu, nu), _Moments(mu, nu)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _trust_ratio() -> optax.GradientTransformation:
-    """LAMB's layer-wise scale |parameter| / |update| (arXiv 1904.00962, algorithm 2), 1 where either is 0.
-
-    As its authors have it (google-research/albert), it is of what is `decayed` alone: biases start at 0, and by steps
-    of their own size would hardly leave it. Stacked layers are layers each: optax's takes the norm over all of them.
-    """
-
-    def scale(path, update, param, scaled: bool):
-        if not scaled:
-            return update
-        axes = tuple(range(1 if "layer" in path_name(path).split("/") else 0, param.ndim))
-        norm = jnp.sqrt(jnp.sum(param**2, axes, keepdims=True))
-        update_norm = jnp.sqrt(jnp.sum(update**2, axes, keepdims=True))
-        ratio = jnp.where((norm > 0) & (update_norm > 0), norm / jnp.where(update_norm > 0, update_norm, 1.0), 1.0)
-        return update * ratio
-
-    def update(updates, state, params):
-        return jax.tree_util.tree_map_with_path(scale, updates, params, decayed(params)), state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

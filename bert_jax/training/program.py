@@ -12,7 +12,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, OptimizerConfig, Phase, PretrainConfig
-from bert_jax.devices.sharding import batch_sharding, state_shardings
+from bert_jax.config.models import Remat
+from bert_jax.devices.sharding import batch_sharding, param_shardings, state_shardings
 from bert_jax.models import Model, init_params
 from bert_jax.objectives import HeadObjective, Objective, forward
 from bert_jax.objectives.base import PACKED_INPUTS
@@ -56,9 +57,9 @@ class Program:
     """Makes a fresh state from a seed; jitted, each device makes only what it holds."""
     constants: Any
     """The shapes of the objective's, each with its sharding."""
-    train_step: Callable
+    train_step: jax.stages.Wrapped
     """`(state, batch, seed, schedule, constants) -> (state, metrics)`, jitted; the state given is used up."""
-    forward: Callable
+    forward: jax.stages.Wrapped
     """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
     def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
@@ -81,7 +82,7 @@ def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Progra
     return _make_program(objective, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
 
 
-def _remat(remat: str, mesh: Mesh) -> str:
+def _remat(remat: Remat, mesh: Mesh) -> Remat:
     """What "auto" is on the mesh's devices, which needn't be here: `plan` compiles for others.
 
     A chip waits for its memory more than for products, so that computing again costs less than writing and reading
@@ -100,7 +101,9 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     shapes = jax.eval_shape(fresh_state, 0)
     shardings = state_shardings(mesh, shapes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    constants = _shapes_on(mesh, jax.eval_shape(objective.constants))
+    # A teacher's parameters lie as those of the same names do here.
+    both = {"params": shapes["params"], "constants": jax.eval_shape(objective.constants)}
+    constants = _shapes_on(mesh, both)["constants"]
     train_step = jax.jit(
         steps.make_train_step(objective, optimizer, accumulate_steps),
         donate_argnums=0,
@@ -132,12 +135,12 @@ def _shapes_on(mesh: Mesh, shapes):
     )
 
 
-def make_forward(model: Model, mesh: Mesh) -> Callable:
+def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
     """`Program.forward` of a model, whatever trained it."""
     params = jax.eval_shape(functools.partial(init_params, model), 0)
     return jax.jit(
         functools.partial(forward, model),
-        in_shardings=(state_shardings(mesh, params), batch_sharding(mesh)),
+        in_shardings=(param_shardings(mesh, params), batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 
@@ -145,7 +148,8 @@ def make_forward(model: Model, mesh: Mesh) -> Callable:
 def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes and types of a batch of a phase, as `data.pipeline.batches` makes them."""
     tokens, predictions = (phase.batch_size, phase.sequence_length), (phase.batch_size, phase.max_predictions)
-    shapes = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), tokens)
+    inputs = ("input_ids", "token_type_ids", "attention_mask")
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(inputs, tokens)
     shapes |= dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions)
     shapes["next_sentence_labels"] = (phase.batch_size,)
     if config.examples.format == "packed":

@@ -19,8 +19,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 # What the commands import, most of it when it is needed.
-MODULES = ("runs.pretraining", "runs.finetuning", "runs.evaluation", "data.prepare", "data.pipeline", "pretrained")
-MODULES += ("convert.huggingface", "convert.tf1", "commands.pretrain", "commands.finetune", "commands.weights")
+MODULES = (
+    "runs.pretraining",
+    "runs.finetuning",
+    "runs.evaluation",
+    "data.prepare",
+    "data.pipeline",
+    "convert.pretrained",
+)
+MODULES += ("convert.huggingface", "convert.tf1", "cli.pretrain", "cli.finetune", "cli.weights")
 # What a process and all that it starts have in their environment: its log.
 MARK = "BERT_JAX_FAULT"
 # Of linux/capability.h: DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER; and of linux/prctl.h.

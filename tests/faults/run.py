@@ -216,13 +216,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="number of the first")
+    parser.add_argument("--only", type=int, nargs="+", help="these numbers alone")
     parser.add_argument("--side-by-side", type=int, default=2)
     parser.add_argument("--commands", nargs="+", default=[command.name for command in COMMANDS])
     options = parser.parse_args()
     commands = [command for command in COMMANDS if command.name in options.commands]
     with tempfile.TemporaryDirectory(prefix="bert_jax_faults_", ignore_cleanup_errors=True) as folder:
         world = World(Path(folder))
-        seeds = range(options.seed, options.seed + options.faults)
+        seeds = options.only or range(options.seed, options.seed + options.faults)
         tell = functools.partial(print, file=sys.stderr, flush=True)
         outcomes = run(world, seeds, commands, options.side_by_side, tell)
         world.close()

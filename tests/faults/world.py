@@ -19,6 +19,7 @@ from forks import Forks, Process, Start
 from runs import saved_state, write_config
 
 from bert_jax.files import storage
+from bert_jax.files.folders import LOCK
 from bert_jax.training import metrics
 from bert_jax.training.checkpoints import Checkpoints
 
@@ -29,7 +30,9 @@ SPEEDS = ("tokens_per_second", "text_tokens_per_second")
 
 
 def of_files(folder: Path) -> Result:
-    return {str(f.relative_to(folder)): _digest(f.read_bytes()) for f in sorted(folder.rglob("*")) if f.is_file()}
+    """But for a lock that one left behind which was killed: it holds nothing."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != LOCK)
+    return {str(file.relative_to(folder)): _digest(file.read_bytes()) for file in files}
 
 
 def of_run(workdir: Path) -> Result:

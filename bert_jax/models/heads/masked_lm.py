@@ -56,7 +56,7 @@ class MaskedLM(Head):
     """The output is scores of the vocabulary [B, K, V] at the masked positions."""
 
     kind = "masked_lm"
-    outputs = (Output("logits", "prediction"),)
+    outputs: tuple[Output, ...] = (Output("logits", "prediction"),)
     use = "fill_mask"
     suffix, pipeline = "ForMaskedLM", "fill-mask"
     names = (

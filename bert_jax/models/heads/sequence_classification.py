@@ -23,7 +23,7 @@ class SequenceClassification(Head):
     use = "classify"
     suffix, pipeline = "ForSequenceClassification", "text-classification"
     names = names.output("classifier/dense", "classifier")
-    shown_by = ("classifier.weight", "{encoder}.pooler.dense.weight")
+    shown_by: tuple[str, ...] | None = ("classifier.weight", "{encoder}.pooler.dense.weight")
     shown_by_tf1 = ("output_weights", "bert/pooler/dense/kernel")
     labelled = typed = True
 
