@@ -16,6 +16,7 @@ from bert_jax.bench import torch_finetune
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig, model_preset
 from bert_jax.convert import pretrained
+from bert_jax.convert.origin import Folder
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
 from bert_jax.devices.sharding import path_name
 from bert_jax.models import init_params, make_model
@@ -26,7 +27,6 @@ from bert_jax.tasks import make, metrics
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.batches import Batches
 from bert_jax.tasks.classification import Example
-from bert_jax.tasks.multi_label import Prediction
 
 PROBLEM = "multi_label_classification"
 WORDS = ["the", "a", "bird", "in", "watches", "dog", "king", "spain", "one"]
@@ -261,7 +261,7 @@ def test_from_a_table_to_scores_pages_and_transformers(tmp_path, capsys):
     model = model_preset("tiny", vocab_size=TOKENIZER.vocab_size, initializer_range=0.2, **sizes)
     head = HeadConfig("encoder")
     params = init_params(make_model(model, head), 0)
-    pretrained.save(pretrained.Pretrained(model, head, TOKENIZER, params, {}), tmp_path / "init")
+    pretrained.save(pretrained.Pretrained(model, head, TOKENIZER, params, Folder("")), tmp_path / "init")
     for seed, split in enumerate(("train", "dev", "test")):
         write_table(tmp_path / f"{split}.tsv", 640 if split == "train" else 30, seed)
     named = ["--task.label-column", "topics", "--task.name", "multi_label"]
@@ -316,11 +316,8 @@ def test_from_a_table_to_scores_pages_and_transformers(tmp_path, capsys):
 def test_the_page_shows_what_was_missed(tmp_path):
     found = make(TaskConfig("multi_label"), ("<a>", "b", "c"))
     examples = [Example("0", ("x", "y"), ("<a>", "b")), Example("1", ("z", "w"), ()), Example("2", ("u", "v"), None)]
-    predictions = [
-        Prediction(("<a>",), np.array([0.9, 0.2, 0.1])),
-        Prediction(("b",), np.array([0.1, 0.6, 0.1])),
-        Prediction((), np.zeros(3)),
-    ]
+    predicted = np.array([[0.9, 0.2, 0.1], [0.1, 0.6, 0.1], [0.1, 0.1, 0.1]])
+    predictions = found.predict(examples, [], list(np.log(predicted / (1 - predicted))))
     write_page(tmp_path / "page.html", "t", {}, found.rows(examples, predictions), found.head.labels)
     page = (tmp_path / "page.html").read_text()
     assert "<td>&lt;a&gt;</td><td>1</td><td>1</td><td>100.0%</td><td>100.0%</td><td>100.0%</td>" in page

@@ -52,9 +52,11 @@ class Example:
 @dataclass(frozen=True)
 class Prediction:
     label: Any
-    """The class's name, or the value."""
+    """The class's name, the value, or the labels, as an example has them."""
     confidence: float | None
-    """The class's probability; None of a regression."""
+    """The probability of the class, or that all labels are as predicted; None of a regression."""
+    probabilities: tuple[float, ...] = ()
+    """That of each label, where any number of them is right."""
 
 
 class Classification:
@@ -195,7 +197,7 @@ class Classification:
             label=self._label(row, columns.label, test),
         )
 
-    def _label(self, row: Row, column: str, test: bool) -> str | float | tuple[str, ...] | None:
+    def _label(self, row: Row, column: str, test: bool) -> Any:
         """None where a test file doesn't tell it."""
         return None if test and self._is_hidden(row.values.get(column)) else self._checked(row, column)
 
@@ -229,7 +231,7 @@ class Classification:
         labels = (None if e.label is None else self._target(e.label) for e in examples)
         return [Feature(*x, label, i) for i, (x, label) in enumerate(zip(inputs, labels, strict=True))]
 
-    def _target(self, label: str | float) -> int | float:
+    def _target(self, label: Any) -> Any:
         """What the model learns for it, as `Head.write_label` takes it."""
         return label if self._regression else self._ids[label]
 

@@ -1,8 +1,6 @@
 """Any number of labels for a text or a pair: tables of one's own, with a cell of labels or a column for each."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,26 +10,13 @@ from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.files.contents import json_value
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
-from bert_jax.tasks.classification import Classification, Example, label_of, value_of
+from bert_jax.tasks.classification import Classification, Example, Prediction, label_of, value_of
 from bert_jax.tasks.tables import SEPARATORS, Row
 
 # Labels with at least this probability are predicted.
 THRESHOLD = 0.5
 # What a cell says of its column's label, in lower case.
 CELLS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    label: tuple[str, ...]
-    """Those with a probability of at least a half, in the head's order."""
-    probabilities: np.ndarray
-    """[labels], each its own."""
-
-    @property
-    def confidence(self) -> float:
-        """The probability that all labels are as predicted: of the one or the other of each, together."""
-        return float(np.prod(np.maximum(self.probabilities, 1 - self.probabilities)))
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -162,7 +147,7 @@ class MultiLabel(Classification):
 
     def _predicted(self, found: np.ndarray) -> Prediction:
         right = (label for label, value in zip(self.head.labels, found, strict=True) if value >= THRESHOLD)
-        return Prediction(tuple(right), found)
+        return Prediction(tuple(right), float(np.prod(np.maximum(found, 1 - found))), tuple(found.tolist()))
 
     def summary(self, examples: list[Example]) -> str:
         labels = [label for e in examples for label in ([None] if e.label is None else e.label)]
@@ -189,10 +174,8 @@ class MultiLabel(Classification):
 
     def _row(self, example: Example, prediction: Prediction) -> dict:
         """With the probability of each label; it is right where all labels are."""
-        return super()._row(example, prediction) | {"probabilities": dict(self._named_probabilities(prediction))}
-
-    def _named_probabilities(self, prediction: Prediction) -> Iterator[tuple[str, float]]:
-        return zip(self.head.labels, prediction.probabilities.tolist(), strict=True)
+        named = dict(zip(self.head.labels, prediction.probabilities, strict=True))
+        return super()._row(example, prediction) | {"probabilities": named}
 
     def _written_columns(self) -> tuple[str, ...]:
         return *super()._written_columns(), *self.head.labels
