@@ -19,6 +19,7 @@ TASK = {
     **dict.fromkeys([f"task.{kind}_column" for kind in ("text", "pair", "label", "id")], "tasks"),
     **dict.fromkeys([f"task.{name}" for name in ("query_length", "stride", "n_best", "answer_length")], "tasks"),
     **dict.fromkeys(["task.unanswerable", "task.null_threshold", "task.document_context"], "tasks"),
+    "task.label_separator": "tasks",
 }
 FINETUNE = {
     **TASK,

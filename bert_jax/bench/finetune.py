@@ -113,6 +113,7 @@ class _Peer:
             **{name: getattr(config, name) for name in ("batch_size", "evaluation_batch_size", "dropout")},
             **optimizer,
             **dict(model=init, use=kind.use, labels=len(head.labels), steps=steps, epochs=int(config.epochs)),
+            "problem_type": head.problem_type,
             "train": [_plain(feature) for feature in train],
             "dev": [_plain(feature) for feature in self._features],
         }

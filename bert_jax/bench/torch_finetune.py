@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
 
 def load(asked: dict, fresh: Mapping[str, np.ndarray]) -> torch.nn.Module:
     use, labels = asked["use"], asked["labels"]
-    options = {} if use == "answer" else {"num_labels": labels}
+    options = {} if use == "answer" else {"num_labels": labels, "problem_type": asked["problem_type"]}
     if asked["dropout"] is not None:
         options |= {"hidden_dropout_prob": asked["dropout"], "attention_probs_dropout_prob": asked["dropout"]}
     model = CLASSES[use].from_pretrained(asked["model"], **options)

@@ -8,7 +8,7 @@ from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
 from bert_jax.files.errors import InputError
 
 _Glue = Literal["cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax"]
-_Task = Literal[_Glue, "classification", "regression", "squad", "ner", "srl", "swag", "multiple_choice"]
+_Task = Literal[_Glue, "classification", "multi_label", "regression", "squad", "ner", "srl", "swag", "multiple_choice"]
 GLUE: tuple[str, ...] = get_args(_Glue)
 TASKS: tuple[str, ...] = get_args(_Task)
 
@@ -33,8 +33,11 @@ class TaskConfig:
     """The second text, of pairs."""
     label_column: str = "label"
     labels: tuple[str, ...] = ()
-    """classification: the classes, each as the file writes it. Without them they are those of the training file, and
-    what looks like a mistake there is refused."""
+    """classification, multi_label: the classes, or labels, each as the file writes it. Without them they are those of
+    the training file, and what looks like a mistake there is refused. multi_label: a table without the label column has
+    a column of 0 and 1 for each."""
+    label_separator: str = ","
+    """multi_label: between the labels of a row, where its cell isn't a list in JSON."""
     id_column: str | None = None
     """Tells rows apart in what is handed in (None: their number)."""
     train_examples: int | None = None

@@ -11,7 +11,7 @@ from tokenizers import Regex, pre_tokenizers
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
 from bert_jax.convert.origin import FinetuningRun, Origin
 from bert_jax.models import kind_of
-from bert_jax.tasks import squad, squad_files, tagging
+from bert_jax.tasks import multi_label, squad, squad_files, tagging
 from bert_jax.tasks.spans import spans, standard
 
 # Of a model with one output, as a folder of transformers can leave it.
@@ -92,8 +92,9 @@ def _classified(head: HeadConfig, logits: np.ndarray) -> Classified:
         case "values":
             return Classified(logits.item(), {}) if len(logits) == 1 else Classified(logits.tolist(), named(logits))
         case "labels":
-            probabilities = named((1 + np.tanh(logits / 2)) / 2)  # The sigmoid, without overflow.
-            return Classified([label for label, value in probabilities.items() if value >= 0.5], probabilities)
+            probabilities = named(multi_label.probabilities(logits))
+            right = [label for label, value in probabilities.items() if value >= multi_label.THRESHOLD]
+            return Classified(right, probabilities)
     odds = np.exp(logits - logits.max())
     probabilities = named(odds / odds.sum())
     return Classified(max(probabilities, key=probabilities.get), probabilities)

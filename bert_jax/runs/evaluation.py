@@ -94,7 +94,8 @@ def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: 
     if task.head.kind != found.head.kind:
         raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")
     if task.head.outputs != found.head.outputs:
-        theirs = f"this one's are {found.head.outputs} ({found.head.problem_type or found.head.activation})"
+        said = found.head.problem_type or found.head.activation or "its config doesn't say"
+        theirs = f"this one's are {found.head.outputs} ({said})"
         needs = f"needs a model whose outputs are {task.head.outputs}, {theirs}"
         raise InputError(f"{config.task.name}: {needs}; give a model that was trained on this task")
     splits = (*task.dev_splits, *task.test_splits)

@@ -1,4 +1,5 @@
-"""A page about a task's predictions: scores, confusion, calibration, and the worst mistakes with their text."""
+"""A page about a task's predictions: scores, confusion (or each label by itself), calibration, and the worst mistakes
+with their text."""
 
 import base64
 import html
@@ -28,7 +29,9 @@ def write_page(file: Path, title: str, scores: dict[str, float], rows: list[dict
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{len(rows):,} examples, {len(known):,} with a label.</p>"]
     if scores:
         parts.append(_table(["metric", "score"], [[name, f"{value:.4g}"] for name, value in scores.items()]))
-    if known and 1 < len(labels) <= MOST_LABELS and {row["gold"] for row in known} <= set(labels):
+    if known and "probabilities" in known[0]:
+        parts += ["<h2>Label by label</h2>", _by_label(known, labels)]
+    elif known and 1 < len(labels) <= MOST_LABELS and {row["gold"] for row in known} <= set(labels):
         parts += ["<h2>What was taken for what</h2>", _confusion(known, labels)]
     sure = [row for row in known if row["confidence"] is not None and row["right"] is not None]
     if sure:
@@ -50,6 +53,26 @@ def _confusion(rows: list[dict], labels: tuple[str, ...]) -> str:
     counts = Counter((row["gold"], row["predicted"]) for row in rows)
     lines = [[gold, *(f"{counts[gold, predicted]:,}" for predicted in labels)] for gold in labels]
     return "<p>Rows: the label. Columns: the prediction.</p>" + _table(["", *labels], lines)
+
+
+def _by_label(rows: list[dict], labels: tuple[str, ...]) -> str:
+    """Where any number of labels is right, each by itself."""
+    right = Counter(label for row in rows for label in row["gold"])
+    predicted = Counter(label for row in rows for label in row["predicted"])
+    both = Counter(label for row in rows for label in row["predicted"] if label in row["gold"])
+    lines = [
+        [
+            *(label, f"{right[label]:,}", f"{predicted[label]:,}"),
+            *(_share(both[label], predicted[label]), _share(both[label], right[label])),
+            _share(2 * both[label], right[label] + predicted[label]),
+        ]
+        for label in labels
+    ]
+    return _table(["label", "texts with it", "predicted", "precision", "recall", "F1"], lines)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "–"
 
 
 def _calibration(rows: list[dict]) -> str:
@@ -78,11 +101,18 @@ def _mistakes(rows: list[dict]) -> str:
         return "<p>None.</p>"
     lines = "".join(
         f'<tr><td class="number">{_sureness(row)}</td><td>{_text(row)}<br>'
-        f'<span class="gold">{html.escape(str(row["gold"]))}</span>, predicted '
-        f'<span class="predicted">{html.escape(str(row["predicted"]))}</span></td></tr>'
+        f'<span class="gold">{html.escape(_named(row, "gold"))}</span>, predicted '
+        f'<span class="predicted">{html.escape(_named(row, "predicted"))}</span></td></tr>'
         for row in wrong[:SHOWN]
     )
     return f"<p>{min(len(wrong), SHOWN)} of {len(wrong):,}.</p><table>{lines}</table>"
+
+
+def _named(row: dict, what: str) -> str:
+    """The label; where there is any number of them, each with its probability."""
+    if "probabilities" not in row:
+        return str(row[what])
+    return ", ".join(f"{label} {row['probabilities'][label]:.0%}" for label in row[what]) or "none"
 
 
 def _sureness(row: dict) -> str:

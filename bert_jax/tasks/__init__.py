@@ -19,6 +19,10 @@ def make(config: TaskConfig, labels: tuple[str, ...] = ()) -> Task:
             from bert_jax.tasks import multiple_choice
 
             return multiple_choice.of(config, labels)
+        case "multi_label":
+            from bert_jax.tasks.multi_label import MultiLabel
+
+            return MultiLabel(config, labels)
     from bert_jax.tasks.classification import Classification
 
     return Classification(config, labels)

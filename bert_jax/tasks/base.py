@@ -21,8 +21,8 @@ class Feature:
     """With [CLS] and [SEP], without padding; of multiple choice, those of each choice."""
     token_type_ids: Ids | list[Ids]
     label: Any
-    """The class, the value of a regression, a label for each token, an answer's (start, end), the right choice; None
-    where it isn't known."""
+    """The class, the value of a regression, 0 or 1 for each label where any number is right, a label for each token, an
+    answer's (start, end), the right choice; None where it isn't known."""
     example: int
     """Which one it is of: a long paragraph has several features."""
 
@@ -58,7 +58,10 @@ class Task(Protocol):
         """The official ones, in percent where the task gives them so."""
 
     def rows(self, examples: list[Any], predictions: list[Any]) -> list[dict]:
-        """For JSON lines and a page to look at: `text`, `gold`, `predicted`, `right`, `confidence` (0 to 1) of each."""
+        """For JSON lines and a page to look at: `text`, `gold`, `predicted`, `right`, `confidence` (0 to 1) of each.
+
+        Where any number of labels is right, `gold` and `predicted` are these, and there are the `probabilities` of all
+        labels by name."""
 
     def submit(self, folder: Path, split: str, examples: list[Any], predictions: list[Any]) -> list[Path]:
         """Writes the task's official submission files; returns them."""

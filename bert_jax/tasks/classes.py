@@ -12,7 +12,7 @@ MISSING = {
     *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
     *("NULL", "NaN", "None", "n/a", "nan", "null", "undefined"),
 }
-# More classes than this share of the rows aren't any, nor more numbers than so many with fractions among them.
+# More classes than this share of all labels aren't any, nor more numbers than so many with fractions among them.
 MOST_CLASSES, FEW_ROWS, MOST_FRACTIONS = 0.5, 20, 10
 # Labels that a line lists.
 LISTED = 10
@@ -51,7 +51,7 @@ def classes_of(labels: Sequence[Place]) -> tuple[str, ...]:
             raise InputError(f"{place}: the label {label!r} looks like a missing value; {REMEDY}")
         if not label.translate(dict.fromkeys(map(ord, JOINERS))).isprintable():
             raise InputError(f"{place}: the label {ascii(label)} has an invisible character; {REMEDY}")
-    _check_number(first, len(labels))
+    _check_number(first, labels)
     return tuple(sorted(first))
 
 
@@ -77,9 +77,10 @@ def _likeness(label: str) -> str:
     return TRUTHS.get(text) or text.strip("'\"`.,;:") or text
 
 
-def _check_number(first: dict[str, str], rows: int) -> None:
+def _check_number(first: dict[str, str], labels: Sequence[Place]) -> None:
     label, place = next(iter(first.items()))
-    if rows >= FEW_ROWS and len(first) > MOST_CLASSES * rows:
+    if len(labels) >= FEW_ROWS and len(first) > MOST_CLASSES * len(labels):
+        rows = len({place for _, place in labels})  # Which have several labels, where any number is right.
         many = f"{len(first):,} different labels in {rows:,} rows (here {label[:60]!r}), so they aren't classes"
         column = "name the right column with --task.label-column"
         raise InputError(f"{place}: {many}; {column}, or if they are numbers take --task.name regression")

@@ -45,15 +45,18 @@ class Example:
     texts: tuple[str, ...]
     """One, or a pair."""
     label: Any
-    """The class's name, or the value of a regression; None where it isn't known."""
+    """The class's name, the value of a regression, or any number of labels, in the head's order; None where it isn't
+    known."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     label: Any
-    """The class's name, or the value."""
+    """The class's name, the value, or the labels, as an example has them."""
     confidence: float | None
-    """The class's probability; None of a regression."""
+    """The probability of the class, or that all labels are as predicted; None of a regression."""
+    probabilities: tuple[float, ...] = ()
+    """That of each label, where any number of them is right."""
 
 
 class Classification:
@@ -62,6 +65,10 @@ class Classification:
     `labels` are those of a model that is there already, in the order of its logits; without them they are GLUE's, or
     found in the training file.
     """
+
+    FEWEST_LABELS = 2
+    # Where a table has no label column.
+    LABEL_REMEDY = ""
 
     def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
         self._config = config
@@ -83,17 +90,17 @@ class Classification:
         labels: tuple[str, ...]
         if self._regression:
             if len(given) > 1:
-                remedy = f"the model has {len(given)} outputs: {_listed(given)}; give a model with one"
+                remedy = f"the model has {len(given)} outputs: {listed(given)}; give a model with one"
                 raise InputError(f"{name}: is a regression, of one value, but {remedy}")
             return given or (self._glue.label if self._glue else self._config.label_column,)
         if given and self._glue and sorted(given) != sorted(self._glue.labels):
-            differ = f"has labels {_listed(self._glue.labels)}, the model {_listed(given)}"
+            differ = f"has labels {listed(self._glue.labels)}, the model {listed(given)}"
             raise InputError(f"{name}: {differ}; give a model of this task that says what its outputs are called")
         named = self._config.labels
         if given and named and sorted(given) != sorted(named):
-            raise InputError(f"task.labels: are {_listed(named)}, the model's {_listed(given)}; leave them out")
+            raise InputError(f"task.labels: are {listed(named)}, the model's {listed(given)}; leave them out")
         labels = given or named or (self._glue.labels if self._glue else self._labels_of_training_file())
-        if len(labels) < 2:
+        if len(labels) < self.FEWEST_LABELS:
             where = "the model" if given else self._config.train
             raise InputError(f"{where}: has the one label {labels[0]!r}; a classification has two or more")
         return labels
@@ -101,9 +108,13 @@ class Classification:
     def _labels_of_training_file(self) -> tuple[str, ...]:
         rows, columns = self._training
         labels = [(_label(row, columns.label), row.place) for row in rows]
-        if self._config.text_column.isdecimal():
-            classes.check_header([_text(rows[0], name) for name in columns.texts], labels, rows[0].place)
+        self._check_header(rows[0], columns, labels)
         return classes.classes_of(labels)
+
+    def _check_header(self, row: Row, columns: glue.Columns, labels: list[classes.Place], test: bool = False) -> None:
+        """Raises `InputError` where a table's first row is rather a header, and columns have numbers."""
+        if self._config.text_column.isdecimal():
+            classes.check_header([_text(row, name, test) for name in columns.texts], labels, row.place)
 
     @cached_property
     def _training(self) -> tuple[list[Row], glue.Columns]:
@@ -137,27 +148,37 @@ class Classification:
             raise InputError(f"task.{split}: names no file; give a table, as CSV or JSON lines, with --task.{split}")
         numbers = [int(name) for name in (c.text_column, c.pair_column or "", c.label_column) if name.isdecimal()]
         rows = read_table(file, header=not c.text_column.isdecimal(), width=max(numbers, default=1))
-        for setting in ("text_column", "pair_column", "id_column", *(() if split == "test" else ("label_column",))):
+        for setting in ("text_column", "pair_column", "id_column", "label_column"):
             column = getattr(c, setting)
-            if column is not None and column not in rows[0].values:
+            needed = column is not None and (setting != "label_column" or self._needs_label_column(split, rows[0]))
+            if needed and column not in rows[0].values:
                 option = f"--task.{setting.replace('_', '-')}"
-                there = _listed(tuple(rows[0].values))
+                there = listed(tuple(rows[0].values))
+                more = self.LABEL_REMEDY if setting == "label_column" else ""
                 raise InputError(
                     f"{file}, line 1: has no column {column!r}, only {there}; name the right one with {option}, or, "
-                    "where the file has no header, give its number"
+                    f"where the file has no header, give its number{more}"
                 )
-        texts = (c.text_column,) if c.pair_column is None else (c.text_column, c.pair_column)
+        columns = glue.Columns(self._text_columns, c.label_column, c.id_column)
         if split != "train":
             check_ids(rows, c.id_column)
         if split == "test":
-            self._say_unlabelled(file, set(rows[0].values) - {*texts, c.id_column})
-            if c.text_column.isdecimal():
-                classes.check_header([_text(rows[0], name, test=True) for name in texts], [], rows[0].place)
-        return rows, glue.Columns(texts, c.label_column, c.id_column)
+            self._say_unlabelled(file, set(rows[0].values) - {*columns.texts, c.id_column})
+            self._check_header(rows[0], columns, [], test=True)
+        return rows, columns
+
+    @property
+    def _text_columns(self) -> tuple[str, ...]:
+        c = self._config
+        return (c.text_column,) if c.pair_column is None else (c.text_column, c.pair_column)
+
+    def _needs_label_column(self, split: str, row: Row) -> bool:
+        """Whether a table of one's own must have it; `row` is the table's first one."""
+        return split != "test"
 
     def _say_unlabelled(self, file: str, others: set[str]) -> None:
         if others and self._config.label_column not in others:
-            there = f"no column {self._config.label_column!r} for scores, but {_listed(tuple(sorted(others)))}"
+            there = f"no column {self._config.label_column!r} for scores, but {listed(tuple(sorted(others)))}"
             self._say("test", f"{file} has {there}; --task.label-column names it")
 
     def _example(self, row: Row, columns: glue.Columns, number: str, test: bool) -> Example:
@@ -166,16 +187,19 @@ class Classification:
             for name, text in zip(columns.texts, texts, strict=True):
                 if not text.strip():
                     raise InputError(f"{row.place}: {name} is empty; fill it in, or leave the row out")
-        known = not (test and self._is_hidden(row.values.get(columns.label)))
         if self._config.id_column:
-            number = str(_value(row, self._config.id_column))
+            number = str(value_of(row, self._config.id_column))
         elif columns.id:
             number = str(row.values.get(columns.id, number))
         return Example(
             id=number,
             texts=texts,
-            label=self._checked(row, columns.label) if known else None,
+            label=self._label(row, columns.label, test),
         )
+
+    def _label(self, row: Row, column: str, test: bool) -> Any:
+        """None where a test file doesn't tell it."""
+        return None if test and self._is_hidden(row.values.get(column)) else self._checked(row, column)
 
     def _is_hidden(self, value: Any) -> bool:
         """Whether a test file's label means that it isn't known."""
@@ -188,21 +212,28 @@ class Classification:
         label = _label(row, column)
         if self._regression:
             return _number(row, column, label)
+        self._check_known(row, column, label)
+        return label
+
+    def _check_known(self, row: Row, column: str, label: str) -> None:
         if label not in self._ids:
             source = "the task's" if self._glue else "task.labels" if self._config.labels else "the training file's"
             source = "the model's" if self._model_labels else source
             raise InputError(
-                f"{row.place}: label {label!r} in column {column} is none of {source}: {_listed(self.head.labels)}; "
+                f"{row.place}: label {label!r} in column {column} is none of {source}: {listed(self.head.labels)}; "
                 "correct it, or leave the row out"
             )
-        return label
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
         """[CLS] text [SEP], or [CLS] first [SEP] second [SEP], or as else the tokenizer has it (`model_input`)."""
         ids = [tokenizer.encode(list(texts)) for texts in zip(*(e.texts for e in examples), strict=True)]
         inputs = (model_input(tokenizer, parts, length) for parts in zip(*ids, strict=True))
-        labels = (e.label if self._regression or e.label is None else self._ids[e.label] for e in examples)
+        labels = (None if e.label is None else self._target(e.label) for e in examples)
         return [Feature(*x, label, i) for i, (x, label) in enumerate(zip(inputs, labels, strict=True))]
+
+    def _target(self, label: Any) -> Any:
+        """What the model learns for it, as `Head.write_label` takes it."""
+        return label if self._regression else self._ids[label]
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -266,14 +297,19 @@ class Classification:
         name = glue.submission_name(self._config.name, split) if self._glue else f"{split}.csv"
         text = io.StringIO()
         writer = csv.writer(text, delimiter="\t" if self._glue else ",", lineterminator="\n")
-        writer.writerow(("index", "prediction"))
-        writer.writerows((e.id, self._written(p.label)) for e, p in zip(examples, predictions, strict=True))
+        writer.writerow(self._written_columns())
+        writer.writerows((e.id, *self._written(p)) for e, p in zip(examples, predictions, strict=True))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text.getvalue(), encoding="utf-8")
         return [folder / name]
 
-    def _written(self, label: str | float) -> str:
-        return f"{min(max(label, 0), 5):.3f}" if self._glue and self._regression else str(label)
+    def _written_columns(self) -> tuple[str, ...]:
+        return "index", "prediction"
+
+    def _written(self, prediction: Prediction) -> tuple[str, ...]:
+        """What stands behind the index."""
+        label = prediction.label
+        return (f"{min(max(label, 0), 5):.3f}" if self._glue and self._regression else str(label),)
 
 
 def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tuple[Ids, Ids]:
@@ -293,16 +329,17 @@ def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tu
     return layout.joined([layout.shortened(part, kept) for part, kept in zip(parts, keep, strict=True)])
 
 
-def _value(row: Row, column: str) -> Any:
+def value_of(row: Row, column: str) -> Any:
+    """What a row has in a column; raises `InputError` where it has none."""
     if column not in row.values:
-        there = _listed(tuple(row.values))
+        there = listed(tuple(row.values))
         raise InputError(f"{row.place}: has no {column!r}, only {there}; add it, or leave the row out")
     return row.values[column]
 
 
 def _text(row: Row, column: str, test: bool = False) -> str:
     """A text; of a test file an empty one where there is none."""
-    value = _value(row, column)
+    value = value_of(row, column)
     if test and (value is None or value != value):  # JSON's null, or NaN.
         return ""
     if not isinstance(value, str):
@@ -311,12 +348,16 @@ def _text(row: Row, column: str, test: bool = False) -> str:
 
 
 def _label(row: Row, column: str) -> str:
-    value = _value(row, column)
+    return label_of(value_of(row, column), f"{row.place}: {column}")
+
+
+def label_of(value: Any, where: str) -> str:
+    """A label's name, of what a cell holds, or a list in it."""
     if value is None or isinstance(value, list | dict) or (isinstance(value, float) and not math.isfinite(value)):
-        raise InputError(f"{row.place}: {column} is {json.dumps(value)}, must be text or a number")
+        raise InputError(f"{where} is {json.dumps(value)}, must be text or a number")
     label = value.strip() if isinstance(value, str) else json.dumps(value)
     if not label:
-        raise InputError(f"{row.place}: {column} is empty; fill it in, or leave the row out")
+        raise InputError(f"{where} is empty; fill it in, or leave the row out")
     return label
 
 
@@ -328,6 +369,7 @@ def _number(row: Row, column: str, label: str) -> float:
     return number
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """Names, as an error lists them."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

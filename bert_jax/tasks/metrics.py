@@ -59,6 +59,33 @@ def mean_squared_error(gold: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(np.subtract(gold, predicted, dtype=np.float64) ** 2))
 
 
+# Where any number of labels is right: arrays are [examples, labels]. `f1` of these is the micro-averaged one.
+
+
+def macro_f1_of_labels(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """The mean of the F1 of all labels, those that nothing has included."""
+    return float(np.mean([f1(*columns) for columns in zip(gold.T, predicted.T, strict=True)]))
+
+
+def subset_accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
+    """The share of the examples all of whose labels are as predicted."""
+    return float(np.mean(np.all(np.equal(gold, predicted), axis=1)))
+
+
+def label_ranking_average_precision(gold: np.ndarray, scores: np.ndarray) -> float:
+    """The mean, over the right labels of an example, of the share of right ones among those that score as high; 1 where
+    all labels are right, or none. `gold` is bool."""
+    return float(np.mean([_ranking_precision(*row) for row in zip(gold, scores, strict=True)]))
+
+
+def _ranking_precision(gold: np.ndarray, scores: np.ndarray) -> float:
+    right = np.sort(scores[gold])
+    if len(right) in (0, len(scores)):
+        return 1.0
+    as_high = [len(x) - np.searchsorted(x, right, side="left") for x in (right, np.sort(scores))]
+    return float(np.mean(as_high[0] / as_high[1]))
+
+
 @dataclass(frozen=True)
 class ConfidenceBin:
     """The predictions whose confidence is above `low` and at most `high`."""
