@@ -2,7 +2,22 @@
 
 import importlib
 
-from bert_jax.config import FinetuneConfig, InputError, ModelConfig, PretrainConfig, model_preset
+from bert_jax.config import (
+    CorpusConfig,
+    ExamplesConfig,
+    FinetuneConfig,
+    InputError,
+    MaskingConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Phase,
+    PretrainConfig,
+    RunConfig,
+    TaskConfig,
+    TokenizerConfig,
+    model_preset,
+)
 from bert_jax.config.files import load_config
 
 __version__ = "0.1.0"
@@ -15,9 +30,27 @@ LATER = {
     "pretrain": "bert_jax.runs.pretraining",
     "finetune": "bert_jax.runs.finetuning",
     "evaluate": "bert_jax.runs.evaluation",
+    "predict": "bert_jax.runs.prediction",
     "export": "bert_jax.convert.pretrained",
 }
-__all__ = ["FinetuneConfig", "InputError", "ModelConfig", "PretrainConfig", "load_config", "model_preset", *LATER]
+__all__ = [
+    "CorpusConfig",
+    "ExamplesConfig",
+    "FinetuneConfig",
+    "InputError",
+    "MaskingConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "Phase",
+    "PretrainConfig",
+    "RunConfig",
+    "TaskConfig",
+    "TokenizerConfig",
+    "load_config",
+    "model_preset",
+    *LATER,
+]
 
 
 def __getattr__(name: str):
@@ -27,4 +60,4 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATER})
+    return sorted(__all__)

@@ -77,7 +77,7 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
         "compiling a training step of R x L tokens",
         "compiling an evaluation step of R x L tokens on dev",
     ]
-    assert result.step == 8 * 13 and result.held_out["dev_accuracy"] > 95
+    assert result.step == 8 * 13 and result.scores["dev_accuracy"] > 95
     assert (tmp_path / "run/loss.png").read_bytes().startswith(b"\x89PNG")
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints" / str(result.step))
@@ -89,7 +89,7 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
     found = pretrained.read(tmp_path / "run")
     assert found.head.labels == ("dog", "king")
     scores = evaluate_task(found, task_config, tmp_path / "scores")
-    assert scores["dev_accuracy"] >= result.held_out["dev_accuracy"]  # The best checkpoint's.
+    assert scores["dev_accuracy"] >= result.scores["dev_accuracy"]  # The best checkpoint's.
     rows = [json.loads(line) for line in (tmp_path / "scores/dev/predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 50 and np.mean([row["right"] for row in rows]) * 100 == pytest.approx(scores["dev_accuracy"])
     page = (tmp_path / "scores/dev/page.html").read_text()
@@ -214,7 +214,7 @@ def test_questions_on_paragraphs_go_through_it_too(model, tmp_path):
     config = FinetuneConfig(task=task, sequence_length=32, batch_size=4, evaluation_batch_size=4, epochs=2)
     for _ in range(2):  # Resumed, the questions are known again.
         result = finetune(config, model, tmp_path / "run")
-        assert result.step == 2 and 0 <= result.held_out["dev_f1"] <= 100
+        assert result.step == 2 and 0 <= result.scores["dev_f1"] <= 100
 
 
 def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_path):

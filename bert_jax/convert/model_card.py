@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
+from bert_jax.config import GLUE, EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
 from bert_jax.config.files import config_of, flags, without_places
 from bert_jax.files.printable import harmless
 from bert_jax.models import Alone, architecture_of, init_params, kind_of, make_model
@@ -108,6 +108,8 @@ def write(
         command = "finetune" if fine_tuned else "pretrain"
         training, scores = (_fine_tuning, _task_scores) if fine_tuned else (_pretraining, _held_out_scores)
         config_alone, places = without_places(config)
+        if fine_tuned and _is_in_memory(config):
+            places |= {"task.train": "..."}
         parts += [training(config, about), *scores(about["metrics"]), _again(command, about["init"], places)]
         value = pprint.pformat(config_alone).replace("\n", "\n    ")
         source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
@@ -151,12 +153,17 @@ def _vector(embedding: EmbeddingConfig) -> str:
     return ", ".join(parts)
 
 
+def _is_in_memory(config: FinetuneConfig) -> bool:
+    """Whether the training set was data that the program had, which no file has."""
+    return config.task.name not in GLUE and not (config.task.train or config.task.folder)
+
+
 def _fine_tuning(config: FinetuneConfig, about: dict) -> str:
     task = config.task
-    data = [name for name in (task.train, task.folder) if name] or ["TensorFlow Datasets"]
+    elsewhere = "in the memory of the program that trained it" if _is_in_memory(config) else "TensorFlow Datasets"
     rows = [
         ("task", task.name),
-        ("data", data[0]),
+        ("data", task.train or task.folder or elsewhere),
         ("started from", about["init"]),
         ("steps", f"{about['step']:,}, of {config.epochs:g} epochs"),
         ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),

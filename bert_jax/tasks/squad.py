@@ -9,9 +9,10 @@ import json
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
+from bert_jax.tasks.tables import Table
 
 # Null odds where nothing can be an answer: the original's null score before it has seen a window.
 NO_ANSWER_ODDS = 1e6
@@ -83,21 +85,28 @@ class Prediction:
 
 
 class Squad:
-    """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`."""
+    """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`.
+
+    `tables` are splits in memory, in the place of the files, with the columns that the data set has on the Hub.
+    """
 
     head = HeadConfig(QuestionAnswering.kind)
-    dev_splits = ("dev",)
 
-    def __init__(self, config: TaskConfig):
+    def __init__(self, config: TaskConfig, tables: Mapping[str, Table] = MappingProxyType({})):
         for name in ("query_length", "stride", "n_best", "answer_length"):
             if getattr(config, name) < 1:
                 raise InputError(f"task.{name}: is {getattr(config, name)}, must be at least 1")
-        self._config = config
+        self._config, self._tables = config, tables
         self.best_by = "best_f1" if config.unanswerable else "f1"
+        # With data in memory alone, a split that isn't given isn't looked for either.
+        self.dev_splits = ("dev",) if "dev" in tables or config.dev or config.folder or not tables else ()
         # There is no public test set.
-        self.test_splits = ("test",) if config.test or (config.folder and self._file("test").is_file()) else ()
+        has_test = "test" in tables or config.test or (config.folder and self._file("test").is_file())
+        self.test_splits = ("test",) if has_test else ()
 
-    def _file(self, split: str) -> Path:
+    def _file(self, split: str) -> Path | Table:
+        if split in self._tables:
+            return self._tables[split]
         if named := getattr(self._config, split):
             return Path(named)
         name = f"{split}-v{'2.0' if self._config.unanswerable else '1.1'}.json"

@@ -5,11 +5,12 @@ predict each word once, in the middle of what stands around it.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import Feature, Ids
 from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
+from bert_jax.tasks.tables import Table
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
 NER_FILES = {
@@ -71,9 +73,13 @@ class Tagged:
     probabilities: list[float]
 
 
-def of(config: TaskConfig, labels: tuple[str, ...] = ()) -> "Tagging":
-    """The task "ner" or "srl". `labels` are those of a model that is trained; else the training file has them."""
-    return SemanticRoles(config, labels) if config.name == "srl" else NamedEntities(config, labels)
+Tables = Mapping[str, Table]
+
+
+def of(config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = MappingProxyType({})) -> "Tagging":
+    """The task "ner" or "srl". `labels` are those of a model that is trained; else the training set has them. `tables`
+    are splits in memory, in the place of the config's files."""
+    return (SemanticRoles if config.name == "srl" else NamedEntities)(config, labels, tables)
 
 
 class Tagging:
@@ -82,8 +88,8 @@ class Tagging:
     best_by = "f1"
     files: dict[str, tuple[str, ...]]
 
-    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
-        self.config = config
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...], tables: Tables):
+        self.config, self._tables = config, tables
         self._labels = tuple(labels)
         self._examples: dict[str, list[Example]] = {}
         self.dev_splits = tuple(split for split in self.files if split.startswith("dev") and self._paths(split))
@@ -112,7 +118,9 @@ class Tagging:
                 raise InputError(f"{bare.where}: has no tags to learn from or to score; give it some, or leave it out")
         return self._examples[split]
 
-    def _paths(self, split: str) -> list[Path]:
+    def _paths(self, split: str) -> list[Path | Table]:
+        if split in self._tables:
+            return [self._tables[split]]
         given = getattr(self.config, split, None)
         if given or not self.config.folder:
             return [Path(given)] if given else []
@@ -227,7 +235,7 @@ class NamedEntities(Tagging):
 
     files = NER_FILES
 
-    def _read(self, paths: list[Path], training: bool) -> list[Example]:
+    def _read(self, paths: list[Path | Table], training: bool) -> list[Example]:
         sentences = columns.read_tagged(paths[0], labelled=training)
         if self.config.document_context and not sentences[0].starts_document:
             raise InputError(
@@ -262,7 +270,7 @@ class NamedEntities(Tagging):
         known = {tag.partition("-")[2] for tag in standard(self.head.labels).values()}
         for sentence, i, tag in tags:
             if meaning[tag].partition("-")[2] not in known:
-                source = "model" if self._labels else "training file"
+                source = "model" if self._labels else "training set"
                 raise InputError(
                     f"{sentence.where(i)}: the tag {tag!r} is of a type that the {source} lacks; there are "
                     f"{', '.join(sorted(known - {''}))}: mend it, or train on a file that has it"
@@ -289,6 +297,11 @@ class SemanticRoles(Tagging):
     """
 
     files = SRL_FILES
+
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...], tables: Tables):
+        if tables:
+            raise InputError("srl: reads files of CoNLL-2005 and CoNLL-2012 alone; name them: task.folder")
+        super().__init__(config, labels, tables)
 
     def _read(self, paths: list[Path], training: bool) -> list[Example]:
         examples = []
