@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -26,7 +27,7 @@ from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
 from bert_jax.devices import sharding
 from bert_jax.runs import finetuning
-from bert_jax.runs.evaluation import evaluate_task
+from bert_jax.runs.evaluation import evaluate, evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
 
@@ -215,6 +216,26 @@ def test_questions_on_paragraphs_go_through_it_too(model, tmp_path):
     for _ in range(2):  # Resumed, the questions are known again.
         result = finetune(config, model, tmp_path / "run")
         assert result.step == 2 and 0 <= result.scores["dev_f1"] <= 100
+
+
+def test_data_in_memory_make_the_model_that_a_file_makes_and_resume_its_run(model, task_config, tables, tmp_path):
+    config = dataclasses.replace(task_config, epochs=1)
+    of_file = finetune(config, model, tmp_path / "run")
+    train, dev = (pd.read_csv(table, sep="\t") for table in tables)
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, train=None, dev=None))
+    in_memory = finetune(config, model, tmp_path / "memory", train=train, dev=dev)
+    assert (in_memory.step, in_memory.scores) == (of_file.step, of_file.scores)
+    assert_same_state(saved_state(tmp_path / "memory", in_memory.step), saved_state(tmp_path / "run", of_file.step))
+    assert finetune(config, model, tmp_path / "run", train=train.to_dict("records"), dev=dev).step == of_file.step
+    with pytest.raises(InputError, match="the examples aren't those of the run to resume"):
+        finetune(config, model, tmp_path / "run", train=train[1:], dev=dev)
+
+    assert in_memory.load().run.task.train is None and in_memory.load().head.labels == ("dog", "king")
+    assert evaluate(tmp_path / "run", test=dev) == pytest.approx(
+        {f"test_{name.removeprefix('dev_')}": value for name, value in of_file.scores.items()}
+    )
+    with pytest.raises(InputError, match="dev: data of a task, but the config is of pretraining"):
+        evaluate(model, dev=dev)
 
 
 def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_path):

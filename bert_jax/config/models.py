@@ -9,7 +9,12 @@ from bert_jax.files.errors import InputError
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base."""
+    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base.
+
+    Example:
+      >>> bert_jax.ModelConfig(hidden_size=256, num_attention_heads=4).num_hidden_layers
+      12
+    """
 
     architecture: str = "bert"
     """bert or roberta."""
@@ -66,7 +71,23 @@ PRESETS = {
 
 
 def model_preset(name: str, **changes) -> ModelConfig:
-    """A released size ("tiny" to "large", as in `PRESETS`), with any field changed."""
+    """The model of a released size.
+
+    Args:
+      name: "tiny", "mini", "small", "medium", "base" or "large".
+      **changes: fields of `ModelConfig` with other values.
+
+    Returns:
+      The `ModelConfig`.
+
+    Raises:
+      InputError: there is no such size.
+
+    Example:
+      >>> model = bert_jax.model_preset("tiny", max_position_embeddings=128)
+      >>> model.num_hidden_layers, model.hidden_size, model.num_attention_heads
+      (2, 128, 2)
+    """
     if name not in PRESETS:
         raise InputError(f"model preset {name!r} is unknown: {checks.did_you_mean(name, PRESETS)}")
     layers, hidden = PRESETS[name]

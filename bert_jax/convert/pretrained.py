@@ -105,10 +105,22 @@ def save(pretrained: Pretrained, folder: Path) -> None:
 
 @storage.errors_in_one_line()
 def export(model: str | Path | Pretrained, folder: str | Path, form: Format, overwrite: bool = False) -> None:
-    """Makes a folder for others to use: the model in one of `FORMATS`, with its tokenizer and a model card.
+    """Makes a folder for others to use: a model in another format, with its tokenizer and a model card.
 
-    `model` is a MODEL's name, or what `read` made of it. Raises `InputError` where the folder exists and isn't to be
-    replaced, and where the packages for the format are missing; then nothing is written.
+    Args:
+      model: a workdir, a checkpoint's folder, a Hugging Face folder, or what `read` made of one.
+      folder: the folder to make.
+      form: "hf" (transformers and sentence-transformers), "tf1" (google-research/bert), "onnx" or "stablehlo".
+      overwrite: replaces the folder if it exists.
+
+    Raises:
+      InputError: the folder exists and isn't to be replaced, or the packages for the format are missing; then nothing
+        is written.
+
+    Example:
+      >>> bert_jax.export("runs/base", "exported", "hf", overwrite=True)
+      >>> bert_jax.load("exported")
+      Bert(kind='pretraining', layers=1, width=32, vocabulary=73)
     """
     with folders.whole_folder(storage.path(folder), overwrite) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)

@@ -53,15 +53,15 @@ def finetune(
 ) -> Result:
     """Trains a task's head and the encoder of a pretrained model, or goes on where the run in the workdir was.
 
-    The task's data are files, which `config.task` names, or are given here: a list of dicts, a dict of columns (lists or
-    NumPy arrays), a pandas DataFrame, or a Hugging Face `Dataset`, whose `ClassLabel`s become the names of the classes.
-    Columns are those that the task's files have: `text_column`, `pair_column`, `label_column` and `id_column` of
-    `config.task`; of `ner`, `tokens` and `tags`, a list of each; of `squad`, `id`, `context`, `question` and `answers`;
-    of `swag` and `multiple_choice` those of their tables. GLUE's tasks and `srl` read their official files alone.
+    The task's data are files, which `config.task` names, or are given here: a list of dicts, a dict of columns (lists
+    or NumPy arrays), a pandas DataFrame, or a Hugging Face `Dataset`, whose `ClassLabel`s become the names of the
+    classes. Columns are those that the task's files have: `text_column`, `pair_column`, `label_column` and `id_column`
+    of `config.task`; of `ner`, `tokens` and `tags`, lists of strings; of `squad`, `id`, `context`, `question` and
+    `answers`; of `swag` and `multiple_choice`, those of their tables. GLUE's tasks and `srl` read official files alone.
 
-    Data in memory aren't saved, and the config that a checkpoint holds names no file for them: it has a checksum of what
-    was learned from, and the run goes on with the same rows in the same order alone. In a run of several processes each
-    gives the same data.
+    Data in memory aren't saved, and in the config that a checkpoint holds `task.train` stays None. Beside it is a
+    checksum of what was learned from: a run is resumed with the same rows in the same order, or refused. In a run of
+    several processes each gives the same data.
 
     Args:
       config: the run.
