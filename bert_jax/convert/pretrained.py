@@ -120,7 +120,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
     Example:
       >>> bert_jax.export("runs/base", "exported", "hf", overwrite=True)
       >>> bert_jax.load("exported")
-      Bert(kind='pretraining', layers=1, width=32, vocabulary=73)
+      Bert(kind='pretraining', layers=1, width=32, vocabulary=48)
     """
     with folders.whole_folder(storage.path(folder), overwrite) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)

@@ -58,9 +58,9 @@ class Bert:
 
     Example:
       >>> bert_jax.load("runs/base")
-      Bert(kind='pretraining', layers=1, width=32, vocabulary=73)
+      Bert(kind='pretraining', layers=1, width=32, vocabulary=48)
       >>> bert_jax.load("runs/reviews")
-      Bert(kind='sequence_classification', layers=1, width=32, vocabulary=73, labels=('bad', 'good'))
+      Bert(kind='sequence_classification', layers=1, width=32, vocabulary=48, labels=('bad', 'good'))
     """
 
     def __init__(self, found: pretrained.Pretrained):
@@ -178,7 +178,7 @@ class Bert:
           >>> bert = bert_jax.load("runs/base")
           >>> scores, next_sentence = bert.apply(**bert.tokenize(["the dog", "the old king"]))
           >>> scores.shape, next_sentence.shape
-          ((2, 5, 73), (2, 2))
+          ((2, 5, 48), (2, 2))
         """
         inputs = self._checked(input_ids, token_type_ids, attention_mask)
         batch, *_, length = inputs[0].shape
@@ -422,10 +422,23 @@ class Bert:
         return found[0] if isinstance(questions, str) else found
 
     def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
-        """What the head says of each of a task's features (`bert_jax.tasks`), as arrays without padding.
+        """The head's logits of a task's features (`bert_jax.tasks`), those of like length computed together.
+
+        Args:
+          features: ids and token types of each input.
 
         Returns:
-          float32 of each: [labels], [tokens, labels] or [tokens, 2].
+          An array for each, float32, without padding: [labels], [tokens, labels] or [tokens, 2].
+
+        Raises:
+          InputError: a feature has an id that the model has no row for, or is longer than the model reads.
+
+        Example:
+          >>> from bert_jax.tasks.base import Feature
+          >>> bert = bert_jax.load("runs/reviews")
+          >>> ids = bert.tokenize("great")["input_ids"][0].tolist()
+          >>> [logits.shape for logits in bert.logits_of([Feature(ids, [0] * len(ids), label=None, example=0)])]
+          [(2,)]
         """
         found: list = [None] * len(features)
         for chosen in _batches([len(feature.input_ids) for feature in features]):
@@ -441,7 +454,22 @@ class Bert:
             raise InputError(f"needs a model of kind {kinds}; this is one of {self.head.kind}")
 
     def masked_ids(self, text: str) -> list[int]:
-        """Ids of a text whose masks can be filled, with [CLS] and [SEP]; raises `InputError` where they can't."""
+        """The ids of a text whose masks can be filled.
+
+        Args:
+          text: has one [MASK] or more.
+
+        Returns:
+          The ids, with [CLS] and [SEP].
+
+        Raises:
+          InputError: the text has no [MASK], or is longer than the model reads.
+
+        Example:
+          >>> bert = bert_jax.load("runs/base")
+          >>> bert.tokenizer.decode(bert.masked_ids("the [MASK]")[1:-1])
+          'the [MASK]'
+        """
         if MASK not in text:
             raise InputError(f"{text!r}: holds no {MASK}")
         ids, _ = model_input(self.tokenizer, (self.tokenizer.encode_masked(text),), 1 << 30)
