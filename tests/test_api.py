@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import OBJECTS, SUBJECTS, VERBS, write_corpus
 
 import bert_jax
+from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
@@ -80,6 +82,48 @@ def test_each_public_name_says_what_it_takes_gives_and_refuses(name):
     assert sections == [*(["Args"] if parameters else []), *(["Returns"] if returns else []), "Raises", "Example"]
     (args,) = re.findall(r"^Args:\n((?:  .*\n)+)", inspect.getdoc(thing), re.MULTILINE)
     assert set(re.findall(r"^  \**(\w+):", args, re.MULTILINE)) == parameters
+
+
+PREDICTED = {
+    "fill-mask": ("runs/base", ["the [MASK]", "a [MASK] [MASK]"], None, {"top": 2}),
+    "embed": ("runs/base", ["the dog", "the\u2028king"], None, {"pooling": "cls"}),
+    "classify": ("runs/reviews", ["great", "awful"], "dull", {}),
+    "tag": ("runs/ner", ["the old king"], None, {}),
+    "answer": ("runs/squad", ["who?", "what?"], "the old king", {}),
+}
+
+
+@pytest.mark.parametrize("task", PREDICTED)
+def test_predict_gives_what_the_command_prints(folder, task, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    model, texts, second, options = PREDICTED[task]
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    flags += [f"--{'context' if task == 'answer' else 'pair'}={second}"] if second else []
+    assert main(["predict", task, "--model", model, *flags, *texts]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    bert = bert_jax.load(model)
+    assert list(bert_jax.predict(bert, task, iter(texts), second, **options)) == printed
+    if second:
+        assert list(bert_jax.predict(bert, task, texts, [second] * len(texts))) == printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("tags", ["a"]), {}, "task: is 'tags'; did you mean 'tag'"),
+        (("tag", ["a"]), {"top": 3}, "top: no option of tag; it has none"),
+        (("embed", ["a"], ["b"]), {}, "pairs: embed reads one text"),
+        (("answer", ["a"]), {}, "pairs: are missing"),
+        (("classify", ["a", "b"], ["c"]), {}, "pairs: are 1, and there are more texts"),
+        (("classify", ["a"], ["b", "c"]), {}, "pairs: are more than the texts"),
+        (("tag", [3]), {}, "text 0: is of type int, must be a string"),
+        (("fill-mask", ["the [MASK]"]), {}, "needs a model of kind"),
+    ],
+)
+def test_predict_refuses_what_doesn_t_fit(folder, arguments, options, message):
+    model = "runs/ner" if "tag" in arguments else "runs/reviews"
+    with pytest.raises(bert_jax.InputError, match=message):
+        list(bert_jax.predict(folder / model, *arguments, **options))
 
 
 def test_dir_shows_the_public_names_alone():

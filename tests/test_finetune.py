@@ -231,6 +231,9 @@ def test_data_in_memory_make_the_model_that_a_file_makes_and_resume_its_run(mode
         finetune(config, model, tmp_path / "run", train=train[1:], dev=dev)
 
     assert in_memory.load().run.task.train is None and in_memory.load().head.labels == ("dog", "king")
+    pretrained.export(tmp_path / "memory", tmp_path / "exported", "hf")
+    card = (tmp_path / "exported/README.md").read_text()
+    assert "in the memory of the program" in card and f"--init {model} --task.train ..." in card
     assert evaluate(tmp_path / "run", test=dev) == pytest.approx(
         {f"test_{name.removeprefix('dev_')}": value for name, value in of_file.scores.items()}
     )

@@ -140,7 +140,9 @@ for module in pkgutil.walk_packages(bert_jax.__path__, "bert_jax."):
 assert all(getattr(bert_jax, name) is value for name, value in before.items())
 print(*(name for name, value in before.items() if callable(value)))
 """
-    assert {"load", "pretrain", "finetune", "evaluate", "export", "Bert", "FinetuneConfig"} <= set(run(code).split())
+    assert {"load", "pretrain", "finetune", "evaluate", "predict", "export", "Bert", "FinetuneConfig"} <= set(
+        run(code).split()
+    )
 
 
 def test_workers_of_prepare_never_import_tensorflow_or_jax():

@@ -6,11 +6,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
 from bert_jax.tasks.base import Feature, Ids
-from bert_jax.tasks.tables import Row, Table, check_ids, read_table
+from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
 
 METRICS = {
     "accuracy": metrics.accuracy,
@@ -64,17 +62,17 @@ class Classification:
     found in the training set. `tables` are splits in memory, in the place of the config's files.
     """
 
-    def __init__(
-        self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Mapping[str, Table] = MappingProxyType({})
-    ):
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
         self._config = config
         self._model_labels = tuple(labels)
         self._tables = tables
         self._glue = glue.GLUE_TASKS.get(config.name)
         self._regression = not self._glue.labels if self._glue else config.name == "regression"
         if self._glue and tables:
-            other = "for data in memory let task.name be classification, or regression"
-            raise InputError(f"{config.name}: reads the files of GLUE, or TensorFlow Datasets' alone; {other}")
+            other = "for these let task.name be classification or regression"
+            raise InputError(
+                f"{config.name}: reads GLUE's files, or TensorFlow Datasets, and no data in memory; {other}"
+            )
         own = REGRESSION_METRICS if self._regression else CLASSIFICATION_METRICS
         self._metrics = self._glue.metrics if self._glue else own
         self.best_by = self._metrics[-1]

@@ -2,10 +2,8 @@
 
 import csv
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from bert_jax.models import MultipleChoice
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
-from bert_jax.tasks.tables import Row, Table, check_ids, read_table
+from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
 
 # The official files of SWAG.
 FILES = {"train": "train.csv", "dev": "val.csv", "test": "test.csv"}
@@ -41,7 +39,7 @@ class Chosen:
     probabilities: list[float]
 
 
-def of(config: TaskConfig, tables: Mapping[str, Table] = MappingProxyType({})) -> "MultipleChoice":
+def of(config: TaskConfig, tables: Tables = NO_TABLES) -> "MultipleChoice":
     """The task "swag" or "multiple_choice". `tables` are splits in memory, in the place of the config's files."""
     return MultipleChoice(config, tables)
 
@@ -57,7 +55,7 @@ class MultipleChoice:
     head = HeadConfig(MultipleChoice.kind)
     best_by = "accuracy"
 
-    def __init__(self, config: TaskConfig, tables: Mapping[str, Table]):
+    def __init__(self, config: TaskConfig, tables: Tables):
         self.config, self._tables = config, tables
         self.dev_splits = tuple(split for split in ("dev",) if self._path(split))
         self.test_splits = tuple(split for split in ("test",) if self._path(split))

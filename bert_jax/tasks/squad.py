@@ -9,10 +9,9 @@ import json
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
-from bert_jax.tasks.tables import Table
+from bert_jax.tasks.tables import NO_TABLES, Table, Tables
 
 # Null odds where nothing can be an answer: the original's null score before it has seen a window.
 NO_ANSWER_ODDS = 1e6
@@ -92,7 +91,7 @@ class Squad:
 
     head = HeadConfig(QuestionAnswering.kind)
 
-    def __init__(self, config: TaskConfig, tables: Mapping[str, Table] = MappingProxyType({})):
+    def __init__(self, config: TaskConfig, tables: Tables = NO_TABLES):
         for name in ("query_length", "stride", "n_best", "answer_length"):
             if getattr(config, name) < 1:
                 raise InputError(f"task.{name}: is {getattr(config, name)}, must be at least 1")

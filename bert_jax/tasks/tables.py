@@ -4,9 +4,10 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bert_jax.config import InputError, first_line
@@ -44,6 +45,11 @@ class Table:
 
     def __str__(self) -> str:
         return self.name
+
+
+# Splits in memory, by their names.
+Tables = Mapping[str, Table]
+NO_TABLES: Tables = MappingProxyType({})
 
 
 def read_table(file: str | Path | Table, header: bool = True, ragged: bool = False, width: int = 1) -> list[Row]:

@@ -5,12 +5,11 @@ predict each word once, in the middle of what stands around it.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import Feature, Ids
 from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
-from bert_jax.tasks.tables import Table
+from bert_jax.tasks.tables import NO_TABLES, Table, Tables
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
 NER_FILES = {
@@ -73,10 +72,7 @@ class Tagged:
     probabilities: list[float]
 
 
-Tables = Mapping[str, Table]
-
-
-def of(config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = MappingProxyType({})) -> "Tagging":
+def of(config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES) -> "Tagging":
     """The task "ner" or "srl". `labels` are those of a model that is trained; else the training set has them. `tables`
     are splits in memory, in the place of the config's files."""
     return (SemanticRoles if config.name == "srl" else NamedEntities)(config, labels, tables)
