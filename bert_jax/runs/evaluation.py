@@ -71,19 +71,18 @@ def evaluate(
     folder = None if output is None else storage.path(output)
     saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
     data = {split: rows for split, rows in {"dev": dev, "test": test}.items() if rows is not None}
-    if config is None:
-        config, places = own_config(saved)
-        if data and isinstance(config, FinetuneConfig):
-            files = dict.fromkeys(("folder", "train", "dev", "test"))
-            config = dataclasses.replace(config, task=dataclasses.replace(config.task, **files))
-        else:
-            check_repeated(config, places)
-    if data and not isinstance(config, FinetuneConfig):
+    own, places = (config, {}) if config else own_config(saved)
+    if data and not isinstance(own, FinetuneConfig):
         raise InputError(f"{', '.join(data)}: data of a task, but the config is of pretraining; leave them out")
+    if data and config is None:
+        files = dict.fromkeys(("folder", "train", "dev", "test"))
+        own = dataclasses.replace(own, task=dataclasses.replace(own.task, **files))
+    elif config is None:
+        check_repeated(own, places)
     with folders.exclusive(folder) if folder is not None else contextlib.nullcontext():
-        if isinstance(config, FinetuneConfig):
-            return evaluate_task(saved, config, folder, **data)
-        return evaluate_pretraining(saved, config, folder)
+        if isinstance(own, FinetuneConfig):
+            return evaluate_task(saved, own, folder, **data)
+        return evaluate_pretraining(saved, own, folder)
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
