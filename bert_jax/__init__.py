@@ -3,7 +3,22 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from bert_jax.config import FinetuneConfig, InputError, ModelConfig, PretrainConfig, model_preset
+from bert_jax.config import (
+    CorpusConfig,
+    ExamplesConfig,
+    FinetuneConfig,
+    InputError,
+    MaskingConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Phase,
+    PretrainConfig,
+    RunConfig,
+    TaskConfig,
+    TokenizerConfig,
+    model_preset,
+)
 from bert_jax.config.files import load_config
 
 __version__ = "0.1.0"
@@ -16,21 +31,32 @@ LATER = {
     "pretrain": "bert_jax.runs.pretraining",
     "finetune": "bert_jax.runs.finetuning",
     "evaluate": "bert_jax.runs.evaluation",
+    "predict": "bert_jax.runs.prediction",
     "export": "bert_jax.convert.pretrained",
 }
 # In full, for type checkers, which see these names alone.
 __all__ = [
     "Bert",
+    "CorpusConfig",
+    "ExamplesConfig",
     "FinetuneConfig",
     "InputError",
+    "MaskingConfig",
+    "MeshConfig",
     "ModelConfig",
+    "OptimizerConfig",
+    "Phase",
     "PretrainConfig",
+    "RunConfig",
+    "TaskConfig",
+    "TokenizerConfig",
     "evaluate",
     "export",
     "finetune",
     "load",
     "load_config",
     "model_preset",
+    "predict",
     "pretrain",
 ]
 
@@ -39,6 +65,7 @@ if TYPE_CHECKING:
     from bert_jax.inference.bert import Bert, load
     from bert_jax.runs.evaluation import evaluate
     from bert_jax.runs.finetuning import finetune
+    from bert_jax.runs.prediction import predict
     from bert_jax.runs.pretraining import pretrain
 else:
 
@@ -49,4 +76,4 @@ else:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATER})
+    return sorted(__all__)

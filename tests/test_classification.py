@@ -302,7 +302,7 @@ def test_labels_that_the_training_file_or_the_task_lacks(tmp_path):
     dev.write_text("text,label\nx,a\ny,c\n")
     config = TaskConfig(train=str(train), dev=str(dev))
     with pytest.raises(
-        InputError, match=r"dev\.csv, line 3: label 'c' in column label is none of the training file's: a, b"
+        InputError, match=r"dev\.csv, line 3: label 'c' in column label is none of the training set's: a, b"
     ):
         Classification(config).read("dev")
     with pytest.raises(InputError, match="none of the model's: c, d"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -26,7 +27,7 @@ from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
 from bert_jax.devices import sharding
 from bert_jax.runs import finetuning
-from bert_jax.runs.evaluation import evaluate_task
+from bert_jax.runs.evaluation import evaluate, evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
 
@@ -77,7 +78,7 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
         "compiling a training step of R x L tokens",
         "compiling an evaluation step of R x L tokens on dev",
     ]
-    assert result.step == 8 * 13 and result.held_out["dev_accuracy"] > 95
+    assert result.step == 8 * 13 and result.scores["dev_accuracy"] > 95
     assert (tmp_path / "run/loss.png").read_bytes().startswith(b"\x89PNG")
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut/checkpoints" / str(result.step))
@@ -89,7 +90,7 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
     found = pretrained.read(tmp_path / "run")
     assert found.head.labels == ("dog", "king")
     scores = evaluate_task(found, task_config, tmp_path / "scores")
-    assert scores["dev_accuracy"] >= result.held_out["dev_accuracy"]  # The best checkpoint's.
+    assert scores["dev_accuracy"] >= result.scores["dev_accuracy"]  # The best checkpoint's.
     rows = [json.loads(line) for line in (tmp_path / "scores/dev/predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 50 and np.mean([row["right"] for row in rows]) * 100 == pytest.approx(scores["dev_accuracy"])
     page = (tmp_path / "scores/dev/page.html").read_text()
@@ -214,7 +215,30 @@ def test_questions_on_paragraphs_go_through_it_too(model, tmp_path):
     config = FinetuneConfig(task=task, sequence_length=32, batch_size=4, evaluation_batch_size=4, epochs=2)
     for _ in range(2):  # Resumed, the questions are known again.
         result = finetune(config, model, tmp_path / "run")
-        assert result.step == 2 and 0 <= result.held_out["dev_f1"] <= 100
+        assert result.step == 2 and 0 <= result.scores["dev_f1"] <= 100
+
+
+def test_data_in_memory_make_the_model_that_a_file_makes_and_resume_its_run(model, task_config, tables, tmp_path):
+    config = dataclasses.replace(task_config, epochs=1)
+    of_file = finetune(config, model, tmp_path / "run")
+    train, dev = (pd.read_csv(table, sep="\t") for table in tables)
+    config = dataclasses.replace(config, task=dataclasses.replace(config.task, train=None, dev=None))
+    in_memory = finetune(config, model, tmp_path / "memory", train=train, dev=dev)
+    assert (in_memory.step, in_memory.scores) == (of_file.step, of_file.scores)
+    assert_same_state(saved_state(tmp_path / "memory", in_memory.step), saved_state(tmp_path / "run", of_file.step))
+    assert finetune(config, model, tmp_path / "run", train=train.to_dict("records"), dev=dev).step == of_file.step
+    with pytest.raises(InputError, match="the examples aren't those of the run to resume"):
+        finetune(config, model, tmp_path / "run", train=train[1:], dev=dev)
+
+    assert in_memory.load().run.task.train is None and in_memory.load().head.labels == ("dog", "king")
+    pretrained.export(tmp_path / "memory", tmp_path / "exported", "hf")
+    card = (tmp_path / "exported/README.md").read_text()
+    assert "in the memory of the program" in card and f"--init {model} --task.train ..." in card
+    assert evaluate(tmp_path / "run", test=dev) == pytest.approx(
+        {f"test_{name.removeprefix('dev_')}": value for name, value in of_file.scores.items()}
+    )
+    with pytest.raises(InputError, match="dev: data of a task, but the config is of pretraining"):
+        evaluate(model, dev=dev)
 
 
 def test_another_task_in_the_same_workdir_is_refused(model, task_config, tmp_path):

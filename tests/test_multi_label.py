@@ -138,7 +138,7 @@ def test_mistakes_are_named_with_file_line_and_remedy(tmp_path, name, text, mess
 def test_labels_that_are_named_or_a_models_are_the_only_ones(tmp_path):
     (tmp_path / "train.csv").write_text('text,label\nx,"a, b"\n')
     train = {"train": str(tmp_path / "train.csv")}
-    with pytest.raises(InputError, match=r"dev\.csv, line 2: label 'c' in column label is none of the training file's"):
+    with pytest.raises(InputError, match=r"dev\.csv, line 2: label 'c' in column label is none of the training set's"):
         task(tmp_path, "dev.csv", 'text,label\nx,"a, c"\n', split="dev", **train).read("dev")
     with pytest.raises(InputError, match=r"task.labels: are a, b, the model's a, c; leave them out"):
         _ = make(TaskConfig("multi_label", labels=("a", "b")), ("a", "c")).head
@@ -304,7 +304,7 @@ def test_from_a_table_to_scores_pages_and_transformers(tmp_path, capsys):
     classify = pipeline("text-classification", model=str(tmp_path / "out"), top_k=None)
     assert classify.model.config.problem_type == PROBLEM
     for row in rows[:8]:
-        theirs = {one["label"]: one["score"] for one in classify(row["text"])}
+        theirs = {one["label"]: one["score"] for one in classify([row["text"]])[0]}
         assert theirs == pytest.approx(row["probabilities"], abs=1e-4)
     capsys.readouterr()
     assert main(["predict", "classify", "--model", str(tmp_path / "run"), rows[0]["text"]]) == 0

@@ -90,7 +90,7 @@ OWN = '{"context": "a", "choices": ["b", "c"], "label": 0}\n'
     ("file", "text", "message"),
     [
         ("own.jsonl", OWN + '{"context": "a", "choi', "line 2: not JSON"),
-        ("own.jsonl", OWN + OWN.replace('"c"', '"c", "d"'), "line 2: choices: 3, but 2 in the file's first example"),
+        ("own.jsonl", OWN + OWN.replace('"c"', '"c", "d"'), "line 2: choices: 3, but 2 in the first example"),
         ("own.jsonl", OWN + OWN.replace("0}", "2}"), "line 2: label is 2, must be the right choice's index, 0 to 1"),
         ("own.jsonl", OWN + OWN.replace("0}", "true}"), "line 2: label is True"),
         ("own.jsonl", OWN + OWN.replace("0}", "-1}"), "line 2: label is -1"),

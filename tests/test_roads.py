@@ -220,7 +220,7 @@ def check_evaluate(world: World, way: str, model: Path, output: Path) -> None:
 
 def check_finetune(world: World, way: str, model: Path, output: Path) -> None:
     result = bert_jax.finetune(world.task("classification"), model, output)
-    assert result.step == 1 and "dev_accuracy" in result.held_out
+    assert result.step == 1 and "dev_accuracy" in result.scores
 
 
 def check_pretrain(world: World, way: str, model: Path, output: Path) -> None:

@@ -65,14 +65,14 @@ def test_a_finished_run_started_again_does_nothing_but_report(finished, config, 
     workdir, result = finished
     before = (workdir / "metrics.jsonl").read_text()
     again = pretrain(config, workdir, examples.folder)
-    assert again.held_out == pytest.approx(result.held_out, rel=1e-6)
+    assert again.scores == pytest.approx(result.scores, rel=1e-6)
     assert (workdir / "metrics.jsonl").read_text() == before
 
 
 def test_packed_rows_train_without_a_next_sentence_head(config, tmp_path):
     phase = Phase(sequence_length=64, batch_size=8, steps=30, max_predictions=10)
     config = dataclasses.replace(config, examples=ExamplesConfig("packed"), phases=(phase,))
-    held_out = pretrain(with_run(config, accumulate_steps=2), tmp_path / "run").held_out
+    held_out = pretrain(with_run(config, accumulate_steps=2), tmp_path / "run").scores
     assert held_out["held_out_mlm_loss"] < np.log(200) - 0.3
     assert "held_out_nsp_accuracy" not in held_out
 
@@ -134,7 +134,7 @@ def test_ended_in_an_evaluation_the_step_is_saved_and_the_evaluation_done_when_t
             pretrain(config, tmp_path / "run", examples.folder)
     else:
         result = pretrain(config, tmp_path / "run", examples.folder)
-        assert (result.step, result.signal, result.held_out) == (20, signal.SIGTERM, {})
+        assert (result.step, result.signal, result.scores) == (20, signal.SIGTERM, {})
     with contextlib.closing(Checkpoints(tmp_path / "run/checkpoints")) as checkpoints:
         assert checkpoints.latest == 20 and checkpoints.score(20) is None
     assert rows(tmp_path / "run")[-1]["step"] == 20 and "held_out_mlm_loss" not in rows(tmp_path / "run")[-1]
@@ -349,7 +349,7 @@ def test_nothing_is_learned_from_a_scrambled_corpus(tmp_path):
         phases=(Phase(sequence_length=32, batch_size=32, steps=300, max_predictions=5),),
         run=RunConfig(log_every=100, evaluate_every=300, checkpoint_every=300, workers=1),
     )
-    held_out = pretrain(config, tmp_path / "run").held_out
+    held_out = pretrain(config, tmp_path / "run").scores
     difference = held_out["held_out_mlm_loss"] - held_out["held_out_unigram_loss"]
     assert -0.05 < difference < 0.15  # Below would be a leak; far above, nothing was learned at all.
 
@@ -365,7 +365,7 @@ def test_weights_of_another_run_to_start_from(finished, config, examples, tmp_pa
         config, phases=(Phase(32, 8, 6, 5),), optimizer=dataclasses.replace(config.optimizer, learning_rate=0.0)
     )
     result = pretrain(config, tmp_path / "continued", examples.folder, init=finished[0])
-    assert result.held_out["held_out_mlm_loss"] == pytest.approx(finished[1].held_out["held_out_mlm_loss"], rel=1e-6)
+    assert result.scores["held_out_mlm_loss"] == pytest.approx(finished[1].scores["held_out_mlm_loss"], rel=1e-6)
 
 
 def test_batches_that_the_mesh_cannot_share(config, examples, tmp_path):

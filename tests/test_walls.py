@@ -144,7 +144,9 @@ for module in pkgutil.walk_packages(bert_jax.__path__, "bert_jax."):
 assert all(getattr(bert_jax, name) is value for name, value in before.items())
 print(*(name for name, value in before.items() if callable(value)))
 """
-    assert {"load", "pretrain", "finetune", "evaluate", "export", "Bert", "FinetuneConfig"} <= set(run(code).split())
+    assert {"load", "pretrain", "finetune", "evaluate", "predict", "export", "Bert", "FinetuneConfig"} <= set(
+        run(code).split()
+    )
 
 
 def test_type_checkers_see_the_public_names():

@@ -71,7 +71,7 @@ def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Ru
     if result.signal:
         raise Stopped(result.signal)
     split = tasks.make(config.task).dev_splits[0]
-    scores = {name.removeprefix(f"{split}_"): value for name, value in result.held_out.items()}
+    scores = {name.removeprefix(f"{split}_"): value for name, value in result.scores.items()}
     speed = finetuning.examples_per_second(result, examples, config.batch_size)
     if speed is None:
         raise InputError(

@@ -38,6 +38,7 @@ def run(arguments: list[str]) -> None:
     _check_predict(options)
     from bert_jax.devices import compiling
     from bert_jax.inference import prediction
+    from bert_jax.runs.prediction import TASKS, predictor
 
     compiling.begin()
     # Before the model is loaded and anything is written.
@@ -59,19 +60,9 @@ def run(arguments: list[str]) -> None:
     for text in options.text:
         check(text)
     texts = options.text or prediction.texts(options.input, check)
-    prediction.run(_predictor(bert, options), texts, options.output, total or None, progress=not options.text)
-
-
-def _predictor(bert, options: argparse.Namespace):
-    from bert_jax.inference import prediction
-
-    match options.task:
-        case "fill-mask":
-            return prediction.fill_mask(bert, options.top)
-        case "embed":
-            how = ("pooling", "normalize", "prompt_name", "prompt")
-            return prediction.embed(bert, **{name: getattr(options, name) for name in how})
-    return getattr(prediction, options.task)(bert, options.second)
+    how = {name: getattr(options, name) for name in TASKS[options.task]}
+    predict = predictor(bert, options.task, getattr(options, "second", None), **how)
+    prediction.run(predict, texts, options.output, total or None, progress=not options.text)
 
 
 def _check_predict(options: argparse.Namespace) -> None:

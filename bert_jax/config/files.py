@@ -23,7 +23,7 @@ def to_dict(config) -> dict:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(cls: type, values: dict, where: str = "") -> Any:
+def from_dict(cls: type, values: Any, where: str = "") -> Any:
     """The inverse of `to_dict`, for what any earlier version wrote: fields that are new have their defaults.
 
     Raises `InputError`, behind `where`, for an unknown field, with the nearest right name, and for a value of another
@@ -121,10 +121,24 @@ def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]
 
 
 def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
-    """The config of a file (`my/config.py`) or of a name that ships with bert_jax (`pretrain_tiny`).
+    """The config of a file, or one that ships with bert_jax.
 
-    `kind` is what it must be, a `PretrainConfig` or `FinetuneConfig`; the arguments go to its `get_config`.
-    Raises `InputError` where there is none, or where its `get_config()` names an unknown field.
+    Args:
+      name: a file (`my/config.py`) with a `get_config()`, or a shipped config's name (`pretrain_tiny`).
+      kind: what it must be, `PretrainConfig` or `FinetuneConfig`.
+      **arguments: for its `get_config`, as `task` of those that have several.
+
+    Returns:
+      The config that `get_config` returns.
+
+    Raises:
+      InputError: there is no such file or name, or its `get_config()` fails or names an unknown field.
+
+    Example:
+      >>> bert_jax.load_config("pretrain_tiny").model.hidden_size
+      128
+      >>> bert_jax.load_config("finetune_glue", bert_jax.FinetuneConfig, task="mnli").task.name
+      'mnli'
     """
     path = Path(name)
     shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}

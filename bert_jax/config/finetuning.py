@@ -15,7 +15,13 @@ TASKS: tuple[str, ...] = get_args(_Task)
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """What to fine-tune on: a task by its name, and where its files are."""
+    """What to fine-tune on: a task by its name, and where its files or columns are.
+
+    Example:
+      >>> task = bert_jax.TaskConfig("regression", train="train.csv", dev="dev.csv", label_column="stars")
+      >>> task.text_column, task.label_column
+      ('text', 'stars')
+    """
 
     name: _Task = "classification"
     folder: str | None = None
@@ -60,7 +66,13 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """A whole fine-tuning run."""
+    """A whole fine-tuning run.
+
+    Example:
+      >>> config = bert_jax.FinetuneConfig(task=bert_jax.TaskConfig("ner"), epochs=5, batch_size=16)
+      >>> config.validate().optimizer.learning_rate
+      2e-05
+    """
 
     seed: int = 0
     """Of everything random: the head's first weights, order, dropout."""

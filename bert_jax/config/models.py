@@ -11,7 +11,12 @@ Remat = Literal["auto", "none", "attention", "dots", "full"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base."""
+    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base.
+
+    Example:
+      >>> bert_jax.ModelConfig(hidden_size=256, num_attention_heads=4).num_hidden_layers
+      12
+    """
 
     architecture: str = "bert"
     """bert or roberta."""
@@ -39,6 +44,11 @@ class ModelConfig:
     remat: Remat = "auto"
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
+
+    def __post_init__(self):
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"):
+            if type(value := getattr(self, name)) is int and abs(value) < 1 << 63:  # JAX takes no larger than 32 bits.
+                object.__setattr__(self, name, float(value))
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
@@ -70,7 +80,23 @@ PRESETS = {
 
 
 def model_preset(name: str, **changes) -> ModelConfig:
-    """A released size ("tiny" to "large", as in `PRESETS`), with any field changed."""
+    """The model of a released size.
+
+    Args:
+      name: "tiny", "mini", "small", "medium", "base" or "large".
+      **changes: fields of `ModelConfig` with other values.
+
+    Returns:
+      The `ModelConfig`.
+
+    Raises:
+      InputError: there is no such size.
+
+    Example:
+      >>> model = bert_jax.model_preset("tiny", max_position_embeddings=128)
+      >>> model.num_hidden_layers, model.hidden_size, model.num_attention_heads
+      (2, 128, 2)
+    """
     if name not in PRESETS:
         raise InputError(f"model preset {name!r} is unknown: {checks.did_you_mean(name, PRESETS)}")
     layers, hidden = PRESETS[name]

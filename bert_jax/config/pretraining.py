@@ -11,7 +11,12 @@ from bert_jax.files.errors import InputError
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """Where the text comes from. A document is a list of lines; a line is a paragraph or a sentence."""
+    """Where the text comes from. A document is a list of lines; a line is a paragraph or a sentence.
+
+    Example:
+      >>> bert_jax.CorpusConfig(source="text", files=("text/*.txt",)).held_out
+      0.02
+    """
 
     source: Literal["python-docs", "text", "tfds"] = "python-docs"
     """python-docs: the documentation of the running Python. text: files. tfds: a TensorFlow Datasets text data set."""
@@ -36,7 +41,12 @@ class CorpusConfig:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """WordPiece (through `tokenizers`) or SentencePiece: loaded from a file, or trained on the corpus."""
+    """WordPiece (through `tokenizers`) or SentencePiece: loaded from a file, or trained on the corpus.
+
+    Example:
+      >>> bert_jax.TokenizerConfig("sentencepiece", vocab_size=32000).lowercase
+      True
+    """
 
     kind: Literal["wordpiece", "sentencepiece"] = "wordpiece"
     path: str | None = None
@@ -54,7 +64,12 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class ExamplesConfig:
-    """How documents become unmasked examples of a fixed length (paper, appendix A.2)."""
+    """How documents become unmasked examples of a fixed length (paper, appendix A.2).
+
+    Example:
+      >>> bert_jax.ExamplesConfig("packed").sentence_pairs
+      False
+    """
 
     format: Literal["sentence_pairs", "full_sentences", "packed"] = "sentence_pairs"
     """sentence_pairs: [CLS] A [SEP] B [SEP] with next-sentence labels. full_sentences: [CLS] text [SEP], the text whole
@@ -76,7 +91,12 @@ class ExamplesConfig:
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """Which tokens are predicted: drawn afresh for every batch from (seed, step), unless `static`."""
+    """Which tokens are predicted: drawn afresh for every batch from (seed, step), unless `static`.
+
+    Example:
+      >>> bert_jax.MaskingConfig(whole_word=True).rate
+      0.15
+    """
 
     rate: float = 0.15
     """Share of an example's tokens (special ones count, but are never chosen) to predict, up to max_predictions."""
@@ -92,7 +112,13 @@ class MaskingConfig:
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training at one sequence length. The original has two: 90 % of the steps at 128, 10 % at 512."""
+    """A stretch of training at one sequence length. The original has two: 90 % of the steps at 128, 10 % at 512.
+
+    Example:
+      >>> phases = bert_jax.Phase(128, steps=900_000), bert_jax.Phase(512, steps=100_000, max_predictions=77)
+      >>> bert_jax.PretrainConfig(phases=phases).total_steps
+      1000000
+    """
 
     sequence_length: int = 128
     batch_size: int = 256
@@ -104,7 +130,13 @@ class Phase:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """A whole pretraining run."""
+    """A whole pretraining run.
+
+    Example:
+      >>> config = bert_jax.PretrainConfig(seed=1, model=bert_jax.model_preset("small"))
+      >>> config.validate().model.hidden_size
+      512
+    """
 
     seed: int = 0
     """Of everything random: examples, their order, masks, initial weights, dropout."""

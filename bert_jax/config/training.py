@@ -6,7 +6,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The optimizer, and the schedule of its learning rate, whose step count is the sum of the phases'."""
+    """The optimizer, and the schedule of its learning rate, whose step count is the sum of the phases'.
+
+    Example:
+      >>> bert_jax.OptimizerConfig("lamb", learning_rate=2e-3, warmup_steps=500).weight_decay
+      0.01
+    """
 
     name: str = "adamw"
     """adamw, as BERT's; lamb, for large batches; lion; adafactor, whose state is small; muon, for the matrices of the
@@ -39,7 +44,12 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis of the mesh; one -1 takes those that are left."""
+    """Devices along each axis of the mesh; one -1 takes those that are left.
+
+    Example:
+      >>> bert_jax.MeshConfig(fsdp=8)
+      MeshConfig(data=-1, fsdp=8, tensor=1)
+    """
 
     data: int = -1
     """Copies of the model, each with its share of the batch."""
@@ -51,7 +61,12 @@ class MeshConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How the run is watched and kept. Any of it may change when a run is resumed."""
+    """How the run is watched and kept. Any of it may change when a run is resumed.
+
+    Example:
+      >>> bert_jax.RunConfig(log_every=10, keep_last=1).keep_best
+      1
+    """
 
     log_every: int = 100
     evaluate_every: int = 10_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import EmbeddingConfig, HeadConfig, ModelConfig
+from bert_jax.config import GLUE, EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig
 from bert_jax.config.files import flags, without_places
 from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
 from bert_jax.files.printable import harmless
@@ -146,12 +146,17 @@ def _vector(embedding: EmbeddingConfig) -> str:
     return ", ".join(parts)
 
 
+def _is_in_memory(config: FinetuneConfig) -> bool:
+    """Whether the training set was data that the program had, which no file has."""
+    return config.task.name not in GLUE and not (config.task.train or config.task.folder)
+
+
 def _fine_tuning(run: FinetuningRun) -> str:
     config, task = run.config, run.config.task
-    data = [name for name in (task.train, task.folder) if name] or ["TensorFlow Datasets"]
+    elsewhere = "in the memory of the program that trained it" if _is_in_memory(config) else "TensorFlow Datasets"
     rows = [
         ("task", task.name),
-        ("data", data[0]),
+        ("data", task.train or task.folder or elsewhere),
         ("started from", run.init),
         ("steps", f"{run.step:,}, of {config.epochs:g} epochs"),
         ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
@@ -205,6 +210,8 @@ def _again(folder: Path, run: PretrainingRun | FinetuningRun) -> str:
     """Writes the run's config. What was read and run is said in the command, for whoever types it to see."""
     command = run.command
     config, places = without_places(run.config)
+    if isinstance(run, FinetuningRun) and _is_in_memory(run.config):
+        places |= {"task.train": "..."}
     value = pprint.pformat(config).replace("\n", "\n    ")
     source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
     (folder / f"{command}_config.py").write_text(source, encoding="utf-8")

@@ -106,10 +106,22 @@ def save(pretrained: Pretrained, folder: Path) -> None:
 
 @storage.errors_in_one_line()
 def export(model: str | Path | Pretrained, folder: str | Path, form: Format, overwrite: bool = False) -> None:
-    """Makes a folder for others to use: the model in one of `FORMATS`, with its tokenizer and a model card.
+    """Makes a folder for others to use: a model in another format, with its tokenizer and a model card.
 
-    `model` is a MODEL's name, or what `read` made of it. Raises `InputError` where the folder exists and isn't to be
-    replaced, and where the packages for the format are missing; then nothing is written.
+    Args:
+      model: a workdir, a checkpoint's folder, a Hugging Face folder, or what `read` made of one.
+      folder: the folder to make.
+      form: "hf" (transformers and sentence-transformers), "tf1" (google-research/bert), "onnx" or "stablehlo".
+      overwrite: replaces the folder if it exists.
+
+    Raises:
+      InputError: the folder exists and isn't to be replaced, or the packages for the format are missing; then nothing
+        is written.
+
+    Example:
+      >>> bert_jax.export("runs/base", "exported", "hf", overwrite=True)
+      >>> bert_jax.load("exported")
+      Bert(kind='pretraining', layers=1, width=32, vocabulary=48)
     """
     with folders.whole_folder(storage.path(folder), overwrite) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)
@@ -190,7 +202,7 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
         if isinstance(origin, PretrainingRun) and "model" not in about:
             model, head = origin.config.model, steps.pretraining_head(origin.config)
         else:
-            model, head = from_dict(ModelConfig, about["model"], "model."), _head(about["head"], origin)
+            model, head = from_dict(ModelConfig, about.get("model"), "model."), _head(about.get("head"), origin)
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
         return model.validate(), head.validate(), origin
@@ -211,7 +223,7 @@ def _tokenizer_of(checkpoints: Checkpoints, step: int) -> tokenizers.Tokenizer:
     return tokenizers.from_dict(checkpoints.tokenizer(step), checkpoints.folder / str(step) / "tokenizer")
 
 
-def _head(values: dict, origin: Origin) -> HeadConfig:
+def _head(values: dict | None, origin: Origin) -> HeadConfig:
     """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
     head = from_dict(HeadConfig, values, "head.")
     ours = isinstance(origin, FinetuningRun)

@@ -125,9 +125,9 @@ def _torch(file: Path) -> _InMemory:
 
 def _check_archive(file: Path) -> None:
     """That a zip archive is one of torch.save; one that is cut off is no archive at all."""
-    if not zipfile.is_zipfile(file):
-        return
     try:
+        if not zipfile.is_zipfile(file):
+            return
         entries = zipfile.ZipFile(file).infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None

@@ -7,6 +7,13 @@ class InputError(Exception):
     """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2.
 
     What it quotes, of files that anybody may have written, can't begin a line of its own nor tell a terminal anything.
+
+    Example:
+      >>> try:
+      ...     bert_jax.model_preset("lagre")
+      ... except bert_jax.InputError as error:
+      ...     print(error)
+      model preset 'lagre' is unknown: did you mean 'large'?
     """
 
     def __init__(self, message: object = ""):

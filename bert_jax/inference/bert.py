@@ -29,6 +29,8 @@ Pooling = Literal["mean", "cls"]
 
 # Lengths are padded to a multiple of this, and rows to a power of two, so that few shapes are compiled.
 LENGTH_STEP = 32
+# Labels that `repr` shows; of more, their number.
+LISTED = 8
 # Places in a batch of texts whose masks are filled.
 PLACES = 2048
 
@@ -42,10 +44,23 @@ class Filled:
 
 
 class Bert:
-    """A pretrained model with its tokenizer.
+    """A pretrained model with its tokenizer, as `load` gives it.
 
-    `config` and `head` say what it is; `params` are its weights, a tree of dicts, on the first device; `run` is the
-    fine-tuning that made it, or the defaults of one.
+    Texts go in as one string, which is a batch of one, or as a list of them.
+
+    Attributes:
+      config: the encoder, a `ModelConfig`.
+      head: what stands on it, with its `kind` and `labels`.
+      tokenizer: turns texts into ids.
+      params: the weights, a tree of dicts of float32 arrays, on the first device.
+      run: the fine-tuning that made it, a `FinetuneConfig`, or the defaults of one.
+      embedding: how `encode` makes vectors of texts.
+
+    Example:
+      >>> bert_jax.load("runs/base")
+      Bert(kind='pretraining', layers=1, width=32, vocabulary=48)
+      >>> bert_jax.load("runs/reviews")
+      Bert(kind='sequence_classification', layers=1, width=32, vocabulary=48, labels=('bad', 'good'))
     """
 
     def __init__(self, found: pretrained.Pretrained):
@@ -56,15 +71,37 @@ class Bert:
         self._module = make_model(found.model, found.head)
         self._kind = self._module.kind
 
+    def __repr__(self) -> str:
+        c, labels = self.config, self.head.labels
+        sizes = f"layers={c.num_hidden_layers}, width={c.hidden_size}, vocabulary={c.vocab_size}"
+        shown = f", labels={labels if len(labels) <= LISTED else len(labels)}" if labels else ""
+        return f"Bert(kind={self.head.kind!r}, {sizes}{shown})"
+
     # Texts in: where a string is expected, one alone is a batch of one.
 
     def tokenize(self, texts: Texts, pairs: Texts | None = None, length: int | None = None) -> dict[str, np.ndarray]:
-        """`input_ids`, `token_type_ids` and `attention_mask` of texts, or of each with its pair, int32 [texts, length].
+        """Texts, or pairs of texts, as ids.
 
         [MASK] in a text is the token; other special pieces are read as text. A text of more than `length` tokens is cut
         at its end (or its beginning, where the model's folder has truncation_side left), of a pair the longer one, and
-        both alike where they are equally long. Without `length`, rows are as
-        long as the longest of them, and what is longer than the model reads is cut with a warning.
+        both alike where they are equally long.
+
+        Args:
+          texts: the texts, or the first ones of pairs.
+          pairs: the second text of each.
+          length: tokens in a row (None: those of the longest text; what is longer than the model reads is cut with a
+            warning).
+
+        Returns:
+          `input_ids`, `token_type_ids` and `attention_mask`, int32 [texts, length] each.
+
+        Raises:
+          InputError: the length isn't one that the model reads, there are more texts than pairs, or one is no string.
+
+        Example:
+          >>> inputs = bert_jax.load("runs/base").tokenize(["the dog", "the old king"])
+          >>> inputs["attention_mask"].tolist()
+          [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
         """
         ids, types = self._ids(texts, pairs, length)
         rows = self._rows(ids, types, length or max(map(len, ids), default=0))
@@ -101,19 +138,47 @@ class Bert:
     # Arrays in.
 
     def __call__(self, texts: Texts, pairs: Texts | None = None):
-        """What `apply` returns for the texts, or pairs of texts: `apply(**tokenize(texts, pairs))`."""
+        """What `apply` returns for the texts, or pairs of texts: `apply(**tokenize(texts, pairs))`.
+
+        Args:
+          texts: the texts, or the first ones of pairs.
+          pairs: the second text of each.
+
+        Returns:
+          The outputs of the model's head, float32, as `apply` has them.
+
+        Raises:
+          InputError: as by `tokenize`.
+
+        Example:
+          >>> bert = bert_jax.load("runs/reviews")
+          >>> bert(["great", "awful"]).shape
+          (2, 2)
+        """
         return self.apply(**self.tokenize(texts, pairs))
 
     def apply(self, input_ids, token_type_ids=None, attention_mask=None, masked_lm_positions=None):
-        """The outputs of the model's head, float32, for int arrays [batch, sequence].
+        """The outputs of the model's head for arrays of ids. Shapes are padded inside, so that few are compiled.
 
-        What they are, the class of the head's kind says (`bert_jax.models.HEADS[bert.head.kind]`). Scores of the
-        vocabulary are those at all positions, or, where given, at `masked_lm_positions` [batch, masks] alone. An
-        encoder without pooler gives None for its pooled vectors. Inputs of multiple choice are
-        [batch, choices, sequence].
+        Args:
+          input_ids: int [batch, sequence]; of multiple choice, as all inputs then, [batch, choices, sequence].
+          token_type_ids: the same shape (None: all are 0).
+          attention_mask: the same shape, 0 for padding (None: nothing is padding).
+          masked_lm_positions: int [batch, masks], where the scores of the vocabulary are wanted (None: everywhere).
 
-        Without token types all are 0, without a mask nothing is padding. Shapes are padded inside, so that few are
-        compiled. Raises `InputError` for ids that the model has no row for, and lengths that it doesn't read.
+        Returns:
+          What the class of the head's kind says (`bert_jax.models.HEADS[bert.head.kind]`), float32: logits [batch,
+          labels] of a classifier, scores [batch, masks or sequence, vocabulary] of a masked-LM head, several outputs as
+          a tuple. An encoder without pooler gives None for its pooled vectors.
+
+        Raises:
+          InputError: an id that the model has no row for, or a length that it doesn't read.
+
+        Example:
+          >>> bert = bert_jax.load("runs/base")
+          >>> scores, next_sentence = bert.apply(**bert.tokenize(["the dog", "the old king"]))
+          >>> scores.shape, next_sentence.shape
+          ((2, 5, 48), (2, 2))
         """
         inputs = self._checked(input_ids, token_type_ids, attention_mask)
         batch, *_, length = inputs[0].shape
@@ -179,17 +244,38 @@ class Bert:
         prompt_name: str | None = None,
         prompt: str | None = None,
     ) -> np.ndarray:
-        """A vector for each text, float32 [texts, hidden], in their order.
+        """A vector for each text.
 
-        `pooling` is "mean", of all tokens' vectors with those of [CLS] and [SEP], or "cls"; `normalize` divides by the
-        length; `prompt`, or the model's own one of the name `prompt_name`, is put before each text. What isn't given is
-        as the files of sentence-transformers in the model's folder say, as is where texts are cut and how many numbers
-        are kept; without such files "mean", not normalised, and texts are read up to the model's length. Raises
-        `InputError` where the files ask for what isn't done here, until a pooling is chosen.
+        What isn't given is as the files of sentence-transformers in the model's folder say, as is where texts are cut
+        and how many numbers are kept; without such files vectors are the "mean", not normalised, and texts are read up
+        to the model's length.
 
-        Texts are sorted by length and put together into rows, each text seeing itself alone, and rows into batches of
-        `batch_tokens` places (None: 1,024 on a processor, 32,768 elsewhere). A long list compiles two or three shapes;
-        on a processor there are 20 at most, for a model that reads 512 tokens (`packing.rows_of`).
+        Texts are sorted by length and put together into rows, each text seeing itself alone, and rows into batches. A
+        long list compiles two or three shapes; on a processor there are 20 at most, for a model that reads 512 tokens
+        (`packing.rows_of`).
+
+        Args:
+          texts: the texts.
+          pooling: "mean", of all tokens' vectors with those of [CLS] and [SEP], or "cls".
+          normalize: divides each vector by its length.
+          batch_tokens: places in a batch (None: 1,024 on a processor, 32,768 elsewhere).
+          progress: shows a bar on standard error.
+          prompt_name: the name of the model's own prompt that is put before each text.
+          prompt: what is put before each text instead.
+
+        Returns:
+          float32 [texts, hidden], in the texts' order.
+
+        Raises:
+          InputError: the model's folder asks for what isn't done here, until a pooling is chosen; or there is no such
+            prompt.
+
+        Example:
+          >>> vectors = bert_jax.load("runs/base").encode(["the dog", "the old king"], normalize=True)
+          >>> vectors.shape
+          (2, 32)
+          >>> (vectors @ vectors.T).diagonal().round(4).tolist()
+          [1.0, 1.0]
         """
         settings = self._embedding_settings(pooling)
         longest = min(settings.max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
@@ -232,10 +318,23 @@ class Bert:
         return Embedder(self.config, self.params)
 
     def fill_mask(self, texts: Texts, top: int = 5) -> list[list[Filled]] | list[list[list[Filled]]]:
-        """The `top` most probable tokens for each [MASK] in a text; of a list of texts, a list of these.
+        """The most probable tokens for each [MASK] in a text.
 
-        Raises `InputError` for a text without [MASK] or longer than the model reads, and for a model that has no
-        scores of the vocabulary.
+        Args:
+          texts: one text or more, each with one [MASK] or more.
+          top: the number of guesses for each.
+
+        Returns:
+          Of each [MASK] of the text a list of `Filled`, `token` and `probability` from 0 to 1, the most probable first;
+          of a list of texts, a list of these.
+
+        Raises:
+          InputError: a text has no [MASK] or is longer than the model reads; or the model doesn't score tokens.
+
+        Example:
+          >>> (guesses,) = bert_jax.load("runs/base").fill_mask("The [MASK] crosses the hill.", top=3)
+          >>> len(guesses), guesses[0].probability >= guesses[1].probability
+          (3, True)
         """
         self._must_be_for("fill_mask")
         listed = _listed(texts)
@@ -247,10 +346,24 @@ class Bert:
         return filled[0] if isinstance(texts, str) else filled
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
-        """The class, the labels that are right, or the value of a regression, of a text or of each of a list; of pairs,
-        where it was trained on them. What is longer than the model reads is cut with a warning.
+        """The class, the labels that are right, or the value of a regression, of each text or pair of texts.
 
-        Raises `InputError` where two classes have one name.
+        What is longer than the model reads is cut with a warning.
+
+        Args:
+          texts: the texts, or the first ones of pairs, where the model was trained on these.
+          pairs: the second text of each.
+
+        Returns:
+          A `Classified`, `label` and `probabilities` by label from 0 to 1; of a list of texts, a list of these.
+
+        Raises:
+          InputError: the model is no classifier of texts, or two of its classes have one name.
+
+        Example:
+          >>> found = bert_jax.load("runs/reviews").classify("great")
+          >>> found.label in ("bad", "good"), round(sum(found.probabilities.values()), 4)
+          (True, 1.0)
         """
         self._must_be_for("classify")
         # A cross-encoder's folder says where pairs are cut.
@@ -261,25 +374,72 @@ class Bert:
         return found[0] if isinstance(texts, str) else found
 
     def tag(self, texts: Texts, predicates: Texts | None = None) -> list[Tagged] | list[list[Tagged]]:
-        """The spans that the tags of a text's words make, in their order; of a list of texts, a list of these.
+        """The spans that the tags of a text's words make, as named entities. A text may have any length.
 
-        A model of semantic roles finds those of a predicate, a word of the text. A text may have any length.
+        Args:
+          texts: the texts.
+          predicates: a word of each text, whose roles a model of semantic roles finds.
+
+        Returns:
+          A list of `Tagged`, `type`, `text`, `start` and `end` (characters of the text) and `probability`, in their
+          order; of a list of texts, a list of these.
+
+        Raises:
+          InputError: the model tags no words; or it needs a predicate, or takes none, or that is no word of the text.
+
+        Example:
+          >>> text = "The old king crosses the river."
+          >>> spans = bert_jax.load("runs/ner").tag(text)
+          >>> all(text[span.start : span.end] == span.text for span in spans)
+          True
         """
         self._must_be_for("tag")
         found = labelling.tag(self, *_columns(texts, predicates))
         return found[0] if isinstance(texts, str) else found
 
     def answer(self, questions: Texts, contexts: Texts) -> Answered | list[Answered]:
-        """The part of a context, of any length, that answers a question; of lists, a list of these.
+        """The part of a context, of any length, that answers a question.
 
-        Raises `InputError` for an empty question or context.
+        Args:
+          questions: the questions.
+          contexts: a text for each, to look in.
+
+        Returns:
+          An `Answered`, `text`, `start` and `end` (characters of the context) and `probability`; of lists, a list of
+          these. A model that knows questions without an answer may give the text "".
+
+        Raises:
+          InputError: the model answers no questions, or a question or context is empty.
+
+        Example:
+          >>> context = "The old king crosses the river."
+          >>> found = bert_jax.load("runs/squad").answer("Who crosses the river?", context)
+          >>> context[found.start : found.end] == found.text
+          True
         """
         self._must_be_for("answer")
         found = labelling.answer(self, *_columns(questions, contexts))
         return found[0] if isinstance(questions, str) else found
 
     def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
-        """What the head says of each feature, without padding: [labels], [tokens, labels] or [tokens, 2]."""
+        """The head's logits of a task's features (`bert_jax.tasks`), those of like length computed together.
+
+        Args:
+          features: ids and token types of each input.
+
+        Returns:
+          An array for each, float32, without padding: [labels], [tokens, labels] or [tokens, 2].
+
+        Raises:
+          InputError: a feature has an id that the model has no row for, or is longer than the model reads.
+
+        Example:
+          >>> from bert_jax.tasks.base import Feature
+          >>> bert = bert_jax.load("runs/reviews")
+          >>> ids = bert.tokenize("great")["input_ids"][0].tolist()
+          >>> [logits.shape for logits in bert.logits_of([Feature(ids, [0] * len(ids), label=None, example=0)])]
+          [(2,)]
+        """
         found: list = [None] * len(features)
         for chosen in _batches([len(feature.input_ids) for feature in features]):
             ids, types = zip(*((features[n].input_ids, features[n].token_type_ids) for n in chosen), strict=True)
@@ -294,7 +454,22 @@ class Bert:
             raise InputError(f"needs a model of kind {kinds}; this is one of {self.head.kind}")
 
     def masked_ids(self, text: str) -> list[int]:
-        """Ids of a text whose masks can be filled, with [CLS] and [SEP]; raises `InputError` where they can't."""
+        """The ids of a text whose masks can be filled.
+
+        Args:
+          text: has one [MASK] or more.
+
+        Returns:
+          The ids, with [CLS] and [SEP].
+
+        Raises:
+          InputError: the text has no [MASK], or is longer than the model reads.
+
+        Example:
+          >>> bert = bert_jax.load("runs/base")
+          >>> bert.tokenizer.decode(bert.masked_ids("the [MASK]")[1:-1])
+          'the [MASK]'
+        """
         if MASK not in text:
             raise InputError(f"{text!r}: holds no {MASK}")
         ids, _ = model_input(self.tokenizer, (self.tokenizer.encode_masked(text),), 1 << 30)
@@ -356,5 +531,21 @@ def _listed(texts: Texts) -> list[str]:
 
 @storage.errors_in_one_line()
 def load(model: str | Path) -> Bert:
-    """The model that `pretrained.read` finds there; raises its `InputError`."""
+    """A model in a folder, whoever made it.
+
+    Args:
+      model: a workdir (of a fine-tuning run its best checkpoint, of pretraining its last), a checkpoint's folder, or a
+        folder of Hugging Face or google-research; a path, or an address in a bucket (gs://).
+
+    Returns:
+      The model as a `Bert`, on the first device.
+
+    Raises:
+      InputError: there is no model, or what is there isn't whole; the line names what is missing.
+
+    Example:
+      >>> bert = bert_jax.load("runs/base")
+      >>> bert.config.hidden_size
+      32
+    """
     return Bert(pretrained.read(model))

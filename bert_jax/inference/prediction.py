@@ -22,8 +22,8 @@ from bert_jax.inference.bert import Bert
 # Texts are read and predicted together up to so many of them, or so many characters.
 CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 24
 
-# A chunk's texts to a JSON value for each.
-Predict = Callable[[list[str]], Iterable[str]]
+# A chunk's texts, or pairs of texts, to a JSON value for each.
+Predict = Callable[[list], Iterable[str]]
 
 
 def fill_mask(bert: Bert, top: int) -> Predict:
@@ -87,8 +87,10 @@ def answer(bert: Bert, second: str | None) -> Predict:
     return predict
 
 
-def parts(line: str, second: str | None) -> tuple[str, str | None]:
-    """What stands before and behind a line's first tab; without a tab, the line and `second`."""
+def parts(line: str | tuple[str, str | None], second: str | None) -> tuple[str, str | None]:
+    """What stands before and behind a line's first tab; without a tab, the line and `second`. Two texts stay these."""
+    if isinstance(line, tuple):
+        return line
     first, tab, behind = line.partition("\t")
     return first, behind if tab else second
 

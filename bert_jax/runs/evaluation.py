@@ -7,6 +7,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,25 +36,53 @@ def evaluate(
     model: str | Path | pretrained.Pretrained,
     config: FinetuneConfig | PretrainConfig | None = None,
     output: str | Path | None = None,
+    *,
+    dev: Any = None,
+    test: Any = None,
 ) -> dict[str, float]:
-    """How good a model is, by name: a task's scores on its files, or the loss of a pretrained model on a corpus.
+    """How good a model is: a task's scores, or the loss of a pretrained model on a corpus.
+
+    A task is scored on the files that `config.task` names, or on data given here, which are as `finetune` takes them.
+    Without a config, data take the place of all files that the model was trained and scored with.
 
     Args:
-      model: a MODEL's name, or what `pretrained.read` made of it.
+      model: a workdir (of a fine-tuning run its best checkpoint), a checkpoint's folder, a Hugging Face folder, or what
+        `pretrained.read` made of one.
       config: the task and its files, or the corpus (None: those that the model was trained with, where it doesn't
         choose a text or code).
       output: a folder for `scores.json` and, of a task, the predictions.
+      dev: data in memory, with labels, in the place of the file `config.task.dev`.
+      test: the same in the place of `config.task.test`; labels may be missing.
 
-    Raises `InputError` where the model doesn't say what it was trained on, or can't do what the config asks for.
+    Returns:
+      The scores by name: of a task as `dev_accuracy`, in percent; of a corpus `mlm_loss` in nats, `mlm_perplexity`, and
+      accuracies from 0 to 1.
+
+    Raises:
+      InputError: the model doesn't say what it was trained on, or can't do what the config asks for; or the data don't
+        fit, with file and line or row.
+
+    Example:
+      >>> reviews = [{"text": "great", "label": "good"}, {"text": "awful", "label": "bad"}]
+      >>> scores = bert_jax.evaluate("runs/reviews", dev=reviews)
+      >>> sorted(scores)
+      ['dev_accuracy', 'dev_macro_f1']
     """
     folder = None if output is None else storage.path(output)
     saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
-    if config is None:
-        config, places = own_config(saved)
-        check_repeated(config, places)
-    evaluated = evaluate_task if isinstance(config, FinetuneConfig) else evaluate_pretraining
+    data = {split: rows for split, rows in {"dev": dev, "test": test}.items() if rows is not None}
+    own, places = (config, {}) if config else own_config(saved)
+    if data and not isinstance(own, FinetuneConfig):
+        raise InputError(f"{', '.join(data)}: data of a task, but the config is of pretraining; leave them out")
+    if data and config is None:
+        files = dict.fromkeys(("folder", "train", "dev", "test"))
+        own = dataclasses.replace(own, task=dataclasses.replace(own.task, **files))
+    elif config is None:
+        check_repeated(own, places)
     with folders.exclusive(folder) if folder is not None else contextlib.nullcontext():
-        return evaluated(saved, config, folder)
+        if isinstance(own, FinetuneConfig):
+            return evaluate_task(saved, own, folder, **data)
+        return evaluate_pretraining(saved, own, folder)
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
@@ -82,15 +111,17 @@ def check_repeated(config: FinetuneConfig | PretrainConfig, places: dict) -> Non
 
 
 @refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")
-def evaluate_task(found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None) -> dict[str, float]:
-    """The scores of a fine-tuned model on all splits of a task that have files.
+def evaluate_task(
+    found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None, **data: Any
+) -> dict[str, float]:
+    """The scores of a fine-tuned model on all splits of a task that have files, or data in memory.
 
     Into the folder `output` go `scores.json`; for each split a folder with `predictions.jsonl`, `page.html` and the
     official submission files.
     """
     config.validate()
     compiling.set_up(config.run)
-    task = tasks.make(config.task, found.head.labels)
+    task = tasks.make(config.task, found.head.labels, **data)
     if task.head.kind != found.head.kind:
         raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")
     if task.head.outputs != found.head.outputs:

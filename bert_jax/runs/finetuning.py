@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
 from bert_jax.models import make_model
 from bert_jax.objectives import HeadObjective
+from bert_jax.runs.result import Result
 from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
@@ -41,24 +43,66 @@ SCORE_AGAIN = "remove it, and the same command scores the run again"
 
 
 @storage.errors_in_one_line()
-def finetune(config: FinetuneConfig, init: str | Path, workdir: str | Path, profile: bool = False) -> loop.Result:
-    """Trains a task's head and the encoder of the model `init` in `workdir`, or goes on where it was.
+def finetune(
+    config: FinetuneConfig,
+    init: str | Path,
+    workdir: str | Path,
+    profile: bool = False,
+    *,
+    train: Any = None,
+    dev: Any = None,
+) -> Result:
+    """Trains a task's head and the encoder of a pretrained model, or goes on where the run in the workdir was.
 
-    Raises `InputError`, with nothing written, where model, files or settings don't fit.
+    The task's data are files, which `config.task` names, or are given here: a list of dicts, a dict of columns (lists
+    or NumPy arrays), a pandas DataFrame, or a Hugging Face `Dataset`, whose `ClassLabel`s become the names of the
+    classes. Columns are those that the task's files have: `text_column`, `pair_column`, `label_column` and `id_column`
+    of `config.task`; of `ner`, `tokens` and `tags`, lists of strings; of `squad`, `id`, `context`, `question` and
+    `answers`; of `swag` and `multiple_choice`, those of their tables. GLUE's tasks and `srl` read official files alone.
+
+    Data in memory aren't saved, and in the config that a checkpoint holds `task.train` stays None. Beside it is a
+    checksum of what was learned from: a run is resumed with the same rows in the same order, or refused. In a run of
+    several processes each gives the same data.
+
+    Args:
+      config: the run.
+      init: the pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder.
+      workdir: the folder, or one of a bucket (gs://), that holds the run: checkpoints, metrics.jsonl, loss.png.
+      profile: writes a trace of a few steps into the workdir.
+      train: the training set in memory, in the place of the file `config.task.train`.
+      dev: what is scored after each epoch, in the place of `config.task.dev`.
+
+    Returns:
+      A `Result`: `step`, the `scores` after the last step (as `dev_accuracy`, in percent), `best`, the step with the
+      highest score, `workdir`, and `load()`, which gives that step's model as a `Bert`.
+
+    Raises:
+      InputError: model, data or settings don't fit, with file and line or row (`train, row 7`, counted from 0); then
+        nothing is written. Or the workdir holds another run.
+
+    Example:
+      >>> reviews = {"text": ["great", "awful", "lovely", "dull"] * 8, "label": ["good", "bad"] * 16}
+      >>> config = bert_jax.FinetuneConfig(epochs=2, optimizer=bert_jax.OptimizerConfig(learning_rate=1e-3))
+      >>> result = bert_jax.finetune(config, "bert-base-uncased", "runs/reviews", train=reviews, dev=reviews)
+      >>> sorted(result.scores)
+      ['dev_accuracy', 'dev_macro_f1']
+      >>> bert = result.load()
+      >>> bert.classify("great").label in ("good", "bad")
+      True
     """
     config.validate()
     check_names(config.optimizer)
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        return _finetune(config, init, workdir, profile)
+        task = tasks.make(config.task, train=train, dev=dev)
+        return Result.of(_finetune(config, task, init, workdir, profile), workdir)
 
 
-def _finetune(config: FinetuneConfig, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
+def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}")
     found = pretrained.read(init)
-    task = tasks.make(config.task)
     model = _model(config, found.model)
     examples = drawn(task.read("train"), config)
     dev = {split: task.read(split) for split in task.dev_splits}
@@ -291,8 +335,8 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     if result.signal:
         raise Stopped(result.signal)
     if jax.process_index() == 0:
-        storage.write_whole(file, json.dumps({"scores": contents.finite(result.held_out), **current}).encode())
-    return result.held_out
+        storage.write_whole(file, json.dumps({"scores": contents.finite(result.scores), **current}).encode())
+    return result.scores
 
 
 def _spread(values: list[float]) -> dict:
@@ -314,7 +358,7 @@ def _report(result: loop.Result, workdir: Path, speed: float | None) -> None:
     if result.signal:
         print(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
         return
-    scores = [f"{name} {value:.4g}" for name, value in _without_types(result.held_out).items()]
+    scores = [f"{name} {value:.4g}" for name, value in _without_types(result.scores).items()]
     speeds = [f"{speed:,.1f} examples/s"] if speed else []
     print(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
     print(f"workdir {workdir}, best checkpoint {result.best}")

@@ -21,6 +21,7 @@ from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.files import folders, storage
 from bert_jax.inference.bert import load
 from bert_jax.models import losses
+from bert_jax.runs.result import Result
 from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
@@ -43,8 +44,8 @@ def pretrain(
     examples: str | Path | None = None,
     init: str | Path | None = None,
     profile: bool = False,
-) -> loop.Result:
-    """Trains a model in `workdir`, or goes on where it was.
+) -> Result:
+    """Trains an encoder with masked words and next sentences, or goes on where the run in the workdir was.
 
     Args:
       config: the run.
@@ -56,7 +57,27 @@ def pretrain(
         are prepared with its tokenizer.
       profile: writes a trace of a few steps into the workdir.
 
-    Raises `InputError`, with nothing written, where the config doesn't fit the devices, examples or run to resume.
+    Returns:
+      A `Result`: `step`, the `scores` after the last step (as `held_out_mlm_loss`, in nats, and
+      `held_out_mlm_accuracy`, from 0 to 1), `best`, the step with the lowest held-out loss, `workdir`, and `load()`,
+      which gives that step's model as a `Bert`.
+
+    Raises:
+      InputError: the config doesn't fit the devices, examples or run to resume; then nothing is written.
+
+    Example:
+      >>> config = bert_jax.PretrainConfig(
+      ...     corpus=bert_jax.CorpusConfig(source="text", files=("text.txt",), held_out=0.1),
+      ...     tokenizer=bert_jax.TokenizerConfig(vocab_size=200),
+      ...     model=bert_jax.model_preset("tiny", num_hidden_layers=1),
+      ...     optimizer=bert_jax.OptimizerConfig(learning_rate=1e-3, warmup_steps=2),
+      ...     phases=(bert_jax.Phase(sequence_length=32, batch_size=8, steps=4, max_predictions=5),),
+      ... )
+      >>> result = bert_jax.pretrain(config, "runs/text")
+      >>> result.step
+      4
+      >>> len(result.load().fill_mask("The dog [MASK] the hill.")[0])
+      5
     """
     config.validate()
     check_names(config.optimizer)
@@ -87,7 +108,7 @@ def pretrain(
         if jax.process_index() == 0:
             plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
             _report(config, workdir, result)
-        return result
+        return Result.of(result, workdir)
 
 
 def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
@@ -256,7 +277,7 @@ def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
         done = f"{result.step:,} of {config.total_steps:,} steps"
         print(f"stopped after {done} and saved; the same command goes on from there")
         return
-    held_out = result.held_out
+    held_out = result.scores
     print(f"\ndone: {result.step:,} steps")
     if held_out:
         loss, unigram = held_out["held_out_mlm_loss"], held_out["held_out_unigram_loss"]

@@ -18,7 +18,7 @@ from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
 from bert_jax.tasks.base import Feature, Ids
-from bert_jax.tasks.tables import Row, check_ids, read_table
+from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
 
 METRICS = {
     "accuracy": metrics.accuracy,
@@ -60,26 +60,35 @@ class Prediction:
 
 
 class Classification:
-    """A `Task`: one of GLUE's, or `classification` or `regression` of files of one's own.
+    """A `Task`: one of GLUE's, or `classification` or `regression` of one's own data.
 
     `labels` are those of a model that is there already, in the order of its logits; without them they are GLUE's, or
-    found in the training file.
+    found in the training set. `tables` are splits in memory, in the place of the config's files.
     """
 
     FEWEST_LABELS = 2
     # Where a table has no label column.
     LABEL_REMEDY = ""
 
-    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
         self._config = config
         self._model_labels = tuple(labels)
+        self._tables = tables
         self._glue = glue.GLUE_TASKS.get(config.name)
         self._regression = not self._glue.labels if self._glue else config.name == "regression"
+        if self._glue and tables:
+            other = "for these let task.name be classification or regression"
+            raise InputError(
+                f"{config.name}: reads GLUE's files, or TensorFlow Datasets, and no data in memory; {other}"
+            )
         own = REGRESSION_METRICS if self._regression else CLASSIFICATION_METRICS
         self._metrics = self._glue.metrics if self._glue else own
         self.best_by = self._metrics[-1]
-        self.dev_splits = glue.dev_splits(config) if self._glue else ("dev",) if config.dev else ()
-        self.test_splits = glue.test_splits(config) if self._glue else ("test",) if config.test else ()
+        self.dev_splits = glue.dev_splits(config) if self._glue else ("dev",) if self._source("dev") else ()
+        self.test_splits = glue.test_splits(config) if self._glue else ("test",) if self._source("test") else ()
+
+    def _source(self, split: str) -> str | Table | None:
+        return self._tables.get(split) or getattr(self._config, split)
 
     @cached_property
     def head(self) -> HeadConfig:
@@ -99,13 +108,13 @@ class Classification:
         named = self._config.labels
         if given and named and sorted(given) != sorted(named):
             raise InputError(f"task.labels: are {listed(named)}, the model's {listed(given)}; leave them out")
-        labels = given or named or (self._glue.labels if self._glue else self._labels_of_training_file())
+        labels = given or named or (self._glue.labels if self._glue else self._labels_of_training_set())
         if len(labels) < self.FEWEST_LABELS:
-            where = "the model" if given else self._config.train
+            where = "the model" if given else self._source("train")
             raise InputError(f"{where}: has the one label {labels[0]!r}; a classification has two or more")
         return labels
 
-    def _labels_of_training_file(self) -> tuple[str, ...]:
+    def _labels_of_training_set(self) -> tuple[str, ...]:
         rows, columns = self._training
         labels = [(_label(row, columns.label), row.place) for row in rows]
         self._check_header(rows[0], columns, labels)
@@ -143,7 +152,7 @@ class Classification:
 
     def _own(self, split: str) -> tuple[list[Row], glue.Columns]:
         c = self._config
-        file = {"train": c.train, "dev": c.dev, "test": c.test}[split]
+        file = self._source(split)
         if not file:
             raise InputError(f"task.{split}: names no file; give a table, as CSV or JSON lines, with --task.{split}")
         numbers = [int(name) for name in (c.text_column, c.pair_column or "", c.label_column) if name.isdecimal()]
@@ -155,10 +164,10 @@ class Classification:
                 option = f"--task.{setting.replace('_', '-')}"
                 there = listed(tuple(rows[0].values))
                 more = self.LABEL_REMEDY if setting == "label_column" else ""
-                raise InputError(
-                    f"{file}, line 1: has no column {column!r}, only {there}; name the right one with {option}, or, "
-                    f"where the file has no header, give its number{more}"
-                )
+                what = f"has no column {column!r}, only {there}; name the right one with {option}"
+                if isinstance(file, Table):
+                    raise InputError(f"{file}: {what}{more}")
+                raise InputError(f"{file}, line 1: {what}, or, where the file has no header, give its number{more}")
         columns = glue.Columns(self._text_columns, c.label_column, c.id_column)
         if split != "train":
             check_ids(rows, c.id_column)
@@ -176,7 +185,7 @@ class Classification:
         """Whether a table of one's own must have it; `row` is the table's first one."""
         return split != "test"
 
-    def _say_unlabelled(self, file: str, others: set[str]) -> None:
+    def _say_unlabelled(self, file: str | Table, others: set[str]) -> None:
         if others and self._config.label_column not in others:
             there = f"no column {self._config.label_column!r} for scores, but {listed(tuple(sorted(others)))}"
             self._say("test", f"{file} has {there}; --task.label-column names it")
@@ -217,7 +226,7 @@ class Classification:
 
     def _check_known(self, row: Row, column: str, label: str) -> None:
         if label not in self._ids:
-            source = "the task's" if self._glue else "task.labels" if self._config.labels else "the training file's"
+            source = "the task's" if self._glue else "task.labels" if self._config.labels else "the training set's"
             source = "the model's" if self._model_labels else source
             raise InputError(
                 f"{row.place}: label {label!r} in column {column} is none of {source}: {listed(self.head.labels)}; "
@@ -353,8 +362,8 @@ def _label(row: Row, column: str) -> str:
 
 def label_of(value: Any, where: str) -> str:
     """A label's name, of what a cell holds, or a list in it."""
-    if value is None or isinstance(value, list | dict) or (isinstance(value, float) and not math.isfinite(value)):
-        raise InputError(f"{where} is {json.dumps(value)}, must be text or a number")
+    if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        raise InputError(f"{where} is {json.dumps(value, default=str)}, must be text or a number")
     label = value.strip() if isinstance(value, str) else json.dumps(value)
     if not label:
         raise InputError(f"{where} is empty; fill it in, or leave the row out")

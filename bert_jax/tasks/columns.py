@@ -7,6 +7,7 @@ from pathlib import Path
 from bert_jax.config import InputError
 from bert_jax.tasks.files import read_text
 from bert_jax.tasks.spans import of_words, unmarked
+from bert_jax.tasks.tables import Row, Table
 
 START_OF_DOCUMENT = "-DOCSTART-"
 OTHER_SEPARATOR = re.compile(r".*[,;|](O|[BIES]-.+)")
@@ -14,19 +15,21 @@ OTHER_SEPARATOR = re.compile(r".*[,;|](O|[BIES]-.+)")
 
 @dataclass(frozen=True, eq=False)
 class Sentence:
-    """Its lines' columns, as the file has them."""
+    """Its lines' columns, as the file has them; of a table in memory, its tokens, and their tags behind them."""
 
     rows: list[list[str]]
-    file: Path
+    file: Path | Table
     lines: list[int]
     """The number of each row's line, from 1."""
     separator: str = "\t"
+    place: str = ""
+    """Of a sentence of a table: where it stands there."""
 
     def column(self, index: int) -> list[str]:
         return [row[index] for row in self.rows]
 
     def where(self, row: int = 0) -> str:
-        return f"{self.file}, line {self.lines[row]}"
+        return self.place or f"{self.file}, line {self.lines[row]}"
 
     def tags(self) -> list[str]:
         """The last column, behind that of the tokens; of a file without tags, and where a document starts, nothing."""
@@ -77,13 +80,15 @@ def read_sentences(file: Path, comment: str | None = None) -> list[Sentence]:
     return sentences
 
 
-def read_tagged(file: Path, labelled: bool) -> list[Sentence]:
+def read_tagged(file: Path | Table, labelled: bool) -> list[Sentence]:
     """Sentences whose first column is the token, and the last its tag; without tags where not `labelled`.
+
+    A table in memory has a sentence a row, with lists of strings in the columns `tokens` and `tags`.
 
     Tags mark spans (`spans.standard`), or, where a file has two columns, say something of every word, as parts of
     speech. Raises `InputError` naming the file and line where columns are missing, or a tag is neither.
     """
-    sentences = read_sentences(file)
+    sentences = _of_table(file, labelled) if isinstance(file, Table) else read_sentences(file)
     first = next(sentence for sentence in sentences if not sentence.starts_document)
     count = len(first.rows[0])
     if count < 2 and all(OTHER_SEPARATOR.fullmatch(row[0]) for row in first.rows):
@@ -108,6 +113,30 @@ def read_tagged(file: Path, labelled: bool) -> list[Sentence]:
     return sentences
 
 
+def _of_table(table: Table, labelled: bool) -> list[Sentence]:
+    with_tags = labelled or table.rows[0].values.get("tags") is not None
+    return [_of_row(table, row, with_tags) for row in table.rows]
+
+
+def _of_row(table: Table, row: Row, with_tags: bool) -> Sentence:
+    cells = {}
+    for name in ("tokens", "tags") if with_tags else ("tokens",):
+        if name not in row.values:
+            raise InputError(
+                f"{row.place}: has no {name!r}, only {', '.join(row.values)}; rename the column that has them"
+            )
+        cells[name] = row.values[name]
+        if not isinstance(cells[name], list) or not all(isinstance(cell, str) for cell in cells[name]):
+            raise InputError(f"{row.place}: {name} is {cells[name]!r:.60}, must be a list of strings")
+    if not cells["tokens"]:
+        raise InputError(f"{row.place}: tokens is empty; leave the row out")
+    if len({len(column) for column in cells.values()}) > 1:
+        counts = f"has {len(cells['tokens'])} tokens and {len(cells['tags'])} tags"
+        raise InputError(f"{row.place}: {counts}; give each token one")
+    rows = [list(row) for row in zip(*cells.values(), strict=True)]
+    return Sentence(rows, table, [], place=row.place)
+
+
 def check_shape(sentence: Sentence, least: int) -> None:
     """Raises `InputError` where the sentence's lines differ in their number of columns, or have too few."""
     count = len(sentence.rows[0])
@@ -120,7 +149,9 @@ def check_shape(sentence: Sentence, least: int) -> None:
 
 
 def write_sentences(file: Path, sentences: list[Sentence]) -> Path:
-    text = "".join("".join(f"{s.separator.join(row)}\n" for row in s.rows) + "\n" for s in sentences)
+    # A token in memory may hold what ends a column or a line.
+    lines = ([s.separator.join(re.sub("[\t\r\n]", " ", cell) for cell in row) for row in s.rows] for s in sentences)
+    text = "".join("".join(f"{line}\n" for line in sentence) + "\n" for sentence in lines)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8", newline="\n")
     return file

@@ -11,7 +11,7 @@ from bert_jax.files.contents import json_value
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
 from bert_jax.tasks.classification import Classification, Example, Prediction, label_of, value_of
-from bert_jax.tasks.tables import SEPARATORS, Row
+from bert_jax.tasks.tables import NO_TABLES, SEPARATORS, Row, Table, Tables
 
 # Labels with at least this probability are predicted.
 THRESHOLD = 0.5
@@ -36,8 +36,8 @@ class MultiLabel(Classification):
     FEWEST_LABELS = 1
     LABEL_REMEDY = "; where each label has a column of 0 and 1, name all labels: --task.labels A B ..."
 
-    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
-        super().__init__(config, labels)
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
+        super().__init__(config, labels, tables)
         self.best_by = "micro_f1"
         self._named = self._model_labels or config.labels
 
@@ -47,12 +47,12 @@ class MultiLabel(Classification):
 
     # ---- Files ------------------------------------------------------------------------------------------------------
 
-    def _labels_of_training_file(self) -> tuple[str, ...]:
+    def _labels_of_training_set(self) -> tuple[str, ...]:
         rows, columns = self._training
         labels = [(label, row.place) for row in rows for label in self._in_cell(row, columns.label)]
         if not labels:
             where = f"no row has a label in column {columns.label!r}"
-            raise InputError(f"{self._config.train}: {where}; name the right one with --task.label-column")
+            raise InputError(f"{self._source('train')}: {where}; name the right one with --task.label-column")
         self._check_header(rows[0], columns, [(str(row.values[columns.label]), row.place) for row in rows])
         self._check_separator(labels)
         return classes.classes_of(labels)
@@ -78,7 +78,7 @@ class MultiLabel(Classification):
     def _needs_label_column(self, split: str, row: Row) -> bool:
         return super()._needs_label_column(split, row) and not self._has_columns(row)
 
-    def _say_unlabelled(self, file: str, others: set[str]) -> None:
+    def _say_unlabelled(self, file: str | Table, others: set[str]) -> None:
         if not others & set(self._named):
             super()._say_unlabelled(file, others)
 

@@ -14,7 +14,7 @@ from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
-from bert_jax.tasks.tables import Row, check_ids, read_table
+from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
 
 # The official files of SWAG.
 FILES = {"train": "train.csv", "dev": "val.csv", "test": "test.csv"}
@@ -39,28 +39,30 @@ class Chosen:
     probabilities: list[float]
 
 
-def of(config: TaskConfig, labels: tuple[str, ...] = ()) -> "MultipleChoice":
-    """The task "swag" or "multiple_choice"; it has no labels."""
-    return MultipleChoice(config)
+def of(config: TaskConfig, tables: Tables = NO_TABLES) -> "MultipleChoice":
+    """The task "swag" or "multiple_choice". `tables` are splits in memory, in the place of the config's files."""
+    return MultipleChoice(config, tables)
 
 
 class MultipleChoice:
     """`bert_jax.tasks.base.Task`. Each choice is a pair, [CLS] context [SEP] choice [SEP].
 
-    Files are SWAG's, where sent1 is the context and sent2 begins each of the choices ending0, ending1, ...; tables with
-    the columns context, question (or none), choice0, choice1, ... and label; or JSON lines with context, question (or
-    none), choices (a list) and label. A question stands before each choice. Labels are indices from 0.
+    Tables are SWAG's, where sent1 is the context and sent2 begins each of the choices ending0, ending1, ...; or have
+    the columns context, question (or none), choice0, choice1, ... and label; or, as JSON lines and in memory, context,
+    question (or none), choices (a list) and label. A question stands before each choice. Labels are indices from 0.
     """
 
     head = HeadConfig(models.MultipleChoice.kind)
     best_by = "accuracy"
 
-    def __init__(self, config: TaskConfig):
-        self.config = config
+    def __init__(self, config: TaskConfig, tables: Tables):
+        self.config, self._tables = config, tables
         self.dev_splits = tuple(split for split in ("dev",) if self._path(split))
         self.test_splits = tuple(split for split in ("test",) if self._path(split))
 
-    def _path(self, split: str) -> Path | None:
+    def _path(self, split: str) -> Path | Table | None:
+        if split in self._tables:
+            return self._tables[split]
         given = getattr(self.config, split)
         if given or not self.config.folder:
             return Path(given) if given else None
@@ -81,7 +83,7 @@ class MultipleChoice:
         for row in rows:
             example = self._example(row, str(len(examples)), test=split == "test")
             if examples and len(example.choices) != len(examples[0].choices):
-                count = f"{len(example.choices)}, but {len(examples[0].choices)} in the file's first example"
+                count = f"{len(example.choices)}, but {len(examples[0].choices)} in the first example"
                 raise InputError(f"{row.place}: choices: {count}; give each the same number")
             examples.append(example)
         return examples

@@ -22,6 +22,7 @@ from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
+from bert_jax.tasks.tables import NO_TABLES, Table, Tables
 
 # Null odds where nothing can be an answer: the original's null score before it has seen a window.
 NO_ANSWER_ODDS = 1e6
@@ -83,23 +84,29 @@ class Prediction:
 
 
 class Squad:
-    """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`."""
+    """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`.
+
+    `tables` are splits in memory, in the place of the files, with the columns that the data set has on the Hub.
+    """
 
     head = HeadConfig(QuestionAnswering.kind)
     dev_splits: tuple[str, ...] = ("dev",)
 
-    def __init__(self, config: TaskConfig):
+    def __init__(self, config: TaskConfig, tables: Tables = NO_TABLES):
         for name in ("query_length", "stride", "n_best", "answer_length"):
             if getattr(config, name) < 1:
                 raise InputError(f"task.{name}: is {getattr(config, name)}, must be at least 1")
-        self._config = config
+        self._config, self._tables = config, tables
         self.best_by = "best_f1" if config.unanswerable else "f1"
+        # With data in memory alone, a split that isn't given isn't looked for either.
+        self.dev_splits = ("dev",) if "dev" in tables or config.dev or config.folder or not tables else ()
         # There is no public test set.
-        self.test_splits: tuple[str, ...] = (
-            ("test",) if config.test or (config.folder and self._file("test").is_file()) else ()
-        )
+        has_test = "test" in tables or config.test or (config.folder and Path(str(self._file("test"))).is_file())
+        self.test_splits: tuple[str, ...] = ("test",) if has_test else ()
 
-    def _file(self, split: str) -> Path:
+    def _file(self, split: str) -> Path | Table:
+        if split in self._tables:
+            return self._tables[split]
         if named := getattr(self._config, split):
             return Path(named)
         name = f"{split}-v{'2.0' if self._config.unanswerable else '1.1'}.json"

@@ -11,6 +11,7 @@ from typing import Any
 from bert_jax.config import InputError, first_line
 from bert_jax.files.contents import json_value
 from bert_jax.tasks.files import read_text
+from bert_jax.tasks.tables import Row, Table
 
 # What the original takes for white space: U+202F is a narrow no-break space.
 _WORD = re.compile("[^ \t\r\n\u202f]+")
@@ -38,15 +39,18 @@ def example(question: str, context: str) -> Example:
     return Example(_text(values, "question", "the question"), _text(values, "context", "the context"))
 
 
-def read(file: Path, unanswerable: bool, answers_needed: bool = True) -> list[Example]:
+def read(file: Path | Table, unanswerable: bool, answers_needed: bool = True) -> list[Example]:
     """The questions of a file, in its order. `unanswerable`: version 2.0, some of them have no answer.
+
+    A table in memory has a question a row, as the Hub has them: `id`, `context`, `question` and `answers`, a dict of
+    the lists `text` and `answer_start` (or a list of dicts of both, as the file has it).
 
     Raises `InputError` that names the file and the place in it: for what isn't JSON or isn't SQuAD's, texts that are
     empty, an id that comes twice, and answers that contradict `is_impossible` or the version.
     """
     examples = []
     places: dict[str, str] = {}
-    for where, qa, context in _questions(file):
+    for where, qa, context in _of_table(file) if isinstance(file, Table) else _questions(file):
         number = _typed(qa, "id", str, where)
         if number in places:
             raise InputError(f"{where}: its id {number!r} is that of {places[number]} too; give each question its own")
@@ -94,6 +98,22 @@ def _questions(file: Path) -> Iterator[tuple[str, Any, str]]:
             context = _text(paragraph, "context", where)
             for place, qa in _listed(paragraph, "qas", where):
                 yield place, qa, context
+
+
+def _of_table(table: Table) -> Iterator[tuple[str, Any, str]]:
+    for row in table.rows:
+        yield row.place, row.values | {"answers": _answers(row)}, _text(row.values, "context", row.place)
+
+
+def _answers(row: Row) -> Any:
+    """As the file has them; the Hub has a list of texts and one of where they begin."""
+    answers = row.values.get("answers")
+    if not isinstance(answers, dict):
+        return answers
+    columns = [_typed(answers, name, list, row.place) for name in ("text", "answer_start")]
+    if len(columns[0]) != len(columns[1]):
+        raise InputError(f"{row.place}: its answers have {len(columns[0])} text but {len(columns[1])} answer_start")
+    return [dict(zip(("text", "answer_start"), one, strict=True)) for one in zip(*columns, strict=True)]
 
 
 def _json(file: Path) -> Any:

@@ -4,9 +4,10 @@ import csv
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from bert_jax.config import InputError, first_line
@@ -35,15 +36,33 @@ class Row:
     values: dict[str, Any]
 
 
-def read_table(file: str | Path, header: bool = True, ragged: bool = False, width: int = 1) -> list[Row]:
-    """The rows of a UTF-8 file, plain or compressed, whatever its name says: JSON, an object a line or a list of them;
-    else columns between tabs, commas, semicolons or vertical bars, with quotes as CSV has them.
+@dataclass(frozen=True)
+class Table:
+    """Data in memory in the place of a split's file, with the split's name in errors (`bert_jax.tasks.memory`)."""
+
+    name: str
+    rows: list[Row]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+# Splits in memory, by their names.
+Tables = Mapping[str, Table]
+NO_TABLES: Tables = MappingProxyType({})
+
+
+def read_table(file: str | Path | Table, header: bool = True, ragged: bool = False, width: int = 1) -> list[Row]:
+    """The rows of a table in memory; or of a UTF-8 file, plain or compressed, whatever its name says: JSON, an object a
+    line or a list of them; else columns between tabs, commas, semicolons or vertical bars, with quotes as CSV has them.
 
     Without a header, columns are called by their numbers from "1", and there are at least `width`. Between tabs, quotes
     are but characters, unless all are as CSV's writers set them. Where `ragged`, columns are between tabs, a short row
     lacks its last ones, what is beyond the header's is dropped, and quotes are characters always: GLUE's files. Blank
     lines are left out; of a single column each is an empty text. Raises `InputError` with file and line.
     """
+    if isinstance(file, Table):
+        return file.rows
     file = Path(file)
     text = read_text(file)
     if re.match("sep=.\r?\n", text):

@@ -22,6 +22,7 @@ from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import Feature, Ids
 from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
+from bert_jax.tasks.tables import NO_TABLES, Table, Tables
 
 # What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
 NER_FILES = {
@@ -72,9 +73,10 @@ class Tagged:
     probabilities: list[float]
 
 
-def of(config: TaskConfig, labels: tuple[str, ...] = ()) -> "Tagging":
-    """The task "ner" or "srl". `labels` are those of a model that is trained; else the training file has them."""
-    return SemanticRoles(config, labels) if config.name == "srl" else NamedEntities(config, labels)
+def of(config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES) -> "Tagging":
+    """The task "ner" or "srl". `labels` are those of a model that is trained; else the training set has them. `tables`
+    are splits in memory, in the place of the config's files."""
+    return (SemanticRoles if config.name == "srl" else NamedEntities)(config, labels, tables)
 
 
 class Tagging(abc.ABC):
@@ -83,8 +85,8 @@ class Tagging(abc.ABC):
     best_by = "f1"
     files: dict[str, tuple[str, ...]]
 
-    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = ()):
-        self.config = config
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...], tables: Tables):
+        self.config, self._tables = config, tables
         self._labels = tuple(labels)
         self._examples: dict[str, list[Example]] = {}
         self.dev_splits = tuple(split for split in self.files if split.startswith("dev") and self._paths(split))
@@ -100,7 +102,7 @@ class Tagging(abc.ABC):
         return HeadConfig(TokenClassification.kind, (*outside, *sorted(found - {"O"})))
 
     @abc.abstractmethod
-    def _read(self, paths: list[Path], training: bool) -> list[Example]: ...
+    def _read(self, paths: list[Path | Table], training: bool) -> list[Example]: ...
 
     @abc.abstractmethod
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Tagged]) -> list[Path]: ...
@@ -119,12 +121,16 @@ class Tagging(abc.ABC):
                 raise InputError(f"{bare.where}: has no tags to learn from or to score; give it some, or leave it out")
         return self._examples[split]
 
-    def _paths(self, split: str) -> list[Path]:
+    def _paths(self, split: str) -> list[Path | Table]:
+        if split in self._tables:
+            return [self._tables[split]]
         given = getattr(self.config, split, None)
         if given or not self.config.folder:
             return [Path(given)] if given else []
-        found = (sorted(Path(self.config.folder).glob(pattern)) for pattern in self.files.get(split, ()))
-        return next(filter(None, found), [])
+        for pattern in self.files.get(split, ()):
+            if found := sorted(Path(self.config.folder).glob(pattern)):
+                return [*found]
+        return []
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
         pieces, texts = _pieces(examples, tokenizer), {}
@@ -235,7 +241,7 @@ class NamedEntities(Tagging):
 
     files = NER_FILES
 
-    def _read(self, paths: list[Path], training: bool) -> list[Example]:
+    def _read(self, paths: list[Path | Table], training: bool) -> list[Example]:
         sentences = columns.read_tagged(paths[0], labelled=training)
         if self.config.document_context and not sentences[0].starts_document:
             raise InputError(
@@ -272,7 +278,7 @@ class NamedEntities(Tagging):
         known = {tag.partition("-")[2] for tag in standard(self.head.labels).values()}
         for sentence, i, tag in tags:
             if meaning[tag].partition("-")[2] not in known:
-                source = "model" if self._labels else "training file"
+                source = "model" if self._labels else "training set"
                 raise InputError(
                     f"{sentence.where(i)}: the tag {tag!r} is of a type that the {source} lacks; there are "
                     f"{', '.join(sorted(known - {''}))}: mend it, or train on a file that has it"
@@ -300,7 +306,12 @@ class SemanticRoles(Tagging):
 
     files = SRL_FILES
 
-    def _read(self, paths: list[Path], training: bool) -> list[Example]:
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...], tables: Tables):
+        if tables:
+            raise InputError("srl: reads files of CoNLL-2005 and CoNLL-2012 alone; name them: task.folder")
+        super().__init__(config, labels, tables)
+
+    def _read(self, paths: list[Path | Table], training: bool) -> list[Example]:
         examples = []
         for number, one in enumerate(self._propositions(paths)):
             if training and one.tags is None:
@@ -312,8 +323,9 @@ class SemanticRoles(Tagging):
             raise InputError(f"{paths[0]}: holds no predicate; the column of target verbs has - in every line")
         return examples
 
-    def _propositions(self, paths: list[Path]) -> list[propositions.Propositions]:
-        return [one for path in paths for one in propositions.read_propositions(path)]
+    def _propositions(self, paths: list[Path | Table]) -> list[propositions.Propositions]:
+        files = (path for path in paths if isinstance(path, Path))  # All of them: it takes no tables.
+        return [one for file in files for one in propositions.read_propositions(file)]
 
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
         """Those of srl-eval.pl: of arguments, without V and C- put together; `perfect`: predicates with all right."""

@@ -68,12 +68,14 @@ class Result:
     """How the loop ended."""
 
     step: int
-    held_out: dict[str, float]
-    """The evaluation after the last step; empty where there is nothing to evaluate on, or the run was stopped."""
+    """Steps that were done, those of earlier commands included."""
+    scores: dict[str, float]
+    """The evaluation after the last step, by name, as in metrics.jsonl; empty where there is nothing to evaluate on, or
+    the run was stopped."""
     signal: int | None = None
     """The signal that stopped it early."""
     best: int | None = None
-    """The step of the checkpoint with the highest score."""
+    """The step of the checkpoint with the highest score; None where none was scored."""
     steps_per_second: float | None = None
     """Of training alone, without compilation and evaluation; None where nothing was done but these."""
 

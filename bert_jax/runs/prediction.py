@@ -1,0 +1,101 @@
+"""A trained model on texts: what `bert-jax predict` does, in Python."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from bert_jax.config import InputError
+from bert_jax.config.checks import did_you_mean
+from bert_jax.inference import prediction
+from bert_jax.inference.bert import Bert, load
+
+# What can be done, and the options of each.
+TASKS = {
+    "fill-mask": ("top",),
+    "embed": ("pooling", "normalize", "prompt_name", "prompt"),
+    "classify": (),
+    "tag": (),
+    "answer": (),
+}
+# Those that read two texts.
+PAIRED = ("classify", "tag", "answer")
+
+
+def predict(
+    model: str | Path | Bert,
+    task: str,
+    texts: str | Iterable[str],
+    pairs: str | Iterable[str] | None = None,
+    **options: Any,
+) -> Iterator[dict]:
+    """What a model says of each text, as the dicts that `bert-jax predict` prints as JSON lines, in the texts' order.
+
+    Texts are read, and predicted, some thousands at a time, in memory that doesn't grow with them: they may come from a
+    generator. `Bert` has a method for each task that returns objects and arrays instead.
+
+    Args:
+      model: a workdir, a checkpoint's folder, a Hugging Face folder, or a `Bert`.
+      task: "fill-mask", "embed", "classify", "tag" or "answer".
+      texts: the texts; of "answer", the questions. One alone gives one dict.
+      pairs: a second text for each, or one for all: of "classify" the other one of the pair, of "tag" the predicate, of
+        "answer" the context.
+      **options: of "fill-mask", `top`, the number of guesses (5); of "embed", `pooling`, `normalize`, `prompt_name` and
+        `prompt`, as `Bert.encode` has them.
+
+    Returns:
+      An iterator over a dict for each text: `text`, with "fill-mask" `masks`, for each [MASK] the guesses with `token`
+      and `probability`; with "embed" `embedding`, a list of floats; with "classify" `label` and `probabilities` from 0
+      to 1; with "tag" `spans` with `type`, `text`, `start`, `end` and `probability`; with "answer" `question` instead
+      of `text`, and `answer`, `start`, `end` and `probability`.
+
+    Raises:
+      InputError: there is no such task or option, or the model isn't made for it; while iterating, a text doesn't fit,
+        as one without [MASK], or a text has no pair.
+
+    Example:
+      >>> for found in bert_jax.predict("runs/base", "fill-mask", ["The dog [MASK] the hill."], top=2):
+      ...     print(found["text"], [sorted(guess) for guess in found["masks"][0]])
+      The dog [MASK] the hill. [['probability', 'token'], ['probability', 'token']]
+    """
+    if task not in TASKS:
+        raise InputError(f"task: is {task!r}; {did_you_mean(task, TASKS)}")
+    for name in options.keys() - set(TASKS[task]):
+        raise InputError(f"{name}: no option of {task}; it has {', '.join(TASKS[task]) or 'none'}")
+    if pairs is not None and task not in PAIRED:
+        raise InputError(f"pairs: {task} reads one text; leave them out")
+    if pairs is None and task == "answer":
+        raise InputError("pairs: are missing; give each question the text to look in, or one text for all")
+    if (top := options.get("top", 1)) < 1:
+        raise InputError(f"top: is {top}, must be at least 1")
+    bert = model if isinstance(model, Bert) else load(model)
+    inputs: Iterator = iter([texts] if isinstance(texts, str) else texts)
+    if task in PAIRED:
+        inputs = _paired(inputs, itertools.repeat(pairs) if pairs is None or isinstance(pairs, str) else iter(pairs))
+    return _predicted(predictor(bert, task, **options), inputs)
+
+
+def predictor(bert: Bert, task: str, second: str | None = None, **options: Any) -> prediction.Predict:
+    """A function from texts to what is printed of each; `second` goes with those that have no second text."""
+    match task:
+        case "fill-mask":
+            return prediction.fill_mask(bert, options.get("top", 5))
+        case "embed":
+            return prediction.embed(bert, **options)
+    return getattr(prediction, task)(bert, second)
+
+
+def _predicted(lines_of: prediction.Predict, inputs: Iterator) -> Iterator[dict]:
+    while chunk := list(itertools.islice(inputs, prediction.CHUNK_TEXTS)):
+        yield from map(json.loads, lines_of(chunk))
+
+
+def _paired(texts: Iterator[str], pairs: Iterator[str | None]) -> Iterator[tuple[str, str | None]]:
+    for number, text in enumerate(texts):
+        try:
+            yield text, next(pairs)
+        except StopIteration:
+            raise InputError(f"pairs: are {number}, and there are more texts; give each text one") from None
+    if not isinstance(pairs, itertools.repeat) and next(pairs, None) is not None:
+        raise InputError("pairs: are more than the texts; give each text one")
