@@ -304,7 +304,7 @@ def test_from_a_table_to_scores_pages_and_transformers(tmp_path, capsys):
     classify = pipeline("text-classification", model=str(tmp_path / "out"), top_k=None)
     assert classify.model.config.problem_type == PROBLEM
     for row in rows[:8]:
-        theirs = {one["label"]: one["score"] for one in classify(row["text"])}
+        theirs = {one["label"]: one["score"] for one in classify([row["text"]])[0]}
         assert theirs == pytest.approx(row["probabilities"], abs=1e-4)
     capsys.readouterr()
     assert main(["predict", "classify", "--model", str(tmp_path / "run"), rows[0]["text"]]) == 0
