@@ -64,7 +64,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", [*(set(PUBLIC) - {"finetune"}), *METHODS])
+@pytest.mark.parametrize("name", [*sorted(set(PUBLIC) - {"finetune"}), *METHODS])
 def test_the_example_of_each_public_name_runs(folder, name, monkeypatch):
     monkeypatch.chdir(folder)
     check_examples(name, PUBLIC.get(name) or METHODS[name])

@@ -192,9 +192,11 @@ def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
                 yield chunk
                 chunk, size = [], 0
     except InputError:
-        yield chunk
+        if chunk:
+            yield chunk
         raise
-    yield chunk
+    if chunk:
+        yield chunk
 
 
 @contextlib.contextmanager
