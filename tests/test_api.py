@@ -13,6 +13,7 @@ from conftest import OBJECTS, SUBJECTS, VERBS, write_corpus
 import bert_jax
 from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.convert.origin import Folder
 from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
 from bert_jax.models import init_params, make_model
@@ -57,8 +58,7 @@ def folder(tmp_path_factory) -> Path:
     model = ModelConfig(vocab_size=tokenizer.vocab_size, max_position_embeddings=128, **sizes)
     for name, head in MODELS.items():
         params = init_params(make_model(model, head), 0)
-        about = {"source": "a test"}
-        save(Pretrained(model, head, tokenizer, params, about), folder / name)
+        save(Pretrained(model, head, tokenizer, params, Folder("a test")), folder / name)
     with contextlib.chdir(folder):
         check_examples("finetune", bert_jax.finetune)  # It makes runs/reviews, which others load.
     return folder
