@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -323,10 +324,22 @@ def test_of_several_arrays_that_cant_be_read_one_is_told(error, printed, caplog)
 
 
 def test_what_has_failed_waits_for_nobody():
-    """Orbax waits for a run's other processes also where an error is on its way: they would wait for each other."""
-    with pytest.raises(OSError, match="of its own"):
+    """Orbax's thread waits for a run's other processes also where an error is on its way: they would wait for it.
+
+    The main thread saves where it has caught an error, as of a signal.
+    """
+
+    def fail():
         try:
             raise OSError("of its own")
         finally:
             barrier(key="end", timeout_ms=1)
-    assert barrier(key="end", timeout_ms=1) is None
+            waited.append(True)
+
+    waited = []
+    with ThreadPoolExecutor() as pool, pytest.raises(OSError, match="of its own"):
+        pool.submit(fail).result()
+    assert not waited
+    with pytest.raises(OSError, match="of its own"):
+        fail()
+    assert waited

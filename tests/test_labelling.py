@@ -18,7 +18,7 @@ from transformers import (
 import bert_jax
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, InputError, TaskConfig
-from bert_jax.config.files import to_dict
+from bert_jax.convert.origin import FinetuningRun
 from bert_jax.inference.bert import Bert
 
 PIECES = [
@@ -153,7 +153,7 @@ def test_spans_are_those_of_torchs_tags(tagger, capsys, tmp_path):
 def test_roles_need_a_predicate_of_the_text(tagger):
     found = bert_jax.convert.pretrained.read(tagger[0])
     run = FinetuneConfig(task=TaskConfig(name="srl"))
-    bert = Bert(dataclasses.replace(found, about={"config": to_dict(run)}))
+    bert = Bert(dataclasses.replace(found, origin=FinetuningRun(run, 1, {}, None)))
     with pytest.raises(InputError, match="give one, a word that is in the text"):
         bert.tag("the dog watches a bird")
     with pytest.raises(InputError, match="'runs' isn't a word of it"):

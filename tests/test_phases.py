@@ -13,6 +13,7 @@ from bert_jax.data.prepare import prepare
 from bert_jax.devices import memory
 from bert_jax.devices.chips import GIB
 from bert_jax.devices.sharding import make_mesh
+from bert_jax.objectives import HeadObjective
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import loop, steps
 from bert_jax.training.program import Settings, make_program
@@ -109,8 +110,8 @@ def test_the_refusal_of_a_compiler_or_device_is_one_line():
 def test_on_a_cpu_nothing_is_computed_again_unless_asked_for(config):
     def program(**changes):
         model = dataclasses.replace(config.model, vocab_size=200, **changes)
-        model = steps.make_model(dataclasses.replace(config, model=model))
-        return make_program(model, Settings(config.optimizer, 30), make_mesh(MeshConfig()))
+        objective = HeadObjective(steps.make_model(dataclasses.replace(config, model=model)))
+        return make_program(objective, Settings(config.optimizer, 30), make_mesh(MeshConfig()))
 
     assert program() is program(remat="none")
-    assert program(remat="dots").model.config.remat == "dots"
+    assert program(remat="dots").objective.model.config.remat == "dots"

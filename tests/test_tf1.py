@@ -271,7 +271,7 @@ def test_what_is_missing_is_an_error_unless_allowed(folder):
         ({"intermediate_size": None}, "bert_config.json: lacks intermediate_size; it must be the one"),
         ({"vocab_size": "1001"}, "bert_config.json: vocab_size: is '1001', must be int"),
         ({"num_attention_heads": 3}, "bert_config.json: num_attention_heads: 3 doesn't divide hidden_size 128"),
-        ({"hidden_dropout_prob": 2}, "bert_config.json: hidden_dropout_prob: is 2, must be at least 0 and below 1"),
+        ({"hidden_dropout_prob": 2}, "bert_config.json: hidden_dropout_prob: is 2.0, must be at least 0 and below 1"),
         ({"hidden_act": "relu"}, "bert_config.json: hidden_act is 'relu'; there are gelu, gelu_new"),
     ],
 )

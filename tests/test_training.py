@@ -302,7 +302,8 @@ def test_a_step_leaves_the_types_as_they_are_so_that_it_is_compiled_once(config,
 
 
 def test_runs_of_other_rates_and_lengths_share_a_program(config):
-    model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=200)))
+    sizes = dataclasses.replace(config.model, vocab_size=200)
+    model = HeadObjective(steps.make_model(dataclasses.replace(config, model=sizes)))
     mesh = make_mesh(config.mesh)
     one = Settings(config.optimizer, 30)
     changed = dataclasses.replace(config.optimizer, learning_rate=1.0, warmup_steps=1, decay="from_warmup")

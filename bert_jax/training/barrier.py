@@ -1,6 +1,7 @@
 """Where the processes of a run wait for each other to have written their parts of a checkpoint."""
 
 import sys
+import threading
 import time
 
 import jax
@@ -11,9 +12,13 @@ GONE = 30.0
 
 
 def barrier(*, key: str, timeout_ms: int) -> None:
-    """Waits for the run's other processes. Where an error is on its way, as of a part that couldn't be written, they
-    wait for this process elsewhere, and Orbax would have both wait for 20 minutes: then it goes its way at once."""
-    if (error := sys.exc_info()[1]) is not None:
+    """Waits for the run's other processes.
+
+    Where an error is on its way in Orbax's own thread, as of a part that couldn't be written, they wait for this
+    process elsewhere, and both would for 20 minutes: then it goes its way at once.
+    """
+    error = sys.exc_info()[1]
+    if error is not None and threading.current_thread() is not threading.main_thread():
         raise error
     try:
         ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
