@@ -1,5 +1,7 @@
 """RoBERTa: loaded, fine-tuned and exported, equal to transformers with random weights of odd sizes."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -10,6 +12,7 @@ from test_finetune import write_table
 
 import bert_jax
 from bert_jax.cli.main import main
+from bert_jax.config import InputError
 
 SIZES = dict(
     **dict(vocab_size=301, hidden_size=30, num_hidden_layers=3, num_attention_heads=5, intermediate_size=52),
@@ -141,3 +144,20 @@ def test_fine_tuned_and_used_in_transformers(tmp_path, capsys):
     for text in TEXTS:
         ours = bert_jax.load(tmp_path / "run").classify(text).probabilities
         assert {one["label"]: one["score"] for one in classify([text])[0]} == pytest.approx(ours, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("pad_token_id", "<pad>", "pad_token_id: is '<pad>', must be a number from 0"),
+        ("pad_token_id", -1, "pad_token_id: is -1, must be a number from 0"),
+        ("max_position_embeddings", 2, "max_position_embeddings: is 0, must be at least 1"),
+        ("max_position_embeddings", "many", "max_position_embeddings: is 'many', must be int"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused_in_a_line(tmp_path, field, value, message):
+    make("encoder", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(InputError, match=f"config.json: {message}"):
+        bert_jax.load(tmp_path)

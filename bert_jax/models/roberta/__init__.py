@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from bert_jax.config import ModelConfig
+from bert_jax.config import InputError, ModelConfig
 from bert_jax.models import encoder, names
 from bert_jax.models.architecture import Architecture
 from bert_jax.models.roberta.heads import RobertaClassification, RobertaMaskedLM
@@ -19,8 +19,14 @@ def problems(config: ModelConfig) -> Iterator[tuple[str, str]]:
 
 def of_hf(fields: dict, config: dict) -> dict:
     """Its table of positions has rows that nothing reads, up to that of the padding's id."""
-    offset = config.get("pad_token_id", PAD_ID) + 1
-    return fields | {"position_offset": offset, "max_position_embeddings": fields["max_position_embeddings"] - offset}
+    pad = PAD_ID if config.get("pad_token_id") is None else config["pad_token_id"]
+    if type(pad) is not int or pad < 0:
+        raise InputError(f"pad_token_id: is {pad!r:.99}, must be a number from 0, behind which positions begin")
+    longest = fields["max_position_embeddings"]
+    return fields | {
+        "position_offset": pad + 1,
+        "max_position_embeddings": longest - (pad + 1) if type(longest) is int else longest,
+    }
 
 
 def to_hf(config: ModelConfig, fields: dict) -> dict:
