@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from runs import assert_same_state, command, rows, saved_state, write_config
 
-from bert_jax.cluster import detection
+from bert_jax.cluster import detection, supervisor
 from bert_jax.cluster.detection import Place
 from bert_jax.config import InputError
 from bert_jax.runs.pretraining import pretrain
@@ -117,6 +117,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return min(probe.getsockname()[1], 65_000)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", ""])
+def test_a_port_of_jaxs_that_is_in_use_is_named(host):
+    """JAX would end in a segmentation fault."""
+    with socket.socket() as taken:
+        taken.bind((host, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"port {port}, the one after it, is in use on this machine; give another"):
+            supervisor._check_free(host, port)
+    supervisor._check_free(host, port)
 
 
 def supervisors(

@@ -8,9 +8,11 @@ which process was lost, and returns `LOST`, for a scheduler to start all of them
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from pathlib import Path
 from bert_jax.cluster.detection import Place
 from bert_jax.cluster.rendezvous import BAD_INPUT, GRACE, LOST, End, Hub, Member, addresses
 from bert_jax.cluster.signals import Repeats
+from bert_jax.config import InputError
 
 # Ends that are no failure: done, or stopped by a signal, on all processes together.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -44,6 +47,8 @@ def join() -> None:
 
     place = Place(**json.loads(os.environ[PLACE]))
     ours = addresses(place.host) if place.process == 0 else None
+    if place.process == 0:
+        _check_free((ours or [""])[0], place.port + 1)
     jax.distributed.initialize(
         _with_port(place.host, place.port + 1),
         place.processes,
@@ -51,6 +56,18 @@ def join() -> None:
         cluster_detection_method="deactivate",
         coordinator_bind_address=_with_port(ours[0], place.port + 1) if ours else None,
     )
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raises `InputError` where another program has JAX's port: JAX itself would crash."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                what = f"port {port}, the one after it, is in use on this machine"
+                raise InputError(f"--coordinator: {what}; give another pair of ports") from None
 
 
 def _with_port(host: str, port: int) -> str:
