@@ -126,4 +126,5 @@ def test_a_vocabulary_of_unknown_size():
 def test_whole_numbers_are_real_ones_where_these_belong():
     """JAX takes no whole number of more than 32 bits."""
     model = ModelConfig(vocab_size=20, initializer_range=10**12, layer_norm_eps=1, hidden_dropout_prob=0).validate()
-    assert [type(x) for x in (model.initializer_range, model.layer_norm_eps, model.hidden_dropout_prob)] == [float] * 3
+    values = (model.initializer_range, model.layer_norm_eps, model.hidden_dropout_prob)
+    assert [type(x) for x in (*values, OptimizerConfig(weight_decay=10**12).weight_decay)] == [float] * 4

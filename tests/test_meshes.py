@@ -18,6 +18,7 @@ from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, 
 from bert_jax.config.files import load_config
 from bert_jax.data.prepare import prepare
 from bert_jax.devices import sharding
+from bert_jax.models.encoder import LOGICAL_AXES
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
@@ -49,7 +50,7 @@ for sizes in meshes:
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=int(sys.argv[5])))
     model, optimizer = steps.make_model(config), make_optimizer(config.optimizer)
     shapes = jax.eval_shape(lambda: steps.init_state(model, optimizer, 0))
-    shardings = sharding.state_shardings(mesh, shapes)
+    shardings = sharding.state_shardings(mesh, shapes, model.logical_axes)
     like = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
     state = checkpoints.restore(last, like)
     assert all(x.sharding == s for x, s in zip(jax.tree.leaves(state), jax.tree.leaves(shardings), strict=True))
@@ -127,7 +128,8 @@ def test_an_eighth_of_base_with_fsdp_8():
     optimizer = make_optimizer(config.optimizer)
     bert = steps.make_model(dataclasses.replace(config, model=model))
     shapes = jax.eval_shape(lambda: steps.init_state(bert, optimizer, 0))
-    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(sharding.state_shardings(mesh, shapes)), strict=True)
+    shardings = sharding.state_shardings(mesh, shapes, bert.logical_axes)
+    leaves = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
     total, held = 0, 0
     for x, s in leaves:
         total += x.size
@@ -164,7 +166,7 @@ def test_meshes_that_cannot_be():
     mesh = jax.sharding.AbstractMesh((1, 1, 3), sharding.AXES)
     shape = {"word_embeddings": {"embedding": jax.ShapeDtypeStruct((VOCABULARY_MULTIPLE, 6), np.float32)}}
     with pytest.raises(InputError, match=r"mesh.tensor: 3 doesn't divide .* it must divide 256"):
-        sharding.param_shardings(mesh, shape)
+        sharding.param_shardings(mesh, shape, LOGICAL_AXES)
 
 
 def test_rows_where_processes_are_interleaved():

@@ -18,6 +18,7 @@ from conftest import small_config
 from bert_jax.cli.main import main
 from bert_jax.config import InputError, OptimizerConfig
 from bert_jax.devices import sharding
+from bert_jax.models.encoder import LOGICAL_AXES
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training.optimizer import SCHEDULES, make_optimizer, schedule
 from bert_jax.training.optimizers import OPTIMIZERS
@@ -179,14 +180,17 @@ def test_what_is_left_of_a_parameter_lies_as_the_rest_of_it():
         arrays = {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in shapes.items()}
         return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
+    axes = (*LOGICAL_AXES, (r"(bias|scale)", ("hidden",)))
     for name, cases in kept.items():
         for shape, spec in cases.items():
             state = {"params": tree(params), "opt_state": [tree({name: shape, "other": (64, 96)})], "step": np.int32(0)}
-            found = flax.traverse_util.flatten_dict(sharding.state_shardings(mesh, state)["opt_state"][0], sep="/")
+            found = flax.traverse_util.flatten_dict(
+                sharding.state_shardings(mesh, state, axes)["opt_state"][0], sep="/"
+            )
             assert found[name].spec == jax.sharding.PartitionSpec(*spec), (name, shape)
             assert found["other"].spec == jax.sharding.PartitionSpec()
-    with pytest.raises(ValueError, match="no entry of LOGICAL_AXES fits unheard/of"):
-        sharding.state_shardings(mesh, {"params": tree({"unheard/of": (2,)})})
+    with pytest.raises(ValueError, match="no entry of the logical axes fits unheard/of"):
+        sharding.state_shardings(mesh, {"params": tree({"unheard/of": (2,)})}, axes)
 
 
 # Trains with every optimizer on meshes of eight simulated devices, and restores the first one's checkpoint on each.

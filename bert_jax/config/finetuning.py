@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from bert_jax.config import checks
+from bert_jax.config.section import Section
 from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
 from bert_jax.files.errors import InputError
 
@@ -14,7 +15,7 @@ TASKS: tuple[str, ...] = get_args(_Task)
 
 
 @dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Section):
     """What to fine-tune on: a task by its name, and where its files or columns are.
 
     Example:
@@ -65,7 +66,7 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Section):
     """A whole fine-tuning run.
 
     Example:

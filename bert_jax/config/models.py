@@ -4,13 +4,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bert_jax.config import checks
+from bert_jax.config.section import Section
 from bert_jax.files.errors import InputError
 
 Remat = Literal["auto", "none", "attention", "dots", "full"]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base.
 
     Example:
@@ -44,11 +45,6 @@ class ModelConfig:
     remat: Remat = "auto"
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
-
-    def __post_init__(self):
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps"):
-            if type(value := getattr(self, name)) is int and abs(value) < 1 << 63:  # JAX takes no larger than 32 bits.
-                object.__setattr__(self, name, float(value))
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
@@ -119,7 +115,7 @@ VALUE: dict[str, Any] = dict(problem_type="regression", activation="identity")
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(Section):
     """What stands on the encoder, and what its outputs are called."""
 
     kind: str
@@ -155,7 +151,7 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class EmbeddingConfig:
+class EmbeddingConfig(Section):
     """How a model's vectors of texts are made."""
 
     pooling: Literal["mean", "cls"] = "mean"

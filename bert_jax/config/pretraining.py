@@ -5,12 +5,13 @@ from typing import Literal
 
 from bert_jax.config import checks
 from bert_jax.config.models import ModelConfig
+from bert_jax.config.section import Section
 from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
 from bert_jax.files.errors import InputError
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
+class CorpusConfig(Section):
     """Where the text comes from. A document is a list of lines; a line is a paragraph or a sentence.
 
     Example:
@@ -40,7 +41,7 @@ class CorpusConfig:
 
 
 @dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Section):
     """WordPiece (through `tokenizers`) or SentencePiece: loaded from a file, or trained on the corpus.
 
     Example:
@@ -63,7 +64,7 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
-class ExamplesConfig:
+class ExamplesConfig(Section):
     """How documents become unmasked examples of a fixed length (paper, appendix A.2).
 
     Example:
@@ -90,7 +91,7 @@ class ExamplesConfig:
 
 
 @dataclass(frozen=True)
-class MaskingConfig:
+class MaskingConfig(Section):
     """Which tokens are predicted: drawn afresh for every batch from (seed, step), unless `static`.
 
     Example:
@@ -111,7 +112,7 @@ class MaskingConfig:
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Section):
     """A stretch of training at one sequence length. The original has two: 90 % of the steps at 128, 10 % at 512.
 
     Example:
@@ -129,7 +130,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Section):
     """A whole pretraining run.
 
     Example:

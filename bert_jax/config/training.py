@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from bert_jax.config.section import Section
+
 
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """The optimizer, and the schedule of its learning rate, whose step count is the sum of the phases'.
 
     Example:
@@ -43,7 +45,7 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True)
-class MeshConfig:
+class MeshConfig(Section):
     """Devices along each axis of the mesh; one -1 takes those that are left.
 
     Example:
@@ -60,7 +62,7 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Section):
     """How the run is watched and kept. Any of it may change when a run is resumed.
 
     Example:

@@ -1,4 +1,4 @@
-"""Which device holds what: two tables, read as parameter path -> logical axes -> mesh axes.
+"""Which device holds what: two tables, read as parameter path -> logical axes -> mesh axes. A model has the first.
 
 The mesh has three axes. `data`: copies of the model, each with its rows of the batch. `fsdp`: rows of the batch too,
 and slices of the parameters and the optimizer, gathered where they are used. `tensor`: slices of heads, feed-forward
@@ -23,23 +23,9 @@ from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
-# The end of a parameter's path -> what each of its dimensions is. The first match counts; the layers' parameters are
-# stacked, so theirs begin with "layer".
-LOGICAL_AXES = (
-    (r"word_embeddings/embedding", ("vocabulary", "hidden")),
-    (r"(position|token_type)_embeddings/embedding", (None, "hidden")),
-    (r"self/(query|key|value)/kernel", ("layer", "hidden", "heads")),
-    (r"self/(query|key|value)/bias", ("layer", "vector")),
-    (r"layer/attention/output/dense/kernel", ("layer", "heads", "hidden")),
-    (r"layer/intermediate/dense/kernel", ("layer", "hidden", "intermediate")),
-    (r"layer/intermediate/dense/bias", ("layer", "vector")),
-    (r"layer/output/dense/kernel", ("layer", "intermediate", "hidden")),
-    (r"layer/.*(bias|scale)", ("layer", "hidden")),
-    (r"(pooler|transform/dense|seq_relationship|classifier/(dense|out_proj))/kernel", ("hidden", None)),
-    (r"output_bias", ("vector",)),
-    (r"(seq_relationship|classifier/(dense|out_proj))/bias", (None,)),
-    (r"(bias|scale)", ("hidden",)),
-)
+# The end of a parameter's path -> what each of its dimensions is; the first match counts. A model has its own
+# (`models.Model.logical_axes`).
+LogicalAxes = Sequence[tuple[str, tuple[str | None, ...]]]
 
 MESH_AXES = {
     "layer": None,
@@ -156,22 +142,22 @@ def path_name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def param_shardings(mesh: Mesh, params):
-    """The sharding of every parameter (or of its shape).
+def param_shardings(mesh: Mesh, params, axes: LogicalAxes):
+    """The sharding of every parameter (or of its shape), by the model's logical axes.
 
     Raises `InputError` naming the parameter where a dimension isn't divisible by its mesh axis.
     """
-    return jax.tree_util.tree_map_with_path(lambda path, x: _sharding(mesh, path_name(path), x.shape), params)
+    return jax.tree_util.tree_map_with_path(lambda path, x: _sharding(mesh, path_name(path), x.shape, axes), params)
 
 
-def state_shardings(mesh: Mesh, state: dict):
+def state_shardings(mesh: Mesh, state: dict, axes: LogicalAxes):
     """The sharding of every array of a train state (or of its shapes), whatever its optimizer keeps.
 
     What ends with a parameter's path follows the parameter: all of it, or in the dimensions that it has of it. All else
     is on every device: counters, and what is smaller for other reasons. Raises `InputError` as `param_shardings`.
     """
     leaves = jax.tree_util.tree_leaves_with_path(state["params"])
-    params = {path_name(path): (x.shape, _sharding(mesh, path_name(path), x.shape)) for path, x in leaves}
+    params = {path_name(path): (x.shape, _sharding(mesh, path_name(path), x.shape, axes)) for path, x in leaves}
 
     def following(path, x) -> NamedSharding:
         ends = (path_name(path[i:]) for i in range(len(path)))
@@ -195,15 +181,15 @@ def _kept(shape: tuple[int, ...], sharding: NamedSharding, kept: tuple[int, ...]
     return PartitionSpec(*specs.pop()) if len(specs) == 1 else PartitionSpec()
 
 
-def _sharding(mesh: Mesh, name: str, shape: tuple[int, ...]) -> NamedSharding:
-    axes = next((axes for pattern, axes in LOGICAL_AXES if re.search(rf"(^|/){pattern}$", name)), None)
-    if axes is None or len(axes) != len(shape):
-        raise ValueError(f"no entry of LOGICAL_AXES fits {name} {shape}")
-    spec = [MESH_AXES[axis] for axis in axes]
+def _sharding(mesh: Mesh, name: str, shape: tuple[int, ...], axes: LogicalAxes) -> NamedSharding:
+    logical = next((found for pattern, found in axes if re.search(rf"(^|/){pattern}$", name)), None)
+    if logical is None or len(logical) != len(shape):
+        raise ValueError(f"no entry of the logical axes fits {name} {shape}")
+    spec = [MESH_AXES[axis] for axis in logical]
     for axis, size in zip(spec, shape, strict=True):
         parts = math.prod(mesh.shape[a] for a in _each(axis))
         if size % parts:
-            remedy = f"; it must divide {VOCABULARY_MULTIPLE}" if axes[0] == "vocabulary" else ""
+            remedy = f"; it must divide {VOCABULARY_MULTIPLE}" if logical[0] == "vocabulary" else ""
             raise InputError(f"mesh.{' x '.join(_each(axis))}: {parts} doesn't divide {name} {shape}{remedy}")
     used = [a for axis in spec for a in _each(axis)]
     if len(used) > len(set(used)):

@@ -7,7 +7,7 @@ import flax.linen as nn
 
 from bert_jax.config import ModelConfig
 from bert_jax.models.heads.base import Head
-from bert_jax.models.names import Name
+from bert_jax.models.names import LogicalAxes, Name
 
 
 def _no_problems(config: ModelConfig) -> Iterator[tuple[str, str]]:
@@ -39,9 +39,8 @@ class Architecture:
     flops_per_token: Callable[[ModelConfig, int, int], float]
     """Floating-point operations of its products, forward and backward, for one token of a sequence of a length, with
     so many masked positions in it (two for a multiply-add)."""
-    logical_axes: tuple[tuple[str, tuple[str | None, ...]], ...]
-    """What each dimension of the encoder's parameters is (see `devices.sharding`): the first pattern that the end of a
-    path matches counts."""
+    logical_axes: LogicalAxes
+    """What each dimension of the encoder's parameters is, by the end of their paths (see `Model.logical_axes`)."""
     heads: Mapping[str, Head] = field(default_factory=dict)
     """Its own heads, by kind, in place of those that all share."""
     without: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec
 from bert_jax.config import ModelConfig
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import ACTIVATIONS, dense, initializer, layer_norm, padded
+from bert_jax.models.names import LogicalAxes
 
 # Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
 MASK_ADDER = -10_000.0
@@ -244,7 +245,7 @@ def flops_per_token(model: ModelConfig, length: int, predictions: int) -> float:
 
 
 # `Architecture.logical_axes` of this encoder.
-LOGICAL_AXES = (
+LOGICAL_AXES: LogicalAxes = (
     (r"word_embeddings/embedding", ("vocabulary", "hidden")),
     (r"(position|token_type)_embeddings/embedding", (None, "hidden")),
     (r"self/(query|key|value)/kernel", ("layer", "hidden", "heads")),

@@ -8,6 +8,7 @@ from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import registry
 from bert_jax.models.architecture import Architecture
 from bert_jax.models.heads.base import Head, Inputs
+from bert_jax.models.names import LogicalAxes
 
 
 class Model(nn.Module):
@@ -31,6 +32,12 @@ class Model(nn.Module):
     @property
     def kind(self) -> Head:
         return registry.head_of(self.config, self.head)
+
+    @property
+    def logical_axes(self) -> LogicalAxes:
+        """What each dimension of a parameter is, by the end of its path: the first match counts. The layers' parameters
+        are stacked, so theirs begin with "layer". Read by `devices.sharding`."""
+        return (*self.architecture.logical_axes, *self.kind.logical_axes, (r"(bias|scale)", ("hidden",)))
 
     @nn.compact
     def __call__(

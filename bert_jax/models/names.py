@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Scheme = Literal["hf", "tf1"]
+# The end of a parameter's path, as a pattern, and what each of its dimensions is (see `devices.sharding`).
+LogicalAxes = tuple[tuple[str, tuple[str | None, ...]], ...]
 
 
 @dataclass(frozen=True)

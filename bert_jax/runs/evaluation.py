@@ -163,7 +163,7 @@ def evaluate_task(
 def _outputs(found: pretrained.Pretrained, config: FinetuneConfig, mesh: Mesh):
     """A function from batches to the head's outputs, on all devices."""
     module = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
-    shardings = sharding.param_shardings(mesh, found.params)
+    shardings = sharding.param_shardings(mesh, found.params, module.logical_axes)
     params = jax.device_put(found.params, shardings)
     return functools.partial(outputs_of(make_forward(module, mesh), mesh), params)
 
@@ -182,7 +182,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(found.model, found.head)
-    shardings = sharding.param_shardings(mesh, found.params)
+    shardings = sharding.param_shardings(mesh, found.params, module.logical_axes)
     params = jax.device_put(found.params, shardings)
     sums = jax.jit(
         lambda params, batch: HeadObjective(module).sums(params, (), batch),

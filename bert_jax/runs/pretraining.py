@@ -115,7 +115,7 @@ def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
     """That every parameter can be split over the mesh, before hours of preparing."""
     size = config.model.vocab_size or VOCABULARY_MULTIPLE
     model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)))
-    sharding.param_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)))
+    sharding.param_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)), model.logical_axes)
 
 
 def _check_run(config: PretrainConfig, workdir: Path) -> None:

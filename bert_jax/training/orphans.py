@@ -4,20 +4,16 @@ Where an array can't be read or written, Orbax raises that, and drops its tasks 
 """
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
-
-from bert_jax.files import contents
 
 
 def _is_orphan(error: BaseException | None) -> bool:
     """Whether it may be of such a task: it says what an array's error says."""
     said = str(error)
     of_an_array = said.startswith(("Event loop is closed", "Encountered error while reading array"))
-    of_tensorstore = "OCDBT database" in said
-    return of_an_array or of_tensorstore or any(os.strerror(number) in said for number in contents.REMEDIES)
+    return of_an_array or "OCDBT database" in said or ".orbax-checkpoint-tmp" in said
 
 
 def _unraisable(unraisable: Any, others: Callable = sys.unraisablehook) -> None:

@@ -99,11 +99,12 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
         return steps.init_state(objective.model, optimizer, seed)
 
     shapes = jax.eval_shape(fresh_state, 0)
-    shardings = state_shardings(mesh, shapes)
+    axes = objective.model.logical_axes
+    shardings = state_shardings(mesh, shapes, axes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     # A teacher's parameters lie as those of the same names do here.
     both = {"params": shapes["params"], "constants": jax.eval_shape(objective.constants)}
-    constants = _shapes_on(mesh, both)["constants"]
+    constants = _shapes_on(both, state_shardings(mesh, both, axes))["constants"]
     train_step = jax.jit(
         steps.make_train_step(objective, optimizer, accumulate_steps),
         donate_argnums=0,
@@ -113,7 +114,7 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     return Program(
         objective=objective,
         optimizer=optimizer,
-        state=_shapes_on(mesh, shapes),
+        state=_shapes_on(shapes, shardings),
         shardings=shardings,
         rows=rows,
         everywhere=everywhere,
@@ -126,13 +127,9 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     )
 
 
-def _shapes_on(mesh: Mesh, shapes):
+def _shapes_on(shapes, shardings):
     """The same shapes, each with its sharding."""
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes,
-        state_shardings(mesh, shapes),
-    )
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
 
 def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
@@ -140,7 +137,7 @@ def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
     params = jax.eval_shape(functools.partial(init_params, model), 0)
     return jax.jit(
         functools.partial(forward, model),
-        in_shardings=(param_shardings(mesh, params), batch_sharding(mesh)),
+        in_shardings=(param_shardings(mesh, params, model.logical_axes), batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
 

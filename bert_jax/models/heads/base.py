@@ -13,7 +13,7 @@ from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import losses
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import initializer
-from bert_jax.models.names import Name
+from bert_jax.models.names import LogicalAxes, Name
 
 # A token that has no label, as a word's second piece.
 NO_LABEL = -100
@@ -59,6 +59,11 @@ class Head:
     """Its task on the Hugging Face Hub."""
     names: tuple[Name, ...] = ()
     """Of its parameters, beside the encoder's."""
+    logical_axes: LogicalAxes = (
+        (r"classifier/\w+/kernel", ("hidden", None)),
+        (r"classifier/\w+/bias", (None,)),
+    )
+    """What each dimension of its parameters is, as `Architecture.logical_axes`."""
     shown_by: tuple[str, ...] | None = None
     """Parameters, by Hugging Face's names, that show a head of this kind where nothing names it; None: none do. For
     {encoder} the architecture's name is put."""

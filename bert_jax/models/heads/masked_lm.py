@@ -7,6 +7,7 @@ from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import losses, names
 from bert_jax.models.heads.base import Head, Inputs, Output
 from bert_jax.models.layers import ACTIVATIONS, dense, layer_norm
+from bert_jax.models.names import LogicalAxes
 
 AT = "cls/predictions"
 
@@ -64,6 +65,7 @@ class MaskedLM(Head):
         *names.norm(f"{AT}/transform/LayerNorm", "cls.predictions.transform.LayerNorm", f"{AT}/transform/LayerNorm"),
         names.Name(f"{AT}/output_bias", "cls.predictions.bias", f"{AT}/output_bias", padded=True),
     )
+    logical_axes: LogicalAxes = ((r"transform/dense/kernel", ("hidden", None)), (r"output_bias", ("vector",)))
     shown_by = ("cls.predictions.transform.dense.weight",)
     shown_by_tf1 = ("cls/predictions/transform/dense/kernel",)
     tied = (

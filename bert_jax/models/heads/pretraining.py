@@ -23,6 +23,11 @@ class Pretraining(MaskedLM):
     outputs = (Output("prediction_logits", "prediction"), Output("seq_relationship_logits", "text"))
     suffix = "ForPreTraining"
     names = (*MaskedLM.names, *names.output("cls/seq_relationship", "cls.seq_relationship", "cls/seq_relationship/"))
+    logical_axes = (
+        *MaskedLM.logical_axes,
+        (r"seq_relationship/kernel", ("hidden", None)),
+        (r"seq_relationship/bias", (None,)),
+    )
     shown_by = ("cls.seq_relationship.weight",)
     shown_by_tf1 = ("cls/seq_relationship/output_weights",)
 
