@@ -131,9 +131,11 @@ def build(root: Path) -> None:
 
 def _models(root: Path) -> None:
     import flax.serialization
+    import test_roberta
     import torch
     from safetensors.numpy import load_file, save_file
 
+    test_roberta.make("sequence_classification", root / "roberta")
     found = pretrained.read(root / "source")
     for form in ("hf", "tf1"):
         pretrained.export(found, root / form, form)
@@ -207,6 +209,9 @@ def _tasks(folder: Path) -> None:
     (folder / "table.tsv").write_text("text\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in rows))
     (folder / "table.jsonl").write_text("".join(json.dumps({"text": a, "label": b}) + "\n" for a, b in rows))
     (folder / "table.json").write_text(json.dumps([{"text": a, "label": len(b)} for a, b in rows]))
+    lists = [["sad", "old"], [], ["old"], ["sad"]]
+    lines = (json.dumps({"text": a, "label": b}) + "\n" for (a, _), b in zip(rows, lists, strict=True))
+    (folder / "lists.jsonl").write_text("".join(lines))
     context = "The green hill lies behind the old river."
     answers = [{"text": "green hill", "answer_start": 4}]
     questions = [{"id": str(i), "question": f"What lies {i}?", "answers": answers} for i in range(3)]
@@ -246,6 +251,7 @@ READERS = {
     "checkpoint arrays": Reader("imported", ("checkpoints/*/state/**/*",), checkpoint),
     "config.json": Reader("hf", ("config.json",), whole),
     "config.json, encoder": Reader("msgpack", ("config.json",), encoder),
+    "config.json, RoBERTa": Reader("roberta", ("config.json",), whole),
     "tokenizer files, WordPiece": Reader(
         "hf",
         ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -275,6 +281,7 @@ READERS = {
         f"task, {file}": Reader("tasks", (file,), task(name, file))
         for name, file in (
             *(("classification", f"table.{ending}") for ending in ("csv", "tsv", "jsonl", "json")),
+            ("multi_label", "lists.jsonl"),
             *(("squad", "squad.json"), ("ner", "ner.txt"), ("srl", "srl.txt"), ("srl", "x.gold_conll")),
             ("swag", "swag.csv"),
         )

@@ -179,7 +179,7 @@ def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path)
     assert summary["rates"]["0.003"]["dev_accuracy"]["mean"] == pytest.approx(np.mean(runs))
     assert summary["rates"]["0.003"]["dev_accuracy"]["deviation"] == pytest.approx(np.std(runs, ddof=1))
     for changed in ({"epochs": 2}, {"task": dataclasses.replace(config.task, train_examples=9)}):
-        with pytest.raises(InputError, match="in the run that is finished, is (2|9) now"):
+        with pytest.raises(InputError, match="in the run that is finished, is (2.0|9) now"):
             sweep(dataclasses.replace(config, **changed), model, tmp_path / "sweep", 2, (3e-3,))
     before = (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns
     assert sweep(config, model, tmp_path / "sweep", 2, (3e-3,)) == summary

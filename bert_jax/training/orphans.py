@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from bert_jax.files import storage
+
 
 def _is_orphan(error: BaseException | None) -> bool:
     """Whether it may be of such a task: it says what an array's error says."""
     said = str(error)
     of_an_array = said.startswith(("Event loop is closed", "Encountered error while reading array"))
-    return of_an_array or "OCDBT database" in said or ".orbax-checkpoint-tmp" in said
+    full = isinstance(error, OSError) and error.errno in storage.FULL  # Of a file that Orbax doesn't name.
+    return of_an_array or full or "OCDBT database" in said or ".orbax-checkpoint-tmp" in said
 
 
 def _unraisable(unraisable: Any, others: Callable = sys.unraisablehook) -> None:
