@@ -141,7 +141,7 @@ def test_labels_that_are_named(tmp_path):
     for labels, name, message in (
         (("a", "a"), "classification", "name each once"),
         (("a ", "b"), "classification", "without spaces"),
-        (("a", "b"), "rte", "are of the tasks classification and multi_label, this is rte"),
+        (("a", "b"), "rte", "are for the tasks classification and multi_label only, not rte"),
     ):
         with pytest.raises(InputError, match=f"task.labels: .*{message}"):
             FinetuneConfig(task=TaskConfig(name=name, labels=labels)).validate()

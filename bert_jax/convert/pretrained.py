@@ -89,7 +89,7 @@ def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     """That of a MODEL, without its weights."""
     folder = folder_of(name)
     if format_of(folder):
-        return tokenizer_folders.of_folder(folder)
+        return tokenizer_folders.read(folder)
     checkpoints, step = find_checkpoint(name)
     return _tokenizer_of(checkpoints, step)
 
@@ -128,7 +128,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: Format, ove
         module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
         module.write(aside, saved.model, saved.head, saved.params)
         embedding, longest = saved.embedding, saved.model.max_position_embeddings
-        tokenizer_folders.to_folder(saved.tokenizer, aside, embedding.max_length or longest)
+        tokenizer_folders.write(saved.tokenizer, aside, embedding.max_length or longest)
         if embedding.sentence_transformers:
             sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
         model_card.write(aside, form, saved.model, saved.head, saved.origin)
@@ -284,7 +284,7 @@ def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
     """One that can't be read bars nobody who makes ids elsewhere; a file that is broken is an error all the same."""
     contents.check_links(folder)
     try:
-        tokenizer = tokenizer_folders.of_folder(folder)
+        tokenizer = tokenizer_folders.read(folder)
     except contents.NotTheFile:
         raise
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Texts of many lengths to few shapes: several in a row, so that hardly a place is padding and little compiles."""
+"""Packs texts of many lengths into batches of few shapes, several texts in a row: little padding, few compilations."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -9,13 +9,13 @@ import numpy as np
 
 # The shortest rows; each further length is twice as long, up to what the model reads.
 SHORTEST = 32
-# A row of n places holds at most n / this texts, so that what is made of each has a fixed shape.
-PLACES_A_TEXT = 4
+# A row of n positions holds at most n / this many texts, so that the outputs for its texts have a fixed shape.
+POSITIONS_PER_TEXT = 4
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: the numbers of the texts in each row, which lie one behind the other; `count` rows with empty ones."""
+    """A batch: for each row the numbers of its texts, one after the other. It has `count` rows, empty ones included."""
 
     length: int
     count: int
@@ -23,12 +23,12 @@ class Rows:
 
 
 def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]:
-    """All texts, given their lengths, in batches of about so many places; rows are at most `longest` long.
+    """Batches of about `tokens` positions with all texts, given their lengths; rows are at most `longest` long.
 
-    A row has the first of the lengths `SHORTEST`, twice that and so on in which its longest text fits, and is filled up
-    with the longest of the others that do. Batches have `tokens // length` rows, the last one of a length too if it
-    isn't the only one; else the next power of two. With 1,024 tokens there are 6, 5, 4, 3 and 2 numbers of rows of the
-    lengths 32 to 512, 20 shapes in all, and a long list has one or two of each length that occurs.
+    The length of a row is the first of `SHORTEST`, twice that and so on that holds its longest text; the row is filled
+    with the longest of the other texts that fit. A batch has `tokens // length` rows; the only batch of a length has
+    the next power of two. With 1,024 tokens there are 6, 5, 4, 3 and 2 possible numbers of rows for the lengths 32 to
+    512, 20 shapes in all, and a long list of texts uses one or two for each length that occurs.
     """
     batch: list[list[int]] = []
     length = full = 0
@@ -47,7 +47,7 @@ def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]
 
 
 def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
-    """The length of each row and the texts in it, long rows first."""
+    """The length of each row and the numbers of its texts, long rows first."""
     waiting = _Waiting(lengths)
     while waiting.lengths:
         row_length = bucket(waiting.lengths[-1], longest)
@@ -55,7 +55,7 @@ def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[in
 
 
 def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """The texts in each row of one length, which none of them exceeds; each row as full as can be of the long ones."""
+    """The numbers of the texts in each row of `row_length`, which no text exceeds; each takes the longest that fit."""
     waiting, rows = _Waiting(lengths), []
     while waiting.lengths:
         rows.append(waiting.row(row_length))
@@ -63,12 +63,12 @@ def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 
 def most_texts(row_length: int) -> int:
-    """In a row."""
-    return max(row_length // PLACES_A_TEXT, 1)
+    """The most texts in a row."""
+    return max(row_length // POSITIONS_PER_TEXT, 1)
 
 
 class _Waiting:
-    """The texts that are in no row yet."""
+    """The texts that aren't in a row yet, by their lengths."""
 
     def __init__(self, lengths: Sequence[int]):
         self._numbers = defaultdict(list)
@@ -77,7 +77,7 @@ class _Waiting:
         self.lengths = sorted(self._numbers)
 
     def row(self, row_length: int) -> list[int]:
-        """Takes the longest that fits, again and again."""
+        """Fills a row: takes the longest text that fits, again and again."""
         row: list[int] = []
         spare = row_length
         while len(row) < most_texts(row_length) and (at := bisect_right(self.lengths, spare)):
@@ -90,21 +90,21 @@ class _Waiting:
 
 
 def bucket(length: int, longest: int) -> int:
-    """The length of rows, `SHORTEST` times a power of two or `longest`, in which a text of this length fits."""
+    """The least length of a row, `SHORTEST` times a power of two or `longest`, that holds a text of this length."""
     return power_of_two(max(length, SHORTEST), longest)
 
 
 def power_of_two(least: int, most: int) -> int:
-    """The smallest that is no less than `least`, but at most `most`."""
+    """The smallest power of two that is at least `least`, but at most `most`."""
     return min(1 << (least - 1).bit_length(), most)
 
 
 def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool, skipped: int) -> dict[str, np.ndarray]:
-    """What the encoder reads of a batch, and what makes the texts' vectors of the tokens'.
+    """The encoder's inputs for a batch, and the weights that make each text's vector of its tokens' vectors.
 
-    `input_ids`, `position_ids` and `sequence_ids`, int32 [rows, length], the last -1 in places of no text; `weights`,
-    float32 [rows, texts of a row, length]: those of the mean over a text's tokens behind the first `skipped`, or 1 at
-    its first.
+    `input_ids`, `position_ids` and `sequence_ids` are int32 [rows, length], where padding has sequence id -1;
+    `weights` is float32 [rows, texts of a row, length]: the mean over a text's tokens after the first `skipped`, or 1
+    at its first token.
     """
     shape = rows.count, rows.length
     input_ids, position_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)

@@ -108,9 +108,9 @@ def tag(bert, texts: list[str], predicates: list[str] | None = None) -> list[lis
         words, places = _words(text)
         examples.append(tagging.Example(words, None, f"text {number + 1}", number, words, predicate=at))
         found.append(places)
-    task = tagging.of(TaskConfig("srl" if bert.run.task.name == "srl" else "ner"), bert.head.labels)
+    task = tagging.from_config(TaskConfig("srl" if bert.run.task.name == "srl" else "ner"), bert.head.labels)
     length = min(bert.run.sequence_length, bert.config.max_position_embeddings)
-    features = [f for f in task.features(examples, bert.tokenizer, length, training=False) if f.places]
+    features = [f for f in task.features(examples, bert.tokenizer, length, training=False) if f.positions]
     predictions = task.predict(examples, features, bert.logits_of(features))
     meaning = standard(bert.head.labels)
     return [_tagged(*one, meaning) for one in zip(texts, found, predictions, strict=True)]

@@ -1,4 +1,4 @@
-"""Downstream tasks, one file a family: reading, features, metrics, post-processing. No JAX."""
+"""Downstream tasks, a file for each family: reading, features, metrics, post-processing. No JAX."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from bert_jax.tasks.memory import table_of
 
 
 def make(config: TaskConfig, labels: tuple[str, ...] = (), **data: Any) -> Task:
-    """The task of that name; `labels` are those of a model that was trained on it, else the training set's.
+    """The task that the config names; `labels` are a trained model's, by default those of the training set.
 
-    `data` are splits in memory (`train`, `dev`, `test`; None: there is none), each in the place of the file that the
-    config would name. Raises `InputError` for what is no table, and for a split that is given as a file too.
+    `data` are splits in memory (`train`, `dev`, `test`; None: not given), each used instead of the file that the config
+    would name. Raises `InputError` for data that aren't a table, and for a split that is also given as a file.
     """
     tables = {split: table_of(split, values) for split, values in data.items() if values is not None}
     for split in tables:
@@ -25,11 +25,11 @@ def make(config: TaskConfig, labels: tuple[str, ...] = (), **data: Any) -> Task:
         case "ner" | "srl":
             from bert_jax.tasks import tagging
 
-            return tagging.of(config, labels, tables)
+            return tagging.from_config(config, labels, tables)
         case "swag" | "multiple_choice":
-            from bert_jax.tasks import multiple_choice
+            from bert_jax.tasks.multiple_choice import MultipleChoice
 
-            return multiple_choice.of(config, tables)
+            return MultipleChoice(config, tables)
         case "multi_label":
             from bert_jax.tasks.multi_label import MultiLabel
 
