@@ -14,17 +14,17 @@ from bert_jax.config import FinetuneConfig
 
 @dataclass(frozen=True)
 class BenchFinetune:
-    """Fine-tuning beside transformers in torch: scores and speed, a seed after the other, in turns."""
+    """Compares fine-tuning with transformers in torch: scores and speed, seed by seed, in turns."""
 
     init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
-    """A Hugging Face folder: both start from it."""
+    """A Hugging Face folder, from which both start."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
     config_name: OptionalConfigName = None
     """A config file, or the name of one that ships with bert_jax."""
     task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
-    """Which of the config file's tasks."""
+    """The task to choose, where the config file has several."""
     seeds: int = 3
-    """So many, from the config's on."""
+    """Number of seeds, counted up from the config's seed."""
 
     UNREAD: ClassVar[dict[str, str]] = Finetune.UNREAD
 
@@ -36,18 +36,19 @@ def run(arguments: list[str]) -> None:
 
         bench_finetune(command.config, command.init, command.seeds)
         return
-    parser = argparse.ArgumentParser(prog="bert-jax bench", description="Measures bert_jax beside a peer, in turns.")
+    description = "Measures bert_jax against another library, in turns."
+    parser = argparse.ArgumentParser(prog="bert-jax bench", description=description)
     what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("finetune", help="a task, beside transformers in torch; takes the options of bert-jax finetune")
-    prepare = what.add_parser("prepare", help="text to examples, beside a fast tokenizer")
+    what.add_parser("finetune", help="a task, against transformers in torch; takes the options of bert-jax finetune")
+    prepare = what.add_parser("prepare", help="text to examples, against a fast tokenizer")
     prepare.add_argument("--files", required=True, type=Path, help="a text file")
     prepare.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
     prepare.add_argument("--rounds", type=int, default=3)
-    pipeline = what.add_parser("pipeline", help="examples to batches, beside a collator for masked words")
+    pipeline = what.add_parser("pipeline", help="examples to batches, against a collator for masked words")
     pipeline.add_argument("--examples", required=True, help="a folder that bert-jax prepare made")
     pipeline.add_argument("--rounds", type=int, default=3)
     pipeline.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
-    encode = what.add_parser("encode", help="sentences to vectors, beside torch with batches sorted by length, and not")
+    encode = what.add_parser("encode", help="sentences to vectors, against torch with sorted and with unsorted batches")
     encode.add_argument("--model", required=True, help="a Hugging Face folder of a BERT encoder")
     encode.add_argument("--files", required=True, type=Path, nargs="+", help="UTF-8, a sentence on each line")
     encode.add_argument("--rounds", type=int, default=5)

@@ -15,22 +15,22 @@ class Plan:
     """A config file, or the name of one that ships with bert_jax."""
     config: ConfigFields
     topology: str
-    """The slice: v4, v5e, v5p or v6e and its chips along each axis, as v5e:4x4 or v5p:2x2x2."""
+    """The slice: v4, v5e, v5p or v6e and its chips along each axis, for example v5e:4x4 or v5p:2x2x2."""
     slices: int = 1
-    """So many of them, joined by the hosts' network."""
+    """Number of slices, joined by the hosts' network."""
     phase: int | None = None
-    """Plan this phase only; 0 is the first."""
+    """Plan only this phase; 0 is the first."""
     search: bool = False
-    """Try other meshes, batch sizes and rematerialisation too; a table, the fastest first."""
+    """Also try other meshes, batch sizes and rematerialisation; prints a table, the fastest first."""
     scaling: Path | None = None
-    """Plan the phase (else the first) on slices of all sizes up to the topology; a plot and figures for this folder."""
+    """Plan the phase (default: the first) on slices of all sizes up to the topology; folder for a plot and figures."""
     json: Path | None = None
-    """A file to write the plans to."""
+    """File to write the plans to."""
 
 
 def run(arguments: list[str]) -> None:
     command = parse(Plan, arguments)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts, so that it takes no accelerator of this machine.
     from bert_jax.devices import compiling
     from bert_jax.planning.plan import plan
 

@@ -16,18 +16,20 @@ def run(arguments: list[str]) -> None:
     fill = tasks.add_parser("fill-mask", help="the most probable tokens for each [MASK]")
     fill.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
     embed = tasks.add_parser("embed", help="a vector for each text")
-    default = "as the model's folder says, else"
-    embed.add_argument("--pooling", choices=["mean", "cls"], help=f"of all tokens or [CLS] ({default} mean)")
-    embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=f"to length 1 ({default} not)")
-    embed.add_argument("--prompt-name", metavar="NAME", help="the model's prompt that is put before each text")
-    embed.add_argument("--prompt", metavar="TEXT", help="what is put before each text instead")
-    tab = "else a line may have its own, after a tab"
+    default = "default: what the model's folder says, else"
+    pooling = f"mean of all tokens' vectors, or [CLS]'s ({default} mean)"
+    normalize = f"scale vectors to length 1 ({default} no)"
+    embed.add_argument("--pooling", choices=["mean", "cls"], help=pooling)
+    embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=normalize)
+    embed.add_argument("--prompt-name", metavar="NAME", help="name of the model's prompt to put before each text")
+    embed.add_argument("--prompt", metavar="TEXT", help="text to put before each text instead")
+    tab = "without it, each line may have its own, after a tab"
     classify = tasks.add_parser("classify", help="the class, or the value, of each text or pair")
-    classify.add_argument("--pair", dest="second", metavar="TEXT", help=f"the second text of all; {tab}")
+    classify.add_argument("--pair", dest="second", metavar="TEXT", help=f"second text for all texts; {tab}")
     tag = tasks.add_parser("tag", help="the named entities, or other spans, in each text")
-    tag.add_argument("--predicate", dest="second", metavar="WORD", help=f"of semantic roles: whose roles; {tab}")
+    tag.add_argument("--predicate", dest="second", metavar="WORD", help=f"semantic roles: whose to tag; {tab}")
     answer = tasks.add_parser("answer", help="the answer to each question")
-    answer.add_argument("--context", dest="second", metavar="TEXT", help=f"where it is looked for; {tab}")
+    answer.add_argument("--context", dest="second", metavar="TEXT", help=f"text that contains the answers; {tab}")
     for task in (fill, embed, classify, tag, answer):
         task.add_argument("--model", required=True, help="a workdir, a checkpoint's folder or a Hugging Face folder")
         task.add_argument("--input", type=Path, metavar="FILE", help="UTF-8, a text on each line")
@@ -41,7 +43,7 @@ def run(arguments: list[str]) -> None:
     from bert_jax.runs.prediction import TASKS, predictor
 
     compiling.begin()
-    # Before the model is loaded and anything is written.
+    # Texts are checked before the model is loaded and anything is written.
     checks: dict[str, Callable[[str], object]] = {
         "fill-mask": prediction.needs_mask,
         "answer": lambda line: prediction.needs_context(line, options.second),
@@ -54,7 +56,7 @@ def run(arguments: list[str]) -> None:
     if options.task == "fill-mask" and options.text and not options.output and sys.stdout.isatty():
         _print_filled(bert, options.text, options.top)
         return
-    # What only the model can tell.
+    # Checks that need the model.
     checks |= {"fill-mask": bert.masked_ids, "tag": lambda line: prediction.check_tag(bert, line, options.second)}
     check = checks.get(options.task, check)
     for text in options.text:
@@ -69,7 +71,7 @@ def _check_predict(options: argparse.Namespace) -> None:
     for text in (*options.text, *(getattr(options, name, None) or "" for name in ("second", "prompt"))):
         try:
             text.encode()
-        except UnicodeEncodeError:  # Python gives what it can't decode as surrogates.
+        except UnicodeEncodeError:  # Python has replaced undecodable bytes by surrogates.
             raise InputError(f"{text!r}: not UTF-8; convert it") from None
     if options.text and options.input:
         raise InputError("give texts, or --input with a file of them, not both")
@@ -84,7 +86,7 @@ def _check_predict(options: argparse.Namespace) -> None:
 
 
 def _print_filled(bert, texts: list[str], top: int) -> None:
-    """As a person reads it."""
+    """Prints the guesses for a person to read."""
     for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
         print(harmless(text))
         for guesses in masks:

@@ -7,12 +7,13 @@ from bert_jax.files.printable import printable
 
 
 def import_model(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="bert-jax import", description="Makes a model of ours from another's folder.")
+    description = "Makes a folder of bert_jax from another model's folder."
+    parser = argparse.ArgumentParser(prog="bert-jax import", description=description)
     parser.add_argument("source", help="a Hugging Face or google-research BERT folder, or any other MODEL")
     parser.add_argument("folder", help="the folder to make; pretrain takes it as --init, all others as --model")
-    parser.add_argument("--head", metavar="KIND", help="another head than the source's; encoder: out of any source")
-    parser.add_argument("--labels", nargs="+", help="what the labels are called, where the source doesn't say")
-    parser.add_argument("--allow-missing", action="store_true", help="give what is missing fresh values")
+    parser.add_argument("--head", metavar="KIND", help="another head than the source's; encoder: any source's encoder")
+    parser.add_argument("--labels", nargs="+", help="names of the labels, if the source doesn't give them")
+    parser.add_argument("--allow-missing", action="store_true", help="initialise missing weights anew")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
     from bert_jax.config import HeadConfig, InputError
@@ -25,16 +26,16 @@ def import_model(arguments: list[str]) -> None:
     if options.head:
         kind_of(HeadConfig(options.head))
     with folders.whole_folder(storage.path(options.folder), options.overwrite) as aside:
-        found = pretrained.read(options.source, options.allow_missing, options.head)
-        if isinstance(found.tokenizer, NoTokenizer) and not options.head:
-            raise InputError(f"{found.tokenizer.reason}; --head {found.head.kind} imports the weights without it")
+        saved = pretrained.read(options.source, options.allow_missing, options.head)
+        if isinstance(saved.tokenizer, NoTokenizer) and not options.head:
+            raise InputError(f"{saved.tokenizer.reason}; --head {saved.head.kind} imports the weights without it")
         if options.labels:
-            found = pretrained.with_labels(found, options.labels)
-        pretrained.save(found, aside)
+            saved = pretrained.with_labels(saved, options.labels)
+        pretrained.save(saved, aside)
     print(
-        f"{options.folder}: {found.head.kind}, {found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
+        f"{options.folder}: {saved.head.kind}, {saved.model.num_hidden_layers} layers, {saved.model.hidden_size} wide"
     )
-    for line in found.report.lines():
+    for line in saved.report.lines():
         print(f"  {printable(line)}")
 
 
