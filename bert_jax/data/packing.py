@@ -1,16 +1,28 @@
-"""Texts of many lengths to few shapes: several in a row, so that hardly a place is padding and little compiles."""
+"""Texts of many lengths to few shapes: several in a row, so that hardly a position is padding and little compiles."""
 
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 # The shortest rows; each further length is twice as long, up to what the model reads.
 SHORTEST = 32
-# A row of n places holds at most n / this texts, so that what is made of each has a fixed shape.
-PLACES_A_TEXT = 4
+# A row of n positions holds at most n / this texts, so that what is made of each has a fixed shape.
+POSITIONS_A_TEXT = 4
+
+
+class Text(Protocol):
+    """What a model reads of a text, with special tokens and without padding; of multiple choice, of each choice."""
+
+    @property
+    def input_ids(self) -> list: ...
+
+    @property
+    def token_type_ids(self) -> list: ...
 
 
 @dataclass(frozen=True)
@@ -22,28 +34,21 @@ class Rows:
     texts: list[list[int]]
 
 
-def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]:
-    """All texts, given their lengths, in batches of about so many places; rows are at most `longest` long.
+def rows_of(lengths: Sequence[int], longest: int, positions: int, parts: int = 1) -> Iterator[Rows]:
+    """All texts, given their lengths, in batches of about so many positions; rows are at most `longest` long.
 
     A row has the first of the lengths `SHORTEST`, twice that and so on in which its longest text fits, and is filled up
-    with the longest of the others that do. Batches have `tokens // length` rows, the last one of a length too if it
-    isn't the only one; else the next power of two. With 1,024 tokens there are 6, 5, 4, 3 and 2 numbers of rows of the
-    lengths 32 to 512, 20 shapes in all, and a long list has one or two of each length that occurs.
+    with the longest of the others that do. Batches have `positions // length` rows, the last one of a length too if it
+    isn't the only one; else the next power of two; and always a multiple of `parts`, at least. With 1,024 positions
+    there are 6, 5, 4, 3 and 2 numbers of rows of the lengths 32 to 512, 20 shapes in all, and a long list has one or
+    two of each length that occurs.
     """
-    batch: list[list[int]] = []
-    length = full = 0
-    was_full = False
-    for row_length, row in _packed(lengths, longest):
-        if row_length != length:
-            if batch:
-                yield Rows(length, full if was_full else power_of_two(len(batch), full), batch)
-            batch, length, full, was_full = [], row_length, max(tokens // row_length, 1), False
-        batch.append(row)
-        if len(batch) == full:
-            yield Rows(length, full, batch)
-            batch, was_full = [], True
-    if batch:
-        yield Rows(length, full if was_full else power_of_two(len(batch), full), batch)
+    for length, packed in groupby(_packed(lengths, longest), key=lambda row: row[0]):
+        rows = [texts for _, texts in packed]
+        full = max(positions // length // parts, 1) * parts
+        for start in range(0, len(rows), full):
+            count = full if len(rows) > full else parts * power_of_two(-(-len(rows) // parts), full // parts)
+            yield Rows(length, count, rows[start : start + full])
 
 
 def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
@@ -64,7 +69,7 @@ def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 def most_texts(row_length: int) -> int:
     """In a row."""
-    return max(row_length // PLACES_A_TEXT, 1)
+    return max(row_length // POSITIONS_A_TEXT, 1)
 
 
 class _Waiting:
@@ -99,29 +104,78 @@ def power_of_two(least: int, most: int) -> int:
     return min(1 << (least - 1).bit_length(), most)
 
 
-def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool, skipped: int) -> dict[str, np.ndarray]:
-    """What the encoder reads of a batch, and what makes the texts' vectors of the tokens'.
+def choices_of(text: Text) -> list[tuple[list[int], list[int]]]:
+    """The ids and token types of a text; of multiple choice, of each choice."""
+    if isinstance(text.input_ids[0], list):
+        return list(zip(text.input_ids, text.token_type_ids, strict=True))
+    return [(text.input_ids, text.token_type_ids)]
 
-    `input_ids`, `position_ids` and `sequence_ids`, int32 [rows, length], the last -1 in places of no text; `weights`,
-    float32 [rows, texts of a row, length]: those of the mean over a text's tokens behind the first `skipped`, or 1 at
-    its first.
-    """
-    shape = rows.count, rows.length
-    input_ids, position_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    sequence_ids = np.full(shape, -1, np.int32)
-    weights = np.zeros((rows.count, most_texts(rows.length), rows.length), np.float32)
-    counting = np.arange(rows.length)
-    for row, texts in enumerate(rows.texts):
+
+def lengths_of(texts: Sequence[Text]) -> list[int]:
+    """The number of tokens of each text; of multiple choice, of the longest choice."""
+    return [max(len(ids) for ids, _ in choices_of(text)) for text in texts]
+
+
+class Placed(NamedTuple):
+    """Where a text lies in a batch."""
+
+    row: int
+    slot: int
+    """How many texts of the row lie before it."""
+    start: int
+    """The position of its first token."""
+    text: int
+    """The number of the text."""
+
+
+def placed(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> Iterator[Placed]:
+    """Where the texts of each row lie, given the lengths of all: one behind the other."""
+    for row, texts in enumerate(rows):
         start = 0
-        for number, text in enumerate(texts):
-            length = len(ids[text])
-            at = slice(start, start + length)
-            input_ids[row, at] = ids[text]
-            position_ids[row, at] = counting[:length]
-            sequence_ids[row, at] = number
-            if mean:
-                weights[row, number, start + skipped : start + length] = 1 / max(length - skipped, 1)
-            else:
-                weights[row, number, start] = 1
-            start += length
-    return dict(input_ids=input_ids, position_ids=position_ids, sequence_ids=sequence_ids, weights=weights)
+        for slot, text in enumerate(texts):
+            yield Placed(row, slot, start, text)
+            start += lengths[text]
+
+
+def fill(
+    texts: Sequence[Text], placements: Sequence[Placed], rows: int, length: int, pad_id: int
+) -> dict[str, np.ndarray]:
+    """The model's inputs for a batch of rows of several texts.
+
+    Args:
+      texts: all texts; those that no placement names are in other batches.
+      placements: where the batch's texts lie.
+      rows: rows of the batch.
+      length: positions in a row.
+      pad_id: the id in positions of no text.
+
+    Returns:
+      int32 [rows, length], of multiple choice [rows, choices, length]: `input_ids`, `token_type_ids`, `attention_mask`,
+      `position_ids` (from 0 in each text), and `sequence_ids` (the text's slot, or -1). And `first_tokens` [rows,
+      texts], or [rows, choices, texts]: the positions where the row's texts begin, 0 where it has no more.
+    """
+    several = bool(texts) and isinstance(texts[0].input_ids[0], list)
+    choices, slots = len(texts[0].input_ids) if several else 1, most_texts(length)
+    shape = (rows, choices) if several else (rows,)
+    parts = [(p, choice, *inputs) for p in placements for choice, inputs in enumerate(choices_of(texts[p.text]))]
+    starts = [(p.row * choices + choice, p.slot, p.start) for p, choice, *_ in parts]
+    line, slot, start = np.array(starts, np.int64).reshape(-1, 3).T
+    sizes = np.array([len(ids) for *_, ids, _ in parts], np.int64)
+    within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+    at = np.repeat(line * length + start, sizes) + within
+
+    def tokens(empty: int, values) -> np.ndarray:
+        array = np.full(rows * choices * length, empty, np.int32)
+        array[at] = values
+        return array.reshape(*shape, length)
+
+    first_tokens = np.zeros((rows * choices, slots), np.int32)
+    first_tokens[line, slot] = start
+    return {
+        "input_ids": tokens(pad_id, np.fromiter(chain.from_iterable(ids for *_, ids, _ in parts), np.int32)),
+        "token_type_ids": tokens(0, np.fromiter(chain.from_iterable(types for *_, types in parts), np.int32)),
+        "attention_mask": tokens(0, 1),
+        "position_ids": tokens(0, within),
+        "sequence_ids": tokens(-1, np.repeat(slot, sizes)),
+        "first_tokens": first_tokens.reshape(*shape, slots),
+    }

@@ -126,6 +126,16 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     return jax.tree.map(put, batch)
 
 
+def put(arrays, shardings):
+    """Arrays that every process has whole, onto devices, each process putting what its own hold."""
+
+    def onto(array, sharding: jax.sharding.Sharding) -> jax.Array:
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(onto, arrays, shardings)
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Parts that a batch is split in."""
     return mesh.shape["data"] * mesh.shape["fsdp"]

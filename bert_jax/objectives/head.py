@@ -5,8 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from bert_jax.models import Model
-from bert_jax.objectives.base import forward
+from bert_jax.models import Model, forward
 
 
 @dataclasses.dataclass(frozen=True)

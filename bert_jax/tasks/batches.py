@@ -41,7 +41,7 @@ class Batches:
     def __init__(self, features: list[Feature], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
         self.features, self._size, self._pad_id, self._parts = features, size, pad_id, parts
         self._head, self._kind = head, kind_of(head)
-        self._lengths = [max(len(ids) for ids, _ in _texts(feature)) for feature in features]
+        self._lengths = packing.lengths_of(features)
 
     def __len__(self) -> int:
         """Batches of an epoch; the last one may be smaller."""
@@ -51,17 +51,6 @@ class Batches:
         """The batches of the steps from `start` to before `end`."""
         for step in range(start, end):
             yield self._batch(*self._packed(self.epoch(seed, step // len(self))[step % len(self)]), rows)
-
-    def once(self, rows: Rows) -> Iterator[tuple[dict[int, tuple], Batch]]:
-        """All features once; with each batch the numbers of its features, and where in the outputs theirs are."""
-        for chosen in self.epoch(0, 0):
-            shape, packed = self._packed(chosen)
-            places = {}
-            for row, texts in enumerate(packed):
-                for slot, (start, number) in enumerate(self._placed(texts)):
-                    tokens = slice(start, start + self._lengths[number])
-                    places[number] = (row, slot if self._kind.outputs[0].each == "text" else tokens)
-            yield places, self._batch(shape, packed, rows)
 
     def largest(self) -> Batch:
         """A global batch without texts, of the largest shape that batches usually have."""
@@ -109,49 +98,19 @@ class Batches:
         fitting = ((shape, self._rows(chosen, shape[1])) for shape in self.shapes)
         return next((shape, packed) for shape, packed in fitting if 0 < len(packed) <= shape[0])
 
-    def _placed(self, texts: list[int]) -> Iterator[tuple[int, int]]:
-        """Where in a row each of its features begins, with its number."""
-        start = 0
-        for number in texts:
-            yield start, number
-            start += self._lengths[number]
-
     def _batch(self, shape: Shape, packed: list[list[int]], rows: Rows) -> Batch:
         count, length = shape
         here = [packed[i] if i < len(packed) else [] for run in rows(count) for i in run]
-        choices = (len(self.features[0].input_ids),) if isinstance(self.features[0].input_ids[0], list) else ()
-        batch = {
-            name: np.full((len(here), *choices, length), value, np.int32)
-            for name, value in (
-                ("input_ids", self._pad_id),
-                *(("token_type_ids", 0), ("attention_mask", 0), ("position_ids", 0), ("sequence_ids", -1)),
-            )
-        }
-        slots = packing.most_texts(length)
-        batch["first_tokens"] = np.zeros((len(here), *choices, slots), np.int32)
-        batch["labels"] = self._kind.no_labels(self._head, len(here), length, slots)
-        for row, texts in enumerate(here):
-            for slot, (start, number) in enumerate(self._placed(texts)):
-                feature = self.features[number]
-                for choice, (ids, types) in enumerate(_texts(feature)):
-                    at = (row, choice) if choices else (row,)
-                    tokens = (*at, slice(start, start + len(ids)))
-                    batch["input_ids"][tokens], batch["token_type_ids"][tokens] = ids, types
-                    batch["attention_mask"][tokens], batch["sequence_ids"][tokens] = 1, slot
-                    batch["position_ids"][tokens] = np.arange(len(ids))
-                    batch["first_tokens"][*at, slot] = start
-                if feature.label is not None:
-                    self._kind.write_label(batch["labels"][row], slot, start, feature.label)
+        placements = list(packing.placed(here, self._lengths))
+        batch = packing.fill(self.features, placements, len(here), length, self._pad_id)
+        batch["labels"] = self._kind.no_labels(self._head, len(here), length, packing.most_texts(length))
+        for row, slot, start, number in placements:
+            label = self.features[number].label
+            if label is not None:
+                self._kind.write_label(batch["labels"][row], slot, start, label)
         return batch
 
 
 def _cost(shape: Shape) -> float:
     rows, length = shape
     return rows * length * (1 + length / DOUBLED)
-
-
-def _texts(feature: Feature) -> list[tuple[list[int], list[int]]]:
-    """The ids and token types of a feature's text, or of each choice."""
-    if isinstance(feature.input_ids[0], list):
-        return list(zip(feature.input_ids, feature.token_type_ids, strict=True))
-    return [(feature.input_ids, feature.token_type_ids)]

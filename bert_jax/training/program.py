@@ -13,10 +13,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.config.models import Remat
-from bert_jax.devices.sharding import batch_sharding, param_shardings, state_shardings
-from bert_jax.models import Model, init_params
-from bert_jax.objectives import HeadObjective, Objective, forward
-from bert_jax.objectives.base import PACKED_INPUTS
+from bert_jax.devices.sharding import batch_sharding, state_shardings
+from bert_jax.models.model import PACKED_INPUTS
+from bert_jax.objectives import HeadObjective, Objective
 from bert_jax.training import steps
 from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
 
@@ -59,8 +58,6 @@ class Program:
     """The shapes of the objective's, each with its sharding."""
     train_step: jax.stages.Wrapped
     """`(state, batch, seed, schedule, constants) -> (state, metrics)`, jitted; the state given is used up."""
-    forward: jax.stages.Wrapped
-    """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
     def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
         """The training step for a batch of these shapes, to be compiled; where the mesh is set, as for a call."""
@@ -123,23 +120,12 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
         constants=constants,
         init=jax.jit(fresh_state, out_shardings=shardings),
         train_step=train_step,
-        forward=make_forward(objective.model, mesh),
     )
 
 
 def _shapes_on(shapes, shardings):
     """The same shapes, each with its sharding."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-
-
-def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
-    """`Program.forward` of a model, whatever trained it."""
-    params = jax.eval_shape(functools.partial(init_params, model), 0)
-    return jax.jit(
-        functools.partial(forward, model),
-        in_shardings=(param_shardings(mesh, params, model.logical_axes), batch_sharding(mesh)),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
-    )
 
 
 def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:
