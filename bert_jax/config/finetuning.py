@@ -90,6 +90,9 @@ class FinetuneConfig(Section):
     """Type of the products."""
     dropout: float | None = None
     """In the encoder and before the head (None: the model's own)."""
+    objective: str = "head"
+    """What is minimised: head, the loss of the task's own head; or what a config file adds to
+    bert_jax.objectives.OBJECTIVES."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay="from_warmup"))
     mesh: MeshConfig = field(default_factory=MeshConfig)
     run: RunConfig = field(default_factory=lambda: RunConfig(log_every=10, keep_last=1))
