@@ -1,6 +1,5 @@
 """`bert-jax pretrain`."""
 
-import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,7 +31,6 @@ def run(arguments: list[str]) -> int:
     command = parse(Pretrain, arguments)
 
     def prepare_missing() -> None:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # What is imported takes no accelerator from the process that trains.
         from bert_jax.data.prepare import is_missing, prepare
         from bert_jax.training.program import check_names
 

@@ -42,7 +42,7 @@ def export_model(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="bert-jax export", description="Writes a model for others to use.")
     parser.add_argument("model", help="a workdir, a checkpoint's folder, or a Hugging Face or google-research folder")
     parser.add_argument("folder", help="the folder to make")
-    parser.add_argument("--format", required=True, choices=["hf", "tf1", "onnx", "stablehlo"])
+    parser.add_argument("--format", required=True, help="hf, tf1, onnx, stablehlo, or one of your own")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     options = parser.parse_args(arguments)
     from bert_jax.convert import pretrained
