@@ -75,7 +75,7 @@ def test_tags_and_choices(xlmr):
     (window,) = tagging.of(TaskConfig("ner"), ("O", "B-X")).features([example], tokenizer, 20, training=False)
     assert window.input_ids == theirs("the fox")["input_ids"] and window.places == [1, 2]
     choices = multiple_choice.Example("the fox", ["a dog", "who"], None, "0")
-    (feature,) = multiple_choice.of(TaskConfig("swag")).features([choices], tokenizer, 20, training=False)
+    (feature,) = multiple_choice.MultipleChoice(TaskConfig("swag")).features([choices], tokenizer, 20, training=False)
     assert feature.input_ids == theirs(["the fox"] * 2, ["a dog", "who"])["input_ids"]
     predicate = tagging.Example(["the", "fox"], None, "", 0, ["the", "fox"], predicate=1)
     with pytest.raises(InputError, match="marks the predicate by a token type"):

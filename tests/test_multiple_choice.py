@@ -20,7 +20,7 @@ a. d",b a.,d,gen,a,b,c,d,0
 
 def of(tmp_path, name: str = "swag", file: str = "train.csv", text: str = SWAG, **changes):
     (tmp_path / file).write_text(text, encoding="utf-8")
-    return multiple_choice.of(TaskConfig(name=name, train=str(tmp_path / file), **changes))
+    return multiple_choice.MultipleChoice(TaskConfig(name=name, train=str(tmp_path / file), **changes))
 
 
 def pieces(ids: list[int]) -> str:
@@ -30,7 +30,7 @@ def pieces(ids: list[int]) -> str:
 def test_swag(tmp_path):
     of(tmp_path)
     (tmp_path / "test.csv").write_text(re.sub(r",(label|\d)$", "", SWAG, flags=re.MULTILINE))
-    task = multiple_choice.of(TaskConfig(name="swag", folder=str(tmp_path)))
+    task = multiple_choice.MultipleChoice(TaskConfig(name="swag", folder=str(tmp_path)))
     assert (task.dev_splits, task.test_splits, task.head.kind) == ((), ("test",), "multiple_choice")
     examples = task.read("train")
     assert [(example.context, example.label) for example in examples] == [("a b.", 2), ("b a.", 0)]
@@ -116,7 +116,7 @@ def test_malformed_files_are_named(tmp_path, file, text, message):
 
 
 def test_a_split_without_a_file_is_named(tmp_path):
-    task = multiple_choice.of(TaskConfig(name="swag", folder=str(tmp_path)))
+    task = multiple_choice.MultipleChoice(TaskConfig(name="swag", folder=str(tmp_path)))
     with pytest.raises(InputError, match=r"task.dev: names no file, and task.folder .* holds no val.csv"):
         task.read("dev")
 

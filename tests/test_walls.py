@@ -18,7 +18,7 @@ FOLDERS = {
     "devices": {"config"},
     "data": {"files", "config"},
     "models": {"config"},
-    "objectives": {"models"},
+    "objectives": {"config", "models"},
     "training": {"files", "config", "cluster", "devices", "models", "objectives"},
     "tasks": {"files", "config", "data", "models"},
     "convert": {"files", "config", "devices", "data", "models", "training"},

@@ -29,8 +29,9 @@ class Plan:
 
 
 def run(arguments: list[str]) -> None:
+    # Before a config file imports JAX, as one does that adds an optimizer: it shall take no accelerator that is here.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     command = parse(Plan, arguments)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts: it shall take no accelerator that is here.
     from bert_jax.devices import compiling
     from bert_jax.planning.plan import plan
 

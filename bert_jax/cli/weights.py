@@ -1,7 +1,7 @@
 """`bert-jax import` and `bert-jax export`."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -38,8 +38,8 @@ class Export:
     """A workdir, a checkpoint's folder, or a Hugging Face or google-research folder."""
     folder: Folder
     """The folder to make."""
-    format: Literal["hf", "tf1", "onnx", "stablehlo"]
-    """Hugging Face, google-research's TensorFlow 1, ONNX, or StableHLO."""
+    format: Annotated[str, tyro.conf.arg(metavar="FORMAT")]
+    """hf (Hugging Face), tf1 (google-research's TensorFlow 1), onnx, stablehlo, or one of your own."""
     overwrite: Flag = False
     """Replace the folder if it exists."""
 

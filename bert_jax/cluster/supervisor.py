@@ -105,7 +105,8 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
         try:
             async with link:
                 if place.process == 0:
-                    await _run(child, link, {PREPARE: "1"}, (0,))
+                    # It takes no accelerator from the process that trains, whatever its config file imports.
+                    await _run(child, link, {PREPARE: "1", "JAX_PLATFORMS": "cpu"}, (0,))
                 await link.release()
                 # Only process 0 has something to say; errors go to standard error, which all have.
                 quiet = place.process > 0

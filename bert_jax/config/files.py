@@ -148,11 +148,9 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
         path = shipped[name]
     if not path.is_file():
         raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
-    module = ModuleType(f"bert_jax_config_{path.stem}")
-    module.__file__ = str(path)
     try:
-        # Not by the loader, which leaves a __pycache__ in the person's folder.
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        module = execute(path)
+        EXECUTED.append(path.absolute())
         for name in arguments.keys() - inspect.signature(module.get_config).parameters:
             raise InputError(f"its get_config() has no choice of {name}; leave out --{name}")
         config = module.get_config(**arguments)
@@ -164,6 +162,19 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
         found = type(config).__name__
         raise InputError(f"{path}: get_config() returned {found}, must return a {kind.__name__} for this command")
     return config
+
+
+# The config files that this process has read. They may have added to the registries of architectures, optimizers and
+# whatever else a config names: a process that is started to work on a config executes them first.
+EXECUTED: list[Path] = []
+
+
+def execute(path: Path) -> ModuleType:
+    """A config file as a module. Not by Python's loader, which leaves a __pycache__ in the person's folder."""
+    module = ModuleType(f"bert_jax_config_{path.stem}")
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    return module
 
 
 def _configs_folder() -> Path:

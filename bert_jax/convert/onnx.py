@@ -13,6 +13,7 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import huggingface, names
+from bert_jax.convert.formats import Format
 from bert_jax.models import architecture_of, head_of, kind_of
 from bert_jax.models.encoder import MASK_ADDER
 
@@ -116,7 +117,10 @@ class Graph:
             length = self.node("Shape", INPUTS[0], start=2)
             shape = self.node("Concat", self.integers(-1), length, axis=0)
             ids = [self.node("Reshape", name, shape) for name in INPUTS]
-        return self.kind.graph(self, self.head, self.encoder(*ids))
+        architecture = architecture_of(self.config)
+        if architecture.graph is None:
+            raise InputError(f"--format onnx: {architecture.title} has no graph; choose another format")
+        return self.kind.graph(self, self.head, architecture.graph(self, *ids))
 
     def batch_and_choices(self) -> str:
         """The first two axes of the inputs."""
@@ -190,3 +194,22 @@ class Graph:
             cube = self.node("Mul", self.node("Pow", x, self.number(3.0)), self.number(0.044715))
             s = self.node("Tanh", self.node("Mul", self.node("Add", x, cube), self.number(math.sqrt(2 / math.pi))))
         return self.node("Mul", self.node("Mul", x, self.number(0.5)), self.node("Add", s, self.number(1.0)))
+
+
+def use(head: HeadConfig) -> list[str]:
+    """`Format.use`."""
+    return [
+        "In this folder, with any batch and length:",
+        """```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = session.run(None, dict(inputs))
+```""",
+    ]
+
+
+ONNX = Format("onnx", write, use=use)

@@ -218,3 +218,16 @@ def write(folder: Path, embedding: EmbeddingConfig, longest: int, width: int) ->
     }
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def use() -> list[str]:
+    """`Format.use` of a folder that sentence-transformers reads."""
+    return [
+        "In this folder:",
+        """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+vectors = model.encode(["One text.", "And another one."])
+```""",
+    ]

@@ -19,9 +19,10 @@ import numpy as np
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config.files import from_dict, to_dict
 from bert_jax.convert import hf_config, names
+from bert_jax.convert.formats import Format
 from bert_jax.convert.report import Report
 from bert_jax.files import contents
-from bert_jax.models import HEADS, Alone, architecture_of
+from bert_jax.models import HEADS, Alone, architecture_of, head_of
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 LONGEST_CHECKPOINT = 1 << 20  # bytes of the file that lists a run's checkpoints
@@ -45,6 +46,10 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     """
     if not (architecture := architecture_of(model)).tf1:
         raise InputError(f"--format tf1: google-research/bert has no {architecture.title}; choose another format")
+    if not all(name.tf1 for name in head_of(model, head).names):
+        raise InputError(
+            f"--format tf1: google-research/bert has no head of the kind {head.kind}; choose another format"
+        )
     tf = _tensorflow()
     folder.mkdir(parents=True, exist_ok=True)
     arrays = dict(names.theirs(params, model, head, "tf1"))
@@ -238,3 +243,26 @@ def _tensorflow():
     import tensorflow
 
     return tensorflow
+
+
+def use(head: HeadConfig) -> list[str]:
+    """`Format.use`."""
+    return [
+        "Names and shapes are those of google-research/bert, which takes it as `--init_checkpoint`. In this folder:",
+        """```python
+import tensorflow as tf
+
+checkpoint = tf.train.load_checkpoint("bert_model.ckpt")
+weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()}
+```""",
+    ]
+
+
+def found(folder: Path) -> int:
+    """`Format.found`, of a folder or one checkpoint of a training run."""
+    if any(folder.glob("*.index")) or (folder.parent / f"{folder.name}.index").exists():
+        return 2
+    return 1 if (folder / CONFIG).exists() else 0
+
+
+TF1 = Format("tf1", write, read, found, use)

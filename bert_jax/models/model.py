@@ -63,7 +63,8 @@ class Model(nn.Module):
         hidden, pooled = encoder(*inputs, deterministic=deterministic)
         words = encoder.embeddings.word_embeddings.embedding if kind.predicts else None
         choices = input_ids.shape[1] if kind.choices else 1
-        of_head = Inputs(hidden, pooled, inputs[-1], words, masked_lm_positions, choices, deterministic)
+        _, _, mask, _, texts, first = inputs
+        of_head = Inputs(hidden, pooled, mask, texts, first, words, masked_lm_positions, choices, deterministic)
         return kind.logits(self.config, self.head, of_head)
 
 

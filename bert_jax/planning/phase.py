@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.config import InputError, PretrainConfig
+from bert_jax.config import InputError, PretrainConfig, files
 from bert_jax.devices import sharding
 from bert_jax.devices.chips import GIB
 from bert_jax.devices.memory import bytes_on_a_device
@@ -120,7 +120,7 @@ def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> Phase
     doesn't fit the chips, the batch or the model.
     """
     plan, _ = _outline(config, number, topology)
-    asked = pickle.dumps((config, number, topology.name, topology.slices))
+    asked = pickle.dumps((files.EXECUTED, (config, number, topology.name, topology.slices)))
     child = subprocess.run(COMPILE, input=asked, capture_output=True)
     if child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return dataclasses.replace(plan, refused=CRASHED)
@@ -136,7 +136,10 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answer = os.dup(1)
     os.dup2(2, 1)  # Whatever libtpu prints is no answer.
-    plan = _compiled(*pickle.load(sys.stdin.buffer))
+    executed, asked = pickle.load(sys.stdin.buffer)
+    for file in executed:
+        files.execute(file)
+    plan = _compiled(*asked)
     with open(answer, "wb") as stream:
         pickle.dump(plan, stream)
 

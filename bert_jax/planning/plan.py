@@ -12,7 +12,7 @@ from bert_jax.planning.phase import CRASHED, PhasePlan, plan_phase
 from bert_jax.planning.scaling import scaling
 from bert_jax.planning.search import search
 from bert_jax.planning.topology import Topology, make_topology
-from bert_jax.training.optimizer import check_names
+from bert_jax.training.program import check_names
 
 SHOWN = 8  # collectives; the rest is summed up
 
@@ -41,7 +41,7 @@ def plan(
     """
     chosen = make_topology(topology, slices)
     config = with_vocabulary(config.validate())
-    check_names(config.optimizer)
+    check_names(config)
     numbers = range(len(config.phases)) if phase is None else [phase]
     if not set(numbers) <= set(range(len(config.phases))):
         raise InputError(f"--phase {phase}: the config has phases 0 to {len(config.phases) - 1}")

@@ -28,14 +28,13 @@ from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
 from bert_jax.inference.engine import Engine
 from bert_jax.models import make_model
-from bert_jax.objectives import HeadObjective
+from bert_jax.objectives import make_objective
 from bert_jax.runs.result import Result
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop
-from bert_jax.training.optimizer import check_names
 from bert_jax.training.plot import plot_finetuning
-from bert_jax.training.program import Program, Settings
+from bert_jax.training.program import Program, Settings, check_names
 
 # Layers in an iteration of the scan on a processor, where a step then takes a tenth less.
 UNROLL = 6
@@ -92,7 +91,7 @@ def finetune(
       True
     """
     config.validate()
-    check_names(config.optimizer)
+    check_names(config)
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
@@ -200,7 +199,7 @@ def _training(
 
     return loop.Training(
         name="finetune",
-        objective=HeadObjective(module),
+        objective=make_objective(config.objective, module),
         settings=Settings(optimizer, total, config.run.accumulate_steps),
         seed=config.seed,
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bert_jax.config import HeadConfig
+from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 
 Ids = list[int]
@@ -25,6 +25,12 @@ class Feature:
     answer's (start, end), the right choice; None where it isn't known."""
     example: int
     """Which one it is of: a long paragraph has several features."""
+
+
+def check_unnamed(config: TaskConfig) -> None:
+    """Raises `InputError` where the config names labels for a task that has its own."""
+    if config.labels:
+        raise InputError(f"task.labels: the task {config.name} has its own; leave them out")
 
 
 class Task(Protocol):

@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax import models
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Feature, check_unnamed
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
 from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
@@ -39,13 +39,8 @@ class Chosen:
     probabilities: list[float]
 
 
-def of(config: TaskConfig, tables: Tables = NO_TABLES) -> "MultipleChoice":
-    """The task "swag" or "multiple_choice". `tables` are splits in memory, in the place of the config's files."""
-    return MultipleChoice(config, tables)
-
-
 class MultipleChoice:
-    """`bert_jax.tasks.base.Task`. Each choice is a pair, [CLS] context [SEP] choice [SEP].
+    """The `Task` "swag" or "multiple_choice". Each choice is a pair, [CLS] context [SEP] choice [SEP].
 
     Tables are SWAG's, where sent1 is the context and sent2 begins each of the choices ending0, ending1, ...; or have
     the columns context, question (or none), choice0, choice1, ... and label; or, as JSON lines and in memory, context,
@@ -55,7 +50,8 @@ class MultipleChoice:
     head = HeadConfig(models.MultipleChoice.kind)
     best_by = "accuracy"
 
-    def __init__(self, config: TaskConfig, tables: Tables):
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
+        check_unnamed(config)
         self.config, self._tables = config, tables
         self.dev_splits = tuple(split for split in ("dev",) if self._path(split))
         self.test_splits = tuple(split for split in ("test",) if self._path(split))

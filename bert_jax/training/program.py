@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import InputError, OptimizerConfig, Phase, PretrainConfig
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.config.models import Remat
 from bert_jax.devices.sharding import batch_sharding, state_shardings
 from bert_jax.models.model import PACKED_INPUTS
-from bert_jax.objectives import HeadObjective, Objective
+from bert_jax.objectives import Objective, check_name, make_objective
+from bert_jax.training import optimizer as optimizers
 from bert_jax.training import steps
 from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
 
@@ -30,9 +31,15 @@ class Settings:
     accumulate_steps: int = 1
 
 
-def of_pretraining(config: PretrainConfig) -> tuple[HeadObjective, Settings]:
+def check_names(config: PretrainConfig | FinetuneConfig) -> None:
+    """Raises `InputError` for the name of an objective, an optimizer or a schedule that there isn't."""
+    check_name(config.objective)
+    optimizers.check_names(config.optimizer)
+
+
+def of_pretraining(config: PretrainConfig) -> tuple[Objective, Settings]:
     settings = Settings(config.optimizer, config.total_steps, config.run.accumulate_steps)
-    return HeadObjective(steps.make_model(config)), settings
+    return make_objective(config.objective, steps.make_model(config)), settings
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,18 @@ def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Progra
 
     The same arguments, whatever the schedule, give the same program: runs of several seeds and rates compile it once.
     """
-    if settings.accumulate_steps > 1 and not objective.additive:
-        what = f"is {settings.accumulate_steps}, but this objective compares all of a batch with each other"
-        raise InputError(f"run.accumulate_steps: {what}; leave it 1")
+    check_parts(objective, settings)
     model = objective.model
     remat = _remat(model.config.remat, mesh)
     objective = dataclasses.replace(objective, model=model.clone(config=dataclasses.replace(model.config, remat=remat)))
     return _make_program(objective, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
+
+
+def check_parts(objective: Objective, settings: Settings) -> None:
+    """Raises `InputError` where a batch is to be computed in parts, and the objective can't be."""
+    if settings.accumulate_steps > 1 and not objective.additive:
+        what = f"is {settings.accumulate_steps}, but this objective compares all of a batch with each other"
+        raise InputError(f"run.accumulate_steps: {what}; leave it 1")
 
 
 def _remat(remat: Remat, mesh: Mesh) -> Remat:
