@@ -12,7 +12,7 @@ import numpy as np
 from bert_jax.config import HeadConfig
 from bert_jax.data import packing
 from bert_jax.models import kind_of
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Choices, Feature
 
 Batch = dict[str, np.ndarray]
 # The rows to make of a global batch of so many, as ascending runs.
@@ -38,10 +38,10 @@ class Batches:
     [rows, choices, length]; the choices of an example stand at the same place.
     """
 
-    def __init__(self, features: list[Feature], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
+    def __init__(self, features: Sequence[Feature | Choices], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
         self.features, self._size, self._pad_id, self._parts = features, size, pad_id, parts
         self._head, self._kind = head, kind_of(head)
-        self._lengths = [max(len(ids) for ids, _ in _texts(feature)) for feature in features]
+        self._lengths = [max(len(ids) for ids, _ in feature.texts) for feature in features]
 
     def __len__(self) -> int:
         """Batches of an epoch; the last one may be smaller."""
@@ -119,7 +119,7 @@ class Batches:
     def _batch(self, shape: Shape, packed: list[list[int]], rows: Rows) -> Batch:
         count, length = shape
         here = [packed[i] if i < len(packed) else [] for run in rows(count) for i in run]
-        choices = (len(self.features[0].input_ids),) if isinstance(self.features[0].input_ids[0], list) else ()
+        choices = (len(self.features[0].texts),) if self._kind.choices else ()
         batch = {
             name: np.full((len(here), *choices, length), value, np.int32)
             for name, value in (
@@ -133,7 +133,7 @@ class Batches:
         for row, texts in enumerate(here):
             for slot, (start, number) in enumerate(self._placed(texts)):
                 feature = self.features[number]
-                for choice, (ids, types) in enumerate(_texts(feature)):
+                for choice, (ids, types) in enumerate(feature.texts):
                     at = (row, choice) if choices else (row,)
                     tokens = (*at, slice(start, start + len(ids)))
                     batch["input_ids"][tokens], batch["token_type_ids"][tokens] = ids, types
@@ -148,10 +148,3 @@ class Batches:
 def _cost(shape: Shape) -> float:
     rows, length = shape
     return rows * length * (1 + length / DOUBLED)
-
-
-def _texts(feature: Feature) -> list[tuple[list[int], list[int]]]:
-    """The ids and token types of a feature's text, or of each choice."""
-    if isinstance(feature.input_ids[0], list):
-        return list(zip(feature.input_ids, feature.token_type_ids, strict=True))
-    return [(feature.input_ids, feature.token_type_ids)]
