@@ -11,7 +11,7 @@ from bert_jax.data import tokenizers
 from bert_jax.models import make_model
 from bert_jax.models.heads.base import NO_LABEL
 from bert_jax.objectives import HeadObjective
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Choices, Feature
 from bert_jax.tasks.batches import Batches
 
 
@@ -24,7 +24,7 @@ def features(lengths) -> list[Feature]:
     return [Feature([7] * n, [0] * n, 0, i) for i, n in enumerate(lengths)]
 
 
-def random_feature(kind: str, number: int, rng: np.random.Generator) -> Feature:
+def random_feature(kind: str, number: int, rng: np.random.Generator) -> Feature | Choices:
     def text(length: int) -> tuple[list[int], list[int]]:
         return rng.integers(5, 1000, length).tolist(), [int(i > length // 2) for i in range(length)]
 
@@ -42,13 +42,12 @@ def random_feature(kind: str, number: int, rng: np.random.Generator) -> Feature:
             return Feature(ids, types, tuple(rng.integers(0, length, 2).tolist()), number)
         case "multiple_choice":
             ids, types = zip(*(text(int(rng.integers(3, 20))) for _ in range(3)), strict=True)
-            return Feature(list(ids), list(types), int(rng.integers(3)), number)
+            return Choices(list(ids), list(types), int(rng.integers(3)), number)
 
 
-def alone(bert: torch.nn.Module, kind: str, feature: Feature) -> tuple[np.ndarray, float]:
+def alone(bert: torch.nn.Module, kind: str, feature: Feature | Choices) -> tuple[np.ndarray, float]:
     """Torch's outputs for a feature, without padding (but of its shorter choices), and its loss."""
-    texts = feature.input_ids if kind == "multiple_choice" else [feature.input_ids]
-    types = feature.token_type_ids if kind == "multiple_choice" else [feature.token_type_ids]
+    texts, types = zip(*feature.texts, strict=True)
     longest = max(map(len, texts))
     inputs = {
         "input_ids": [ids + [0] * (longest - len(ids)) for ids in texts],

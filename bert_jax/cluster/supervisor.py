@@ -20,7 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bert_jax.cluster.detection import Place
-from bert_jax.cluster.rendezvous import BAD_INPUT, GRACE, LOST, End, Hub, Member, addresses
+from bert_jax.cluster.peer import BAD_INPUT, LOST, End
+from bert_jax.cluster.rendezvous import GRACE, Hub, Member, addresses
 from bert_jax.cluster.signals import Repeats
 from bert_jax.config import InputError
 

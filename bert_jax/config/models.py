@@ -8,6 +8,7 @@ from bert_jax.config.section import Section
 from bert_jax.files.errors import InputError
 
 Remat = Literal["auto", "none", "attention", "dots", "full"]
+HiddenAct = Literal["gelu", "gelu_tanh"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ModelConfig(Section):
     position_offset: int = 0
     """Rows of the position embeddings before that of the first token, which nothing reads: 2 in RoBERTa."""
     type_vocab_size: int = 2
-    hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
+    hidden_act: HiddenAct = "gelu"
     """gelu: by erf (the 2018 release); gelu_tanh: the tanh form (google-research/bert since February 2019)."""
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -53,11 +54,16 @@ class ModelConfig(Section):
         return self
 
     @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+    def known_vocab_size(self) -> int:
+        """`vocab_size` of a model that can be made; raises `InputError` where it is None."""
         if self.vocab_size is None:
             raise InputError("model.vocab_size: isn't known yet; give it the size of the tokenizer's vocabulary")
-        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        return self.vocab_size
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+        return -(-self.known_vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 # Any `mesh.tensor` that divides this can split the vocabulary, and any tensor x fsdp its bias. A TPU's vector registers
@@ -105,6 +111,7 @@ def model_preset(name: str, **changes) -> ModelConfig:
 # What a head's outputs are, by the names in transformers; and how a head of ours says that they are values, to
 # transformers and to sentence-transformers.
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Activation = Literal["identity", "sigmoid", "softmax"]
 Outputs = Literal["classes", "labels", "values"]
 OUTPUTS: dict[ProblemType, Outputs] = {
     "single_label_classification": "classes",
@@ -129,7 +136,7 @@ class HeadConfig(Section):
     problem_type: ProblemType | None = None
     """Of a classifier of texts, by the name in transformers: whether one label is right, or any number of them, or the
     logits are values. None: it isn't said; then one logit is a value, and of several labels one is right."""
-    activation: Literal["identity", "sigmoid", "softmax"] | None = None
+    activation: Activation | None = None
     """What a cross-encoder of sentence-transformers applies to its logits (None: it doesn't say); problem_type, where
     it is said, goes first."""
 

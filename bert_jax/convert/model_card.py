@@ -40,7 +40,7 @@ def _title(form: Format, model: ModelConfig, head: HeadConfig, embedding: Embedd
     pipeline = "sentence-similarity" if embeds else kind_of(head).pipeline
     front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", f"tags: [{model.architecture}]", "---", ""]
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
-    filled = model.padded_vocab_size - model.vocab_size
+    filled = model.padded_vocab_size - model.known_vocab_size
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + kind_of(head).predicts)
     rows = [
         ("kind", head.kind.replace("_", " ")),
@@ -82,7 +82,7 @@ def _fine_tuning(run: FinetuningRun) -> str:
     rows = [
         ("task", task.name),
         ("data", task.train or task.folder or elsewhere),
-        ("started from", run.init),
+        *([("started from", run.init)] if run.init else []),
         ("steps", f"{run.step:,}, of {config.epochs:g} epochs"),
         ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
         ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),

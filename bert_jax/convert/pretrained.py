@@ -287,7 +287,7 @@ def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
         raise
     except InputError as error:
         return NoTokenizer(str(error))
-    if tokenizer.vocab_size > model.vocab_size:
+    if tokenizer.vocab_size > model.known_vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
     return tokenizer

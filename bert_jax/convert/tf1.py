@@ -18,6 +18,7 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config.files import from_dict, to_dict
+from bert_jax.config.models import HiddenAct
 from bert_jax.convert import hf_config, names
 from bert_jax.convert.formats import Format
 from bert_jax.convert.report import Report
@@ -32,7 +33,7 @@ SIZES = (
 )
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
 # The 2018 release has erf in its code; where another form was trained with, its name in transformers stands here.
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
+ACTIVATIONS: dict[str, HiddenAct] = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
 POOLER = "bert/pooler/dense/kernel"
 # Kinds that share the variables output_weights and output_bias.
 UNNAMED = tuple(kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names))
@@ -223,8 +224,8 @@ def _check_layers(model: ModelConfig, there: Iterable[str], file: Path) -> None:
     """That no layer would be left out; one that is lacking is listed with the rest."""
     layers = {int(found[1]) for name in there if (found := re.match(r"bert/encoder/layer_(\d+)/", name))}
     if layers and max(layers) >= model.num_hidden_layers:
-        found = f"num_hidden_layers is {model.num_hidden_layers}, the checkpoint has {max(layers) + 1}"
-        raise InputError(f"{file}: {found}; this isn't its config")
+        sizes = f"num_hidden_layers is {model.num_hidden_layers}, the checkpoint has {max(layers) + 1}"
+        raise InputError(f"{file}: {sizes}; this isn't its config")
 
 
 @contextlib.contextmanager

@@ -16,13 +16,11 @@ POSITIONS_A_TEXT = 4
 
 
 class Text(Protocol):
-    """What a model reads of a text, with special tokens and without padding; of multiple choice, of each choice."""
+    """What a model reads of a text, or of each choice of an example of multiple choice."""
 
     @property
-    def input_ids(self) -> list: ...
-
-    @property
-    def token_type_ids(self) -> list: ...
+    def texts(self) -> list[tuple[list[int], list[int]]]:
+        """Ids, with special tokens and without padding, and token types of each choice; of a text, of it alone."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +102,9 @@ def power_of_two(least: int, most: int) -> int:
     return min(1 << (least - 1).bit_length(), most)
 
 
-def choices_of(text: Text) -> list[tuple[list[int], list[int]]]:
-    """The ids and token types of a text; of multiple choice, of each choice."""
-    if isinstance(text.input_ids[0], list):
-        return list(zip(text.input_ids, text.token_type_ids, strict=True))
-    return [(text.input_ids, text.token_type_ids)]
-
-
 def lengths_of(texts: Sequence[Text]) -> list[int]:
     """The number of tokens of each text; of multiple choice, of the longest choice."""
-    return [max(len(ids) for ids, _ in choices_of(text)) for text in texts]
+    return [max(len(ids) for ids, _ in text.texts) for text in texts]
 
 
 class Placed(NamedTuple):
@@ -138,7 +129,7 @@ def placed(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> Iterator[Pl
 
 
 def fill(
-    texts: Sequence[Text], placements: Sequence[Placed], rows: int, length: int, pad_id: int
+    texts: Sequence[Text], placements: Sequence[Placed], rows: int, length: int, pad_id: int, choices: bool = False
 ) -> dict[str, np.ndarray]:
     """The model's inputs for a batch of rows of several texts.
 
@@ -148,28 +139,28 @@ def fill(
       rows: rows of the batch.
       length: positions in a row.
       pad_id: the id in positions of no text.
+      choices: whether the texts are of multiple choice, all with as many choices as the first.
 
     Returns:
       int32 [rows, length], of multiple choice [rows, choices, length]: `input_ids`, `token_type_ids`, `attention_mask`,
       `position_ids` (from 0 in each text), and `sequence_ids` (the text's slot, or -1). And `first_tokens` [rows,
       texts], or [rows, choices, texts]: the positions where the row's texts begin, 0 where it has no more.
     """
-    several = bool(texts) and isinstance(texts[0].input_ids[0], list)
-    choices, slots = len(texts[0].input_ids) if several else 1, most_texts(length)
-    shape = (rows, choices) if several else (rows,)
-    parts = [(p, choice, *inputs) for p in placements for choice, inputs in enumerate(choices_of(texts[p.text]))]
-    starts = [(p.row * choices + choice, p.slot, p.start) for p, choice, *_ in parts]
+    lines = len(texts[0].texts) if choices else 1  # Of a row.
+    shape, slots = (rows, lines) if choices else (rows,), most_texts(length)
+    parts = [(p, choice, *inputs) for p in placements for choice, inputs in enumerate(texts[p.text].texts)]
+    starts = [(p.row * lines + choice, p.slot, p.start) for p, choice, *_ in parts]
     line, slot, start = np.array(starts, np.int64).reshape(-1, 3).T
     sizes = np.array([len(ids) for *_, ids, _ in parts], np.int64)
     within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
     at = np.repeat(line * length + start, sizes) + within
 
     def tokens(empty: int, values) -> np.ndarray:
-        array = np.full(rows * choices * length, empty, np.int32)
+        array = np.full(rows * lines * length, empty, np.int32)
         array[at] = values
         return array.reshape(*shape, length)
 
-    first_tokens = np.zeros((rows * choices, slots), np.int32)
+    first_tokens = np.zeros((rows * lines, slots), np.int32)
     first_tokens[line, slot] = start
     return {
         "input_ids": tokens(pad_id, np.fromiter(chain.from_iterable(ids for *_, ids, _ in parts), np.int32)),

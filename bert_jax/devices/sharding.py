@@ -143,8 +143,9 @@ def batch_shards(mesh: Mesh) -> int:
 
 def _local_shards(mesh: Mesh) -> list[int]:
     """Those that this process's devices hold, ascending."""
-    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_shards(mesh),)).values()
-    return sorted({rows.indices(batch_shards(mesh))[0] for (rows,) in indices})
+    shards, sharding = batch_shards(mesh), batch_sharding(mesh)
+    indices = sharding.devices_indices_map((shards,))
+    return sorted({indices[device][0].indices(shards)[0] for device in sharding.addressable_devices})
 
 
 def path_name(path) -> str:

@@ -104,11 +104,12 @@ class Engine:
                 results[text] = jax.tree.map(lambda value, place=place: value[place], values)
             done(len(places))
 
+        pad_id, choices = self.tokenizer.special_ids[PAD], self.model.kind.choices
         lengths = packing.lengths_of(texts)
         under_way = None
         for rows in self._rows(lengths, positions, longest):
             placements = list(packing.placed(rows.texts, lengths))
-            batch = packing.fill(texts, placements, rows.count, rows.length, self.tokenizer.special_ids[PAD])
+            batch = packing.fill(texts, placements, rows.count, rows.length, pad_id, choices)
             self.check_ids(batch["input_ids"], batch["token_type_ids"])
             places: dict[int, Place]
             if each == "prediction":
@@ -128,7 +129,7 @@ class Engine:
     def lowered(self, texts: Sequence[packing.Text], **how: Any) -> tuple[jax.stages.Lowered, tuple[int, ...]]:
         """The largest program that `logits` runs for the texts, to be compiled, and the shape of its ids."""
         largest = max(self._rows(packing.lengths_of(texts), **how), key=lambda rows: rows.count * rows.length)
-        batch = packing.fill(texts, [], largest.count, largest.length, 0)
+        batch = packing.fill(texts, [], largest.count, largest.length, 0, self.model.kind.choices)
         rows = sharding.batch_sharding(self.mesh)
         shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows) for name, x in batch.items()}
         program = _forward(self.model, self.mesh)(largest.length).lower(self.params, shapes)
@@ -161,9 +162,8 @@ class Engine:
     def check_ids(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> None:
         """Raises `InputError` for an id that the model has no row for: JAX would take another one."""
         config = self.model.config
-        assert config.vocab_size is not None  # A model with parameters has one.
         for name, ids, size in (
-            ("input_ids", input_ids, config.vocab_size),
+            ("input_ids", input_ids, config.known_vocab_size),
             ("token_type_ids", token_type_ids, config.type_vocab_size),
         ):
             if ids.size and not 0 <= ids.min() <= ids.max() < size:

@@ -51,7 +51,7 @@ class Embeddings(nn.Module):
         def table(rows, init=initializer(c)):
             return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=init)
 
-        self.word_embeddings = table(c.padded_vocab_size, padded(initializer(c), c.vocab_size))
+        self.word_embeddings = table(c.padded_vocab_size, padded(initializer(c), c.known_vocab_size))
         self.position_embeddings = table(c.position_offset + c.max_position_embeddings)
         self.token_type_embeddings = table(c.type_vocab_size)
         self.LayerNorm = layer_norm(c, name=None)
@@ -241,7 +241,7 @@ def flops_per_token(model: ModelConfig, length: int, predictions: int) -> float:
     """`Architecture.flops_per_token` of this encoder; of a head's own products it counts the vocabulary's alone."""
     layers, hidden, inner = model.num_hidden_layers, model.hidden_size, model.intermediate_size
     encoder = 6 * layers * (4 * hidden**2 + 2 * hidden * inner) + 12 * layers * hidden * length
-    return encoder + 6 * (hidden * model.vocab_size + hidden**2) * predictions / length
+    return encoder + 6 * (hidden * model.known_vocab_size + hidden**2) * predictions / length
 
 
 # `Architecture.logical_axes` of this encoder.

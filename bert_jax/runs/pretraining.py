@@ -104,7 +104,7 @@ def pretrain(
         _check_shared(workdir)
         origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
         training = _training(config, data, mesh, origin)
-        result = loop.train(training, workdir, mesh, start and start.params, profile)
+        result = loop.train(training, workdir, mesh, start.params if start else None, profile)
         if jax.process_index() == 0:
             plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
             _report(config, workdir, result)
@@ -160,7 +160,7 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, 
             raise InputError(
                 f"{own}: process {jax.process_index()} doesn't see it; --workdir must be one that all share"
             )
-        data = prepare(config, own, tokenizer=start and start.tokenizer)
+        data = prepare(config, own, tokenizer=start.tokenizer if start else None)
         if storage.is_remote(own):
             data.check_files(lengths)
         return data
@@ -205,7 +205,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
     objective, settings = of_pretraining(config)
     # Whatever is minimised, held-out text is measured by the head's own loss, so that runs can be compared.
     sums_of = steps.make_evaluation_step(
-        HeadObjective(objective.model), data.unigram_log_probabilities(config.model.vocab_size)
+        HeadObjective(objective.model), data.unigram_log_probabilities(config.model.known_vocab_size)
     )
 
     def evaluation_step(program: Program) -> Callable:

@@ -17,14 +17,36 @@ Ids = list[int]
 class Feature:
     """A row of a batch: what the model reads of an example, and what it should say."""
 
-    input_ids: Ids | list[Ids]
-    """With [CLS] and [SEP], without padding; of multiple choice, those of each choice."""
-    token_type_ids: Ids | list[Ids]
+    input_ids: Ids
+    """With [CLS] and [SEP], without padding."""
+    token_type_ids: Ids
     label: Any
     """The class, the value of a regression, 0 or 1 for each label where any number is right, a label for each token, an
-    answer's (start, end), the right choice; None where it isn't known."""
+    answer's (start, end); None where it isn't known."""
     example: int
     """Which one it is of: a long paragraph has several features."""
+
+    @property
+    def texts(self) -> list[tuple[Ids, Ids]]:
+        """Its ids and token types."""
+        return [(self.input_ids, self.token_type_ids)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The same of multiple choice."""
+
+    input_ids: list[Ids]
+    """Of each choice, as of `Feature`."""
+    token_type_ids: list[Ids]
+    label: int | None
+    """The right choice, from 0; None where it isn't known."""
+    example: int
+
+    @property
+    def texts(self) -> list[tuple[Ids, Ids]]:
+        """Ids and token types of each choice."""
+        return list(zip(self.input_ids, self.token_type_ids, strict=True))
 
 
 def check_unnamed(config: TaskConfig) -> None:
@@ -48,7 +70,7 @@ class Task(Protocol):
         """The examples of "train" or one of the other splits, in the file's order."""
 
     def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Any]:
-        """What the model reads of them (`Feature`s), at most `length` tokens each."""
+        """What the model reads of them (`Feature`s or `Choices`), at most `length` tokens each."""
 
     def summary(self, examples: list[Any]) -> str:
         """How often each label occurs, for a person to see what is learned from, or scored."""

@@ -12,7 +12,7 @@ import numpy as np
 from bert_jax.config import HeadConfig
 from bert_jax.data import packing
 from bert_jax.models import kind_of
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Choices, Feature
 
 Batch = dict[str, np.ndarray]
 # The rows to make of a global batch of so many, as ascending runs.
@@ -38,7 +38,7 @@ class Batches:
     [rows, choices, length]; the choices of an example stand at the same place.
     """
 
-    def __init__(self, features: list[Feature], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
+    def __init__(self, features: Sequence[Feature | Choices], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
         self.features, self._size, self._pad_id, self._parts = features, size, pad_id, parts
         self._head, self._kind = head, kind_of(head)
         self._lengths = packing.lengths_of(features)
@@ -102,7 +102,7 @@ class Batches:
         count, length = shape
         here = [packed[i] if i < len(packed) else [] for run in rows(count) for i in run]
         placements = list(packing.placed(here, self._lengths))
-        batch = packing.fill(self.features, placements, len(here), length, self._pad_id)
+        batch = packing.fill(self.features, placements, len(here), length, self._pad_id, self._kind.choices)
         batch["labels"] = self._kind.no_labels(self._head, len(here), length, packing.most_texts(length))
         for row, slot, start, number in placements:
             label = self.features[number].label

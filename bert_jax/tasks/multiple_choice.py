@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax import models
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
-from bert_jax.tasks.base import Feature, check_unnamed
+from bert_jax.tasks.base import Choices, check_unnamed
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
 from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
@@ -128,16 +128,16 @@ class MultipleChoice:
     def inputs(self, example: Example) -> tuple[str, ...]:
         return example.context, *example.choices
 
-    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
+    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Choices]:
         contexts = tokenizer.encode([example.context for example in examples])
         found = []
         for number, (example, context) in enumerate(zip(examples, contexts, strict=True)):
             inputs = [model_input(tokenizer, (context, ids), length) for ids in tokenizer.encode(example.choices)]
             input_ids, token_type_ids = map(list, zip(*inputs, strict=True))
-            found.append(Feature(input_ids, token_type_ids, example.label, number))
+            found.append(Choices(input_ids, token_type_ids, example.label, number))
         return found
 
-    def predict(self, examples: list[Example], features: list[Feature], logits: list[np.ndarray]) -> list[Chosen]:
+    def predict(self, examples: list[Example], features: list[Choices], logits: list[np.ndarray]) -> list[Chosen]:
         """Logits are [choices] each."""
         found = []
         for scores in logits:
