@@ -38,7 +38,7 @@ def test_a_field_that_has_another_name_now_is_read_and_the_run_goes_on(config, s
 
 
 def test_a_field_that_is_gone_is_left_out_where_it_decided_nothing(monkeypatch):
-    monkeypatch.setitem(versions.GONE, "MaskingConfig.span", 1)
+    monkeypatch.setitem(versions.REMOVED, "MaskingConfig.span", 1)
     saved = about(PretrainConfig())
     saved["config"]["masking"]["span"] = 1
     check_same_run(saved, about(PretrainConfig()), "runs/x")

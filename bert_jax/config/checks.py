@@ -8,7 +8,7 @@ import re
 import typing
 from typing import Literal
 
-# Far above any encoder: larger numbers, whoever wrote them, take all memory or time before anything else is looked at.
+# Limits far above any encoder: a larger number would take all memory or time before anything else is checked.
 MOST = {
     "num_hidden_layers": 1 << 12,
     "hidden_size": 1 << 16,
@@ -21,7 +21,7 @@ MOST = {
 
 
 def pretraining_problems(c):
-    """Of a `PretrainConfig`."""
+    """The problems of a `PretrainConfig`."""
     yield from _common_problems(c)
     at_least, share = functools.partial(_at_least, c), functools.partial(_share, c)
     yield from share("corpus", "held_out")
@@ -32,8 +32,8 @@ def pretraining_problems(c):
             yield f"corpus.{name}", f"isn't read where corpus.source is python-docs; add --corpus.source {source}"
     if c.corpus.source == "tfds" and not c.corpus.dataset:
         yield "corpus.dataset", "is empty; name a data set, for example wikipedia/20230601.en"
-    yield from _here("corpus.files", *c.corpus.files)
-    yield from _here("tokenizer.path", c.tokenizer.path)
+    yield from _not_addresses("corpus.files", *c.corpus.files)
+    yield from _not_addresses("tokenizer.path", c.tokenizer.path)
     yield from at_least(16, "tokenizer", "vocab_size")
     yield from at_least(1, "tokenizer", "training_characters", "temperature")
     yield from share("examples", "short_sequence_probability")
@@ -55,8 +55,8 @@ def pretraining_problems(c):
         yield from at_least(8, at, "sequence_length")
         yield from at_least(1, at, "batch_size", "steps", "max_predictions")
         if phase.sequence_length > m.max_position_embeddings:
-            most = f"model.max_position_embeddings is {m.max_position_embeddings}"
-            yield f"{at}.sequence_length", f"is {phase.sequence_length} but {most}; shorten the one or raise the other"
+            limit = f"model.max_position_embeddings is {m.max_position_embeddings}"
+            yield f"{at}.sequence_length", f"is {phase.sequence_length} but {limit}; shorten the one or raise the other"
         if phase.max_predictions > phase.sequence_length - 2:
             yield f"{at}.max_predictions", f"is {phase.max_predictions}, more than an example's ordinary tokens"
         if phase.batch_size % c.run.accumulate_steps:
@@ -70,7 +70,7 @@ def pretraining_problems(c):
 
 
 def model_problems(c):
-    """Of a `ModelConfig`."""
+    """The problems of a `ModelConfig`."""
     yield from type_problems(type(c), c)
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
     yield from _at_least(c, 1, "", "vocab_size", *sizes, "type_vocab_size", "scan_unroll")
@@ -81,21 +81,21 @@ def model_problems(c):
 
 
 def finetuning_problems(c):
-    """Of a `FinetuneConfig`."""
+    """The problems of a `FinetuneConfig`."""
     yield from _common_problems(c)
     yield from _at_least(c, 8, "", "sequence_length")
     yield from _at_least(c, 1, "", "batch_size", "evaluation_batch_size")
     yield from _at_least(c, 1, "task", "train_examples", "query_length", "stride", "n_best", "answer_length")
     yield from _share(c, "", "warmup", "dropout")
     for name in ("folder", "train", "dev", "test"):
-        yield from _here(f"task.{name}", getattr(c.task, name))
+        yield from _not_addresses(f"task.{name}", getattr(c.task, name))
     yield from _table_problems(c.task)
     if c.epochs <= 0:
         yield "epochs", f"is {c.epochs}, must be above 0"
 
 
 def embedding_problems(c):
-    """Of an `EmbeddingConfig`."""
+    """The problems of an `EmbeddingConfig`."""
     yield from type_problems(type(c), c)
     yield from _at_least(c, 2, "", "max_length")
     yield from _at_least(c, 1, "", "dimensions")
@@ -104,7 +104,7 @@ def embedding_problems(c):
 
 
 def head_problems(c):
-    """Of a `HeadConfig`."""
+    """The problems of a `HeadConfig`."""
     yield from type_problems(type(c), c)
     if c.problem_type == "single_label_classification" and len(c.labels) == 1:
         other = "make it regression (the value itself) or multi_label_classification (its sigmoid)"
@@ -112,7 +112,7 @@ def head_problems(c):
 
 
 def _table_problems(task):
-    """Of a task's own table."""
+    """The problems of the settings for a person's own table."""
     if not task.label_separator:
         yield "task.label_separator", "is empty; give what stands between two labels, for example ';'"
     if len(set(task.labels)) < len(task.labels) or any(label != label.strip() or not label for label in task.labels):
@@ -123,7 +123,7 @@ def _table_problems(task):
 
 
 def _common_problems(c):
-    """What both kinds of runs have."""
+    """The problems of settings that pretraining and fine-tuning share."""
     yield from type_problems(type(c), c)
     yield from _at_least(c, 0, "", "seed")
     if c.seed >= 1 << 31:
@@ -141,8 +141,8 @@ def _common_problems(c):
             yield f"mesh.{name}", f"is {getattr(c.mesh, name)}, must be a number of devices, or -1 for those left"
 
 
-def _here(name, *files):
-    """Yields those that are addresses, not files."""
+def _not_addresses(name, *files):
+    """Yields the files that are addresses elsewhere (`scheme://`)."""
     for file in files:
         if file and re.match(r"\w+://", file):
             yield name, f"{file} isn't on this machine; copy it here first"
@@ -157,7 +157,7 @@ def _at_least(c, low, section, *names):
 
 
 def _at_most(c, most):
-    """Yields the fields with a value above theirs in `most`."""
+    """Yields the fields with a value above their limit in `most`."""
     for name, high in most.items():
         value = getattr(c, name)
         if value is not None and value > high:
@@ -165,6 +165,7 @@ def _at_most(c, most):
 
 
 def _share(c, section, *names):
+    """Yields the fields with a value outside [0, 1)."""
     for name in names:
         value = getattr(_by_path(c, section), name)
         if value is not None and not 0 <= value < 1:
@@ -172,7 +173,7 @@ def _share(c, section, *names):
 
 
 def type_problems(hint, value, where: str = ""):
-    """Yields values of another type than the field's, as a config file can hold them, and numbers that aren't any."""
+    """Yields values whose type isn't the field's, as a config file can hold them, and numbers that aren't finite."""
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
         for name, inner in typing.get_type_hints(hint).items():
             yield from type_problems(inner, getattr(value, name), f"{where}.{name}".lstrip("."))
@@ -204,7 +205,7 @@ def type_problems(hint, value, where: str = ""):
 
 
 def _choices(hint) -> tuple:
-    """The values that a Literal allows, and None where that is allowed too; of other hints nothing."""
+    """The values that a Literal allows, and None if that is allowed too; empty for any other hint."""
     for option in (hint, *typing.get_args(hint)):
         if typing.get_origin(option) is Literal:
             return typing.get_args(option) if option is hint else (*typing.get_args(option), None)

@@ -1,4 +1,4 @@
-"""Configs in files and in checkpoints: loaded, kept as JSON, compared."""
+"""Configs in files and in checkpoints: loading them, writing them as JSON, comparing them."""
 
 import dataclasses
 import importlib
@@ -24,10 +24,10 @@ def to_dict(config) -> dict:
 
 
 def from_dict(cls: type, values: Any, where: str = "") -> Any:
-    """The inverse of `to_dict`, for what any earlier version wrote: fields that are new have their defaults.
+    """The inverse of `to_dict`, also for what earlier versions wrote: new fields have their defaults.
 
-    Raises `InputError`, behind `where`, for an unknown field, with the nearest right name, and for a value of another
-    type than its field's.
+    Raises `InputError`, whose message begins with `where`, for an unknown field, with the nearest right name, and for a
+    value that doesn't have its field's type.
     """
     if not isinstance(values, dict):
         raise InputError(f"{where.rstrip('.') or 'it'}: is {values!r:.99}, must have the fields of {cls.__name__}")
@@ -45,9 +45,9 @@ def from_dict(cls: type, values: Any, where: str = "") -> Any:
 
 
 def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfig | None:
-    """The config of the run that made a model, from what its checkpoint says of itself; None of one from elsewhere.
+    """The config of the run that made a model, from its checkpoint's description; None for an imported model.
 
-    Raises `InputError`, behind `where`, for fields that there aren't, and values that make no sense.
+    Raises `InputError`, whose message begins with `where`, for unknown fields and values that make no sense.
     """
     values = about.get("config")
     if values is None:
@@ -59,42 +59,48 @@ def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfi
         raise InputError(f"{where}: {error}" if where else error) from None
 
 
-# Settings that name code, text, or a folder to write in. Those in the config that comes with a model are whoever's who
-# made it, so they are given again by whoever uses it. A task's own files aren't among them: they are tables, and read.
-PLACES = (
+# Settings that name code, text, or a folder to write in. In the config that comes with a model they are its author's,
+# who may be a stranger, so whoever uses the model gives them again. A task's files aren't among them: they are tables,
+# which are only read.
+EXTERNAL = (
     *("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter"),
     *("task.data_dir", "run.compilation_cache"),
 )
 
 
-def without_places(config) -> tuple[Any, dict[str, Any]]:
-    """The config with all `PLACES` at their defaults, and by their paths those that were others."""
-    values, defaults, found = to_dict(config), to_dict(type(config)()), {}
-    for path in PLACES:
+def without_external(config) -> tuple[Any, dict[str, Any]]:
+    """The config with all `EXTERNAL` settings at their defaults, and the values that weren't, by their paths."""
+    values, defaults, external = to_dict(config), to_dict(type(config)()), {}
+    for path in EXTERNAL:
         section, name = path.split(".")
         if section in values and values[section][name] != defaults[section][name]:
-            found[path] = values[section][name]
+            external[path] = values[section][name]
             values[section][name] = defaults[section][name]
-    return from_dict(type(config), values), found
+    return from_dict(type(config), values), external
 
 
 def flags(settings: dict[str, Any]) -> str:
-    """Settings by their paths, as they are given on the command line."""
+    """Settings, given by their paths, as flags of the command line."""
     named = ((path.replace("_", "-"), value) for path, value in settings.items())
     return " ".join(
         f"--{path} {shlex.join(value if isinstance(value, list) else [str(value)])}" for path, value in named
     )
 
 
-# What a checkpoint says of itself: one of a run, or of a model from elsewhere.
-OF_RUN = {"config": {}, "examples": (int, str), "init": (str, NoneType), "embedding?": {}, "model?": {}, "head?": {}}
-OF_OTHERS = {"model": {}, "head": {}, "about": {"embedding?": {}, "metrics?": {str: (float, NoneType)}, "step?": int}}
+# The shape of a checkpoint's description: of one that a run made, or of an imported model.
+ABOUT_RUN = {"config": {}, "examples": (int, str), "init": (str, NoneType), "embedding?": {}, "model?": {}, "head?": {}}
+ABOUT_IMPORTED = {
+    "model": {},
+    "head": {},
+    "about": {"embedding?": {}, "metrics?": {str: (float, NoneType)}, "step?": int},
+}
 
 
 def check_about(about: Any, file: Path, remedy: str = contents.AGAIN) -> dict:
-    """What a checkpoint says of itself; raises `InputError` where that isn't of its shape. (What configs in it hold is
-    checked as they are made.)"""
-    contents.check_values(about, OF_RUN if isinstance(about, dict) and "config" in about else OF_OTHERS, file, remedy)
+    """Returns a checkpoint's description; raises `InputError` where it doesn't have its shape. (Values of configs in it
+    are checked when the configs are made.)"""
+    of_run = isinstance(about, dict) and "config" in about
+    contents.check_values(about, ABOUT_RUN if of_run else ABOUT_IMPORTED, file, remedy)
     return about
 
 
@@ -107,26 +113,26 @@ def _from_json(hint, value, where: str):
 
 
 def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]:
-    """The fields in which two configs (as of `to_dict`) differ: (path, value in a, value in b)."""
-    found = []
+    """The fields in which two configs (as `to_dict` gives them) differ: (path, value in a, value in b)."""
+    changes = []
     for name in sorted({*a, *b}):
         x, y = a.get(name), b.get(name)
         if isinstance(x, list) and isinstance(y, list) and len(x) == len(y):
             x, y = dict(enumerate(x)), dict(enumerate(y))
         if isinstance(x, dict) and isinstance(y, dict):
-            found += differences(x, y, f"{where}{name}.")
+            changes += differences(x, y, f"{where}{name}.")
         elif x != y:
-            found.append((f"{where}{name}", a.get(name), b.get(name)))
-    return found
+            changes.append((f"{where}{name}", a.get(name), b.get(name)))
+    return changes
 
 
 def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
-    """The config of a file, or one that ships with bert_jax.
+    """The config that a file defines, or one that ships with bert_jax.
 
     Args:
       name: a file (`my/config.py`) with a `get_config()`, or a shipped config's name (`pretrain_tiny`).
-      kind: what it must be, `PretrainConfig` or `FinetuneConfig`.
-      **arguments: for its `get_config`, as `task` of those that have several.
+      kind: the class that it must have, `PretrainConfig` or `FinetuneConfig`.
+      **arguments: arguments of its `get_config`, for example `task` where a config serves several.
 
     Returns:
       The config that `get_config` returns.
@@ -159,8 +165,8 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
     except Exception as error:
         raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
     if not isinstance(config, kind):
-        found = type(config).__name__
-        raise InputError(f"{path}: get_config() returned {found}, must return a {kind.__name__} for this command")
+        actual = type(config).__name__
+        raise InputError(f"{path}: get_config() returned {actual}, must return a {kind.__name__} for this command")
     return config
 
 
@@ -178,7 +184,7 @@ def execute(path: Path) -> ModuleType:
 
 
 def _configs_folder() -> Path:
-    """`configs/` is installed as the package `bert_jax.configs`, from wherever the source has it."""
+    """The folder of the shipped configs: `configs/` is installed as the package `bert_jax.configs`."""
     return Path(importlib.import_module("bert_jax.configs").__path__[0])
 
 
@@ -190,7 +196,7 @@ def _line_in(path: Path, error: Exception) -> str:
 
 
 def _explained(error: Exception) -> str:
-    """One line for an error in a config file; for an unknown field, with the nearest right one."""
+    """An error in a config file in one line; for an unknown field, with the nearest right name."""
     unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     if unknown and isinstance(cls := getattr(configs, unknown[1], None), type):
         names = [f.name for f in dataclasses.fields(cls)]

@@ -25,43 +25,44 @@ class TaskConfig(Section):
     """Of one's own tables classification, multi_label or regression; of GLUE cola, sst-2, mrpc, sts-b, qqp, mnli, qnli,
     rte, wnli or ax; squad; ner; srl; swag; multiple_choice; or what a config file adds to bert_jax.tasks.TASKS."""
     folder: str | None = None
-    """The task's official files, under their own names; GLUE's may lie in a folder of the task's name in it. None:
-    GLUE's come through TensorFlow Datasets."""
+    """Folder with the task's official files under their original names; GLUE's may lie in a subfolder with the task's
+    name. None: GLUE's come through TensorFlow Datasets."""
     data_dir: str | None = None
-    """Where the data sets of TensorFlow Datasets lie (None: the library's own place)."""
+    """Folder with the data sets of TensorFlow Datasets (None: the library's default)."""
     train: str | None = None
-    """A file instead of the folder's: CSV, TSV or JSONL, SQuAD's JSON, CoNLL columns."""
+    """The training file, instead of the folder's: CSV, TSV or JSONL, SQuAD's JSON, CoNLL columns."""
     dev: str | None = None
     test: str | None = None
     text_column: str = "text"
-    """Of a table of one's own, as CSV or JSON lines: a name or, of files without a header, a number from 1."""
+    """Column of the text in your own table (CSV, TSV or JSON lines): a name or, in files without a header, a number
+    from 1."""
     pair_column: str | None = None
-    """The second text, of pairs."""
+    """Column of the second text, for pairs of texts."""
     label_column: str = "label"
     labels: tuple[str, ...] = ()
-    """classification, multi_label: the classes, or labels, each as the file writes it. Without them they are those of
-    the training file, and what looks like a mistake there is refused. multi_label: a table without the label column has
-    a column of 0 and 1 for each."""
+    """classification, multi_label: the classes, or labels, each as the file writes it. Without this setting they are
+    those in the training file, and what looks like a mistake there is refused. multi_label: a table without the label
+    column has a column of 0 and 1 for each label."""
     label_separator: str = ","
-    """multi_label: between the labels of a row, where its cell isn't a list in JSON."""
+    """multi_label: the text between two labels of a row, where its cell isn't a JSON list."""
     id_column: str | None = None
-    """Tells rows apart in what is handed in (None: their number)."""
+    """Column with the id of each row, for the file of predictions (None: the row's number)."""
     train_examples: int | None = None
-    """Train on so many examples, drawn at random (None: all)."""
+    """Number of examples to train on, drawn at random (None: all)."""
     document_context: bool = False
-    """ner: fill the input with the sentences around, of the same document."""
+    """ner: fill the input with the sentences before and after it in the same document."""
     query_length: int = 64
-    """squad: most tokens of a question."""
+    """squad: the most tokens of a question."""
     stride: int = 128
-    """squad: tokens from the start of a window to that of the next."""
+    """squad: tokens from the start of one window to the start of the next."""
     n_best: int = 20
-    """squad: starts and ends that are paired."""
+    """squad: number of the best starts, and of the best ends, that are paired into answers."""
     answer_length: int = 30
-    """squad: most tokens of an answer."""
+    """squad: the most tokens of an answer."""
     unanswerable: bool = False
-    """squad: version 2.0, questions without an answer among them."""
+    """squad: version 2.0, where some questions have no answer."""
     null_threshold: float = 0.0
-    """squad: no answer is given where the null score is more than this above the best answer's."""
+    """squad: no answer is given where the null score exceeds the best answer's by more than this."""
 
 
 @dataclass(frozen=True)
@@ -75,27 +76,27 @@ class FinetuneConfig(Section):
     """
 
     seed: int = 0
-    """Of everything random: the head's first weights, order, dropout."""
+    """Seed of everything random: the head's initial weights, the examples' order, dropout."""
     task: TaskConfig = field(default_factory=TaskConfig)
     sequence_length: int = 128
-    """Longer texts are cut, or read in windows."""
+    """The most tokens of an input; longer texts are cut, or read in windows."""
     batch_size: int = 32
     """Examples in the global batch, over all devices and processes."""
     evaluation_batch_size: int = 64
     epochs: float = 3.0
     warmup: float = 0.1
-    """Share of the steps; optimizer.warmup_steps is set by it."""
+    """Share of the steps that warm up; it sets optimizer.warmup_steps."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products."""
+    """Type of the matrix products."""
     dropout: float | None = None
-    """In the encoder and before the head (None: the model's own)."""
+    """Dropout in the encoder and before the head (None: the model's own)."""
     objective: str = "head"
     """What is minimised: head, the loss of the task's own head; or what a config file adds to
     bert_jax.objectives.OBJECTIVES."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay="from_warmup"))
     mesh: MeshConfig = field(default_factory=MeshConfig)
     run: RunConfig = field(default_factory=lambda: RunConfig(log_every=10, keep_last=1))
-    """Evaluated and saved after each epoch."""
+    """How the run is logged and kept; it is evaluated and saved after each epoch."""
 
     def validate(self) -> "FinetuneConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

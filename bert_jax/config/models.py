@@ -1,4 +1,4 @@
-"""Settings of a model: the encoder, the head on it, and how vectors of texts are made with it."""
+"""Settings of a model: the encoder, its head, and how it makes vectors of texts."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +13,7 @@ HiddenAct = Literal["gelu", "gelu_tanh"]
 
 @dataclass(frozen=True)
 class ModelConfig(Section):
-    """The encoder, by the names of the released bert_config.json. Defaults are BERT-Base.
+    """The encoder, with the field names of the released bert_config.json. The defaults are BERT-Base.
 
     Example:
       >>> bert_jax.ModelConfig(hidden_size=256, num_attention_heads=4).num_hidden_layers
@@ -29,9 +29,9 @@ class ModelConfig(Section):
     num_attention_heads: int = 12
     intermediate_size: int = 3072
     max_position_embeddings: int = 512
-    """The most tokens that it reads."""
+    """The most tokens that the model reads."""
     position_offset: int = 0
-    """Rows of the position embeddings before that of the first token, which nothing reads: 2 in RoBERTa."""
+    """Unused rows of the position embeddings before the row of the first token: 2 in RoBERTa."""
     type_vocab_size: int = 2
     hidden_act: HiddenAct = "gelu"
     """gelu: by erf (the 2018 release); gelu_tanh: the tanh form (google-research/bert since February 2019)."""
@@ -40,12 +40,12 @@ class ModelConfig(Section):
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the products. Parameters, LayerNorm statistics, softmax and loss are float32 always."""
+    """Type of the matrix products. Parameters, LayerNorm statistics, softmax and loss are always float32."""
     scan_unroll: int = 1
     """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
     remat: Remat = "auto"
-    """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
-    with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
+    """What the backward pass recomputes, to save memory. attention: scores and softmax. dots: all but the products
+    with weights. full: whole layers, from their input. auto: dots, which on a TPU is also faster; none on a CPU."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
@@ -108,8 +108,8 @@ def model_preset(name: str, **changes) -> ModelConfig:
     return ModelConfig(**{**sizes, **changes})
 
 
-# What a head's outputs are, by the names in transformers; and how a head of ours says that they are values, to
-# transformers and to sentence-transformers.
+# What a head's outputs are, by the names in transformers; and the fields that say that they are values, for
+# transformers and for sentence-transformers.
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Activation = Literal["identity", "sigmoid", "softmax"]
 Outputs = Literal["classes", "labels", "values"]
@@ -123,27 +123,27 @@ VALUE: dict[str, Any] = dict(problem_type="regression", activation="identity")
 
 @dataclass(frozen=True)
 class HeadConfig(Section):
-    """What stands on the encoder, and what its outputs are called."""
+    """The head on the encoder, and the names of its outputs."""
 
     kind: str
     """One of `bert_jax.models.HEADS`."""
     labels: tuple[str, ...] = ()
-    """Of kinds that have an output for each, in their order."""
+    """The labels in the outputs' order, for kinds with an output for each label."""
     pooler: bool = True
-    """Of an encoder without a head: whether it has the dense layer on [CLS]. The other kinds decide for themselves."""
+    """Whether an encoder without a head has the dense layer on [CLS]. The other kinds decide for themselves."""
     dropout: float | None = None
-    """Before the logits of a label (None: model.hidden_dropout_prob)."""
+    """Dropout before the labels' logits (None: model.hidden_dropout_prob)."""
     problem_type: ProblemType | None = None
-    """Of a classifier of texts, by the name in transformers: whether one label is right, or any number of them, or the
-    logits are values. None: it isn't said; then one logit is a value, and of several labels one is right."""
+    """For a classifier of texts, by the name in transformers: whether one label is right, any number of labels is, or
+    the logits are values. None: not said; then a single logit is a value, and one of several labels is right."""
     activation: Activation | None = None
-    """What a cross-encoder of sentence-transformers applies to its logits (None: it doesn't say); problem_type, where
-    it is said, goes first."""
+    """The function that a cross-encoder of sentence-transformers applies to its logits (None: not said); problem_type,
+    if said, has precedence."""
 
     @property
     def outputs(self) -> Outputs:
-        """What the logits of a classifier of texts say: which class it is (softmax), of each label whether it is right
-        (sigmoid), or values as they are."""
+        """What the logits of a classifier of texts are: scores of classes, one of which is right (softmax), scores of
+        labels, each right or not (sigmoid), or plain values."""
         if self.problem_type is not None:
             return OUTPUTS[self.problem_type]
         if self.activation == "sigmoid":
@@ -159,30 +159,30 @@ class HeadConfig(Section):
 
 @dataclass(frozen=True)
 class EmbeddingConfig(Section):
-    """How a model's vectors of texts are made."""
+    """How a model makes vectors of texts."""
 
     pooling: Literal["mean", "cls"] = "mean"
-    """mean: of the vectors of all tokens, [CLS] and [SEP] among them. cls: that of [CLS]."""
+    """mean: the mean of all tokens' vectors, [CLS] and [SEP] included. cls: the vector of [CLS]."""
     normalize: bool = False
-    """Divide by the length."""
+    """Whether a vector is divided by its length."""
     max_length: int | None = None
-    """Tokens that are read of a text (None: what the model reads)."""
+    """The most tokens that are read of a text (None: as many as the model reads)."""
     lowercase: bool = False
-    """Before tokenizing."""
+    """Whether texts are lower-cased before tokenizing."""
     unknown: str = ""
-    """What the folder asks for and isn't done here."""
+    """A step that the model's folder asks for and bert_jax can't do; empty if there is none."""
     prompts: dict[str, str] = field(default_factory=dict)
-    """What can be put before a text, by name."""
+    """Prompts that can be put before a text, by name."""
     default_prompt: str | None = None
-    """The name of the prompt that is put before a text where none is chosen."""
+    """The name of the prompt that is used where none is chosen."""
     include_prompt: bool = True
-    """The mean is over the prompt's tokens too."""
+    """Whether the mean includes the prompt's tokens."""
     dimensions: int | None = None
-    """The first numbers of a vector alone are kept, as many (None: all)."""
+    """How many of a vector's first numbers are kept (None: all)."""
     similarity: str | None = None
-    """How sentence-transformers compares the vectors: not done here, but written again by an export."""
+    """How sentence-transformers compares the vectors; bert_jax doesn't use it, but exports it again."""
     sentence_transformers: bool = False
-    """The files of sentence-transformers say so, and an export writes them again."""
+    """Whether the settings come from files of sentence-transformers, which an export then writes again."""
 
     def validate(self) -> "EmbeddingConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

@@ -23,21 +23,21 @@ class CorpusConfig(Section):
     """python-docs: the documentation of the running Python. text: files. tfds: a TensorFlow Datasets text data set."""
     files: tuple[str, ...] = ()
     """text: UTF-8 files or globs. Plain text with a paragraph or sentence a line, a blank line between documents; JSON
-    lines (C4, OSCAR); WikiExtractor's articles. Each as it is or compressed by gzip, xz or bzip2, whatever its name."""
+    lines (C4, OSCAR); WikiExtractor's articles. Each plain or compressed by gzip, xz or bzip2, whatever its name."""
     dataset: str = ""
     """tfds: the data set's name, for example wikipedia/20230601.en, c4/en or lm1b."""
     split: str = "train"
     """tfds: the split to read."""
     text_field: str = "text"
-    """JSON lines: the field that holds a document's text. tfds: the feature that does."""
+    """JSON lines: the field that holds a document's text. tfds: the feature that holds it."""
     data_dir: str | None = None
-    """tfds: where the data sets lie (None: the library's own place)."""
+    """tfds: folder with the data sets (None: the library's default)."""
     clean: bool = True
     """Resolve HTML entities, drop control characters, compose Unicode (NFC)."""
     deduplicate: bool = False
-    """Leave out lines that occurred before anywhere in the corpus, exactly; the corpus is read twice."""
+    """Leave out each line that is equal to an earlier one anywhere in the corpus; the corpus is read twice."""
     held_out: float = 0.02
-    """Share of documents, chosen by their content, that are not trained on but measure the loss. 0: no evaluation."""
+    """Share of documents, chosen by their content, that aren't trained on but evaluated. 0: no evaluation."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,15 @@ class TokenizerConfig(Section):
     lowercase: bool = True
     """Lower-case and strip accents (an uncased model). A SentencePiece .model brings its own normalisation."""
     training_characters: int = 50_000_000
-    """A vocabulary is trained on about so many characters, from all over the training documents."""
+    """Number of characters, about, that a vocabulary is trained on, from all over the training documents."""
     temperature: float = 1.0
-    """A source (each of corpus.files) of n bytes is sampled by n^(1/temperature): above 1, small languages more."""
+    """A source (each of corpus.files) of n bytes is sampled in proportion to n^(1/temperature): above 1, small
+    languages have a larger share."""
 
 
 @dataclass(frozen=True)
 class ExamplesConfig(Section):
-    """How documents become unmasked examples of a fixed length (paper, appendix A.2).
+    """How documents become unmasked examples of a fixed length (BERT paper, appendix A.2).
 
     Example:
       >>> bert_jax.ExamplesConfig("packed").sentence_pairs
@@ -73,17 +74,17 @@ class ExamplesConfig(Section):
     """
 
     format: Literal["sentence_pairs", "full_sentences", "packed"] = "sentence_pairs"
-    """sentence_pairs: [CLS] A [SEP] B [SEP] with next-sentence labels. full_sentences: [CLS] text [SEP], the text whole
-    sentences of one document, up to the length. packed: such texts share a row, each with its own [CLS], [SEP] and
-    positions, none attending to another."""
+    """sentence_pairs: [CLS] A [SEP] B [SEP] with next-sentence labels. full_sentences: [CLS] text [SEP], where the text
+    is whole sentences of one document, up to the length. packed: several such texts share a row, each with its own
+    [CLS], [SEP] and positions, and none attends to another."""
     short_sequence_probability: float = 0.1
     """Share of sentence pairs built to a random shorter length, to match shorter inputs in fine-tuning."""
 
     word_segmenter: str | None = None
-    """A function text -> words, as module:function (jieba:lcut), for whole-word masking of text without spaces. None:
-    the tokenizer's words, each Chinese character one."""
+    """A function from a text to its words, as module:function (jieba:lcut), for whole-word masking of text without
+    spaces. None: the tokenizer's words, where each Chinese character is a word."""
     dupe_factor: int = 1
-    """Times that the training documents are turned into examples, with other draws of pairs and cuts each time."""
+    """Number of times that the documents are turned into examples, each time with new random pairs and cuts."""
 
     @property
     def sentence_pairs(self) -> bool:
@@ -102,13 +103,14 @@ class MaskingConfig(Section):
     rate: float = 0.15
     """Share of an example's tokens (special ones count, but are never chosen) to predict, up to max_predictions."""
     evaluation_rate: float = 0.15
-    """The same for held-out examples, so that runs with different rates can be compared (arXiv 2202.08005)."""
+    """The rate for held-out examples, so that runs with different rates can be compared (arXiv 2202.08005)."""
     whole_word: bool = False
     """Choose whole words instead of single word pieces."""
     static: bool = False
-    """An example has the same mask whenever it comes, as in the original; each copy by examples.dupe_factor its own."""
+    """An example has the same mask in every epoch, as in the original; each copy (examples.dupe_factor) its own."""
     random_tokens: Literal["ordinary", "all"] = "ordinary"
-    """Random replacements never are special tokens (ordinary) or come from the whole vocabulary (all: the original)."""
+    """ordinary: random replacements are never special tokens. all: they come from the whole vocabulary, as in the
+    original."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Phase(Section):
     """Examples in the global batch, over all devices and processes."""
     steps: int = 1_000_000
     max_predictions: int = 20
-    """Most masked tokens in an example; the rate decides below that."""
+    """The most masked tokens in an example; below that, the rate decides."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class PretrainConfig(Section):
     """
 
     seed: int = 0
-    """Of everything random: examples, their order, masks, initial weights, dropout."""
+    """Seed of everything random: examples, their order, masks, initial weights, dropout."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     examples: ExamplesConfig = field(default_factory=ExamplesConfig)

@@ -16,37 +16,37 @@ class OptimizerConfig(Section):
     """
 
     name: str = "adamw"
-    """adamw, as BERT's; lamb, for large batches; lion; adafactor, whose state is small; muon, for the matrices of the
-    layers, with Adam for all else; or what a config file adds to bert_jax.training.optimizers.OPTIMIZERS."""
+    """adamw, as in BERT; lamb, for large batches; lion; adafactor, whose state is small; muon, for the matrices of the
+    layers, with Adam for all else; or a name that a config file adds to bert_jax.training.optimizers.OPTIMIZERS."""
     learning_rate: float = 1e-4
-    """The peak, reached at the end of the warm-up. Lion's is 3 to 10 times smaller than AdamW's, by its authors, with a
-    weight_decay larger by as much; Adafactor's is relative to a parameter's size (1e-2 in T5)."""
+    """The peak, at the end of the warm-up. Lion's authors advise one 3 to 10 times smaller than AdamW's, and a
+    weight_decay larger by the same factor; Adafactor's is relative to a parameter's size (1e-2 in T5)."""
     b1: float = 0.9
-    """Decay of the first moment. Adafactor has none, and Muon's matrices have 0.95, its authors'."""
+    """Decay of the first moment. Adafactor has none; for Muon's matrices it is always 0.95, its authors' value."""
     b2: float = 0.999
-    """Decay of the second moment, in Lion of the momentum (its authors' is 0.99). Not read by Adafactor, which has its
-    own schedule, nor for Muon's matrices."""
+    """Decay of the second moment; in Lion, of the momentum (its authors use 0.99). Adafactor, which has its own
+    schedule, doesn't read it, nor do Muon's matrices."""
     eps: float = 1e-6
-    """Added to Adam's denominator. Not read by Lion, Adafactor, nor for Muon's matrices."""
+    """Added to Adam's denominator. Lion, Adafactor and Muon's matrices don't read it."""
     weight_decay: float = 0.01
     """Applied to all but LayerNorm and biases."""
     bias_correction: bool = True
-    """Of Adam's moments, in adamw, lamb and muon. The original has none (its authors call that an oversight); with it,
-    training is steadier."""
+    """Whether Adam's moments are corrected for their bias, in adamw, lamb and muon. The original doesn't (its authors
+    call that an oversight); with it, training is steadier."""
     warmup_steps: int = 10_000
     schedule: str = "linear"
     """The learning rate after the warm-up of W steps: linear or cosine, to 0 at the last step; constant; inverse_sqrt,
-    as sqrt(W/t); or what a config file adds to bert_jax.training.optimizer.SCHEDULES."""
+    which is sqrt(W/t); or a name that a config file adds to bert_jax.training.optimizer.SCHEDULES."""
     decay: Literal["from_zero", "from_warmup"] = "from_zero"
-    """linear: at step t of N (N-t)/N, the original's, which drops at W, or (N-t)/(N-W). The others go on from the peak
-    at W, whatever this is."""
+    """The linear schedule at step t of N. from_zero: (N-t)/N as in the original, which drops at W; from_warmup:
+    (N-t)/(N-W). The other schedules always continue from the peak at W."""
     clip_norm: float = 1.0
     """The gradient's global norm is clipped to this."""
 
 
 @dataclass(frozen=True)
 class MeshConfig(Section):
-    """Devices along each axis of the mesh; one -1 takes those that are left.
+    """Number of devices along each axis of the mesh; -1, on one axis, means all that are left.
 
     Example:
       >>> bert_jax.MeshConfig(fsdp=8)
@@ -54,16 +54,16 @@ class MeshConfig(Section):
     """
 
     data: int = -1
-    """Copies of the model, each with its share of the batch."""
+    """Number of copies of the model, each with its share of the batch."""
     fsdp: int = 1
-    """Slices of parameters and optimizer, gathered for each layer; the batch is split here too."""
+    """Number of slices of the parameters and the optimizer's state, gathered for each layer; the batch is split too."""
     tensor: int = 1
-    """Slices of heads, feed-forward and vocabulary."""
+    """Number of slices of the heads, the feed-forward layers and the vocabulary."""
 
 
 @dataclass(frozen=True)
 class RunConfig(Section):
-    """How the run is watched and kept. Any of it may change when a run is resumed.
+    """How a run is logged, evaluated and kept. Any of these may change when a run is resumed.
 
     Example:
       >>> bert_jax.RunConfig(log_every=10, keep_last=1).keep_best
@@ -73,16 +73,17 @@ class RunConfig(Section):
     log_every: int = 100
     evaluate_every: int = 10_000
     evaluation_batches: int | None = None
-    """Held-out batches in an evaluation (None: all)."""
+    """Number of held-out batches in an evaluation (None: all)."""
     checkpoint_every: int = 10_000
     keep_last: int = 2
     keep_best: int = 1
-    """Checkpoints kept for the lowest held-out loss besides the last; those saved at a step of evaluation compete."""
+    """Number of checkpoints with the lowest held-out loss that are kept besides the last, of those that are saved at a
+    step of evaluation."""
     accumulate_steps: int = 1
-    """Parts that each batch is computed in, one after the other, when it doesn't fit in memory."""
+    """Number of parts in which each batch is computed, one after the other, if it doesn't fit in memory whole."""
     max_skipped_updates: int = 10
-    """Stop after so many updates in a row with a gradient that isn't finite; each is skipped and counted."""
+    """Stop after this many updates in a row whose gradient isn't finite; each is skipped and counted."""
     workers: int | None = None
-    """Processes that prepare examples (None: one for each core that affinity and cgroup grant)."""
+    """Number of processes that prepare examples (None: one for each CPU core that affinity and cgroup grant)."""
     compilation_cache: str | None = None
-    """A folder that keeps compiled programs for the next run (None: what JAX_COMPILATION_CACHE_DIR names, or none)."""
+    """Folder that keeps compiled programs for the next run (None: the one in JAX_COMPILATION_CACHE_DIR, if any)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from bert_jax.config import GLUE, EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig
-from bert_jax.config.files import flags, without_places
+from bert_jax.config.files import flags, without_external
 from bert_jax.convert import sentence_transformers
 from bert_jax.convert.formats import Format
 from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
@@ -134,7 +134,7 @@ def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
 def _again(folder: Path, run: PretrainingRun | FinetuningRun) -> str:
     """Writes the run's config. What was read and run is said in the command, for whoever types it to see."""
     command = run.command
-    config, places = without_places(run.config)
+    config, places = without_external(run.config)
     if isinstance(run, FinetuningRun) and _is_in_memory(run.config):
         places |= {"task.train": "..."}
     value = pprint.pformat(config).replace("\n", "\n    ")

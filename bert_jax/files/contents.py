@@ -1,5 +1,5 @@
-"""Files that aren't what their name says, as a download that failed leaves them, or that the system doesn't give; and
-what files of JSON say."""
+"""Checks of files: those that aren't what their name says, as after a failed download, or that the system refuses;
+and the parsing of JSON files."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from bert_jax.files.errors import InputError
 
-# What to do about an error of the system's that is the person's to mend: to try again doesn't help before.
+# The remedy for each error of the operating system that a person can correct, and that a second try alone doesn't help.
 _ELSEWHERE = "choose another file or folder"
 REMEDIES = {
     errno.ENOSPC: "make room",
@@ -41,7 +41,7 @@ BEGINNINGS = (
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes; bring the model's safetensors or torch file"),
 )
 SAFETENSORS, ZIP, PICKLE, MSGPACK = rb"(?s:.{5})\x00{3}\{", rb"PK\x03\x04", rb"\x80[\x02-\x05]", rb"[\x81-\x8f\xde\xdf]"
-# The kinds of weights that are read, for one under another's name.
+# The formats of weights that are read, to say which one a file has whose name says another.
 WEIGHTS = (
     (SAFETENSORS, "holds safetensors; call it model.safetensors"),
     (ZIP, "a zip archive; call it pytorch_model.bin if torch wrote it, unpack any other"),
@@ -50,34 +50,35 @@ WEIGHTS = (
 HEAD = 512  # bytes that are looked at
 PLAIN = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
-# Larger files of JSON aren't ours, nor a model's: the largest tokenizers have 40 MB, and in memory JSON takes ten times
-# as much.
+# Bytes of the largest JSON file that is read: the largest tokenizers have 40 MB, and in memory JSON takes ten times its
+# size.
 MOST_JSON = 1 << 26
-# Lists and objects in each other.
+# The deepest nesting of lists and objects that is read.
 DEEPEST = 100
 TOO_DEEP = f"more than {DEEPEST} lists and objects in each other"
 HALF = re.compile(r"\\u[dD][89a-fA-F]")
 AGAIN = "copy it again"
-# What JSON calls the types.
+# Names of the JSON types, for error messages.
 NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
 
 
 class NotTheFile(InputError):
-    """A file is there, but not what belongs in it."""
+    """A file exists, but doesn't hold what it must."""
 
 
 def what_to_do(error: OSError, file: Path | str | None = None) -> str:
-    """What the system says of a file, and the remedy."""
+    """The operating system's error for a file, and the remedy, in one line."""
     remedy = REMEDIES.get(error.errno or 0)
     where = file or error.filename or "a file can't be written"
     return f"{where}: {error.strerror}" + (f"; {remedy}" if remedy else "")
 
 
 def check(file: Path) -> bytes:
-    """Returns how a file begins; raises `NotTheFile` for a link to nothing, an empty file, a pointer, a web page..."""
+    """Returns the first bytes of a file; raises `NotTheFile` for a broken link, an empty file, an LFS pointer, a web
+    page..."""
     if isinstance(file, Path) and file.is_symlink() and not file.exists():
         raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
-    if file.exists() and not file.is_file():  # To open a pipe would take for ever.
+    if file.exists() and not file.is_file():  # Opening a pipe would block for ever.
         raise NotTheFile(f"{file}: {'a folder' if file.is_dir() else 'a device or a pipe'}, must be a file")
     with file.open("rb") as opened:
         beginning = opened.read(HEAD)
@@ -88,16 +89,17 @@ def check(file: Path) -> bytes:
 
 
 def check_links(folder: Path) -> None:
-    """Raises `NotTheFile` for a link in the folder that leads to nothing, as a copy of a cache is full of."""
+    """Raises `NotTheFile` for a broken link in the folder: copies of a cache are full of them."""
     for file in sorted(folder.iterdir()):
         if file.is_symlink() and not file.exists():
             check(file)
 
 
 def plain_name(name: object, file: Path) -> str:
-    """The name of another file, or folder, that a file says is beside it: one name, which leads nowhere else.
+    """Checks the name of another file or folder that `file` says is beside it, and returns it.
 
-    Whatever a file names is opened, and written, by way of this. Raises `NotTheFile` for all else.
+    Every name that comes from a file passes through here before it is opened or written. Raises `NotTheFile` for
+    anything but one plain name: a path would lead out of the folder.
     """
     if not isinstance(name, str) or not PLAIN.fullmatch(name) or name in (".", "..") or len(name.encode()) > 255:
         raise NotTheFile(
@@ -107,7 +109,8 @@ def plain_name(name: object, file: Path) -> str:
 
 
 def check_weights(file: Path, *kinds: bytes) -> None:
-    """Raises `NotTheFile` too where a file of weights isn't of one of the `kinds`, which are patterns as above."""
+    """Raises `NotTheFile` where `check` does, and where a file of weights has none of the formats `kinds`, which are
+    patterns of its first bytes."""
     beginning = check(file)
     if any(re.match(kind, beginning) for kind in kinds):
         return
@@ -125,8 +128,8 @@ def _refuse(file: Path, beginning: bytes, kinds: tuple[tuple[bytes, str], ...]) 
 
 
 def json_object(file: Path, kind: type = dict, remedy: str = AGAIN):
-    """The object, or the list, in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError where there
-    is no file."""
+    """The object, or the list (`kind`), in a JSON file. Raises `NotTheFile` where it holds none, FileNotFoundError
+    where there is no file."""
     check(file)
     with file.open("rb") as opened:
         content = opened.read(MOST_JSON + 1)
@@ -142,14 +145,15 @@ def json_object(file: Path, kind: type = dict, remedy: str = AGAIN):
 
 
 def json_value(text: str | bytes, halves: bool = False, nan: bool = False, pairs: Callable | None = None) -> Any:
-    """What a text of JSON says, of a name that comes twice the last. Whatever files hold is parsed here.
+    """The value of a JSON text; the last one where a name comes twice. All JSON that files hold is parsed here.
 
-    Raises ValueError, with one line, for what isn't JSON or UTF-8 (a mark before it is left out), is nested too deep,
-    or has numbers of thousands of digits; unless `nan`, for numbers that are none (NaN, 1e999); unless `halves`, for
-    halves of a character, which JSON may escape but nothing can write. `pairs` makes an object of names and values.
+    Raises ValueError, with one line, for what isn't JSON or UTF-8 (a byte order mark is skipped), is nested too deep,
+    or has numbers of thousands of digits; unless `nan`, for numbers that aren't finite (NaN, 1e999); unless `halves`,
+    for halves of a surrogate pair, which JSON may escape but nothing can write. `pairs` makes an object from a list of
+    (name, value).
     """
     if isinstance(text, bytes):
-        text = text.decode("utf-8-sig")  # Editors on Windows write a mark before it.
+        text = text.decode("utf-8-sig")  # Editors on Windows write a byte order mark first.
     try:
         real = None if nan else _real
         values = json.loads(text, parse_constant=real, parse_float=real, object_pairs_hook=pairs)
@@ -174,14 +178,14 @@ def _real(text: str) -> float:
 def _check_depth(values: Any) -> None:
     level = [values]
     for _ in range(DEEPEST):
-        level = [one for inner in level for one in (inner.values() if isinstance(inner, dict) else inner)]
-        level = [one for one in level if isinstance(one, list | dict)]
+        values = [value for outer in level for value in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [value for value in values if isinstance(value, list | dict)]
     if level:
         raise ValueError(TOO_DEEP)
 
 
 def finite(values: Any) -> Any:
-    """Values as JSON has them, which has no NaN: null is in its place."""
+    """The values with None instead of NaN and infinity, which JSON doesn't have."""
     if isinstance(values, dict):
         return {name: finite(value) for name, value in values.items()}
     if isinstance(values, list | tuple):
@@ -190,36 +194,37 @@ def finite(values: Any) -> Any:
 
 
 def check_values(values: Any, shape: Any, file: object, remedy: str = AGAIN) -> None:
-    """Raises `NotTheFile` that names the first of a file's values which isn't of its shape.
+    """Raises `NotTheFile` that names the first value of a file which doesn't have its expected shape.
 
-    A shape is a type, or several in a tuple; a list of the shape that all items have; {str: the shape of all values};
-    or a dict of names and their shapes: those that end in "?" may be missing, and there may be others. A bool is no
-    number, and a whole number is a float too.
+    A shape is a type, or a tuple of types; a list with the shape of all its items; {str: the shape of all values}; or
+    a dict of names and their shapes, where names that end in "?" may be missing and other names are allowed. A bool is
+    not a number; an int is also a float.
     """
     for where, value, expected in _wrong(values, shape, ""):
-        found = f"{value!r:.40}" if value is not ... else "missing"
-        raise NotTheFile(f"{file}: damaged ({where or 'it'} is {found}, must be {expected}); {remedy}")
+        actual = f"{value!r:.40}" if value is not ... else "missing"
+        raise NotTheFile(f"{file}: damaged ({where or 'it'} is {actual}, must be {expected}); {remedy}")
 
 
 def _wrong(value: Any, shape: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    """Yields (path, value, what it must be) for each value that doesn't have its shape."""
     if isinstance(shape, list):
         if not isinstance(value, list):
             yield where, value, "a list"
             return
-        for number, one in enumerate(value):
-            yield from _wrong(one, shape[0], f"{where}.{number}".lstrip("."))
+        for number, item in enumerate(value):
+            yield from _wrong(item, shape[0], f"{where}.{number}".lstrip("."))
     elif isinstance(shape, dict):
         if not isinstance(value, dict):
             yield where, value, "an object"
             return
         if str in shape:
-            for name, one in value.items():
-                yield from _wrong(one, shape[str], f"{where}.{name}".lstrip("."))
+            for name, item in value.items():
+                yield from _wrong(item, shape[str], f"{where}.{name}".lstrip("."))
             return
         for name, inner in shape.items():
-            found = value.get(name.rstrip("?"), ...)
-            if found is not ... or not name.endswith("?"):
-                yield from _wrong(found, inner, f"{where}.{name.rstrip('?')}".lstrip("."))
+            item = value.get(name.rstrip("?"), ...)
+            if item is not ... or not name.endswith("?"):
+                yield from _wrong(item, inner, f"{where}.{name.rstrip('?')}".lstrip("."))
     else:
         types = shape if isinstance(shape, tuple) else (shape,)
         if type(value) is int and {int, float} & {*types}:

@@ -1,4 +1,4 @@
-"""The error of everything that a person can mend."""
+"""The error for everything that a person can correct."""
 
 from bert_jax.files.printable import printable
 
@@ -6,7 +6,7 @@ from bert_jax.files.printable import printable
 class InputError(Exception):
     """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2.
 
-    What it quotes, of files that anybody may have written, can't begin a line of its own nor tell a terminal anything.
+    The message is printable: text quoted from a stranger's file can neither break the line nor control the terminal.
 
     Example:
       >>> try:
@@ -21,5 +21,5 @@ class InputError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library's error says, for a line of ours: its first line, or its type where it says nothing."""
+    """The first line of a library's error, to quote it in a message; its type where the error has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

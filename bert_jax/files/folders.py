@@ -1,7 +1,7 @@
-"""Folders made whole or not at all, and who works in one: no two processes do.
+"""Folders that are written whole or not at all, and the locks that keep two processes from working in one.
 
-A lock is a file `.lock` that names the process and its host. The kernel holds it for as long as the process lives; in
-buckets, and on file systems without locks, the process writes it again and again as a sign of life.
+A lock is a file `.lock` that names the process and its host. The kernel holds it as long as the process lives; in
+buckets, and on file systems without locks, the process rewrites it regularly as a sign of life.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from bert_jax.files import storage
 from bert_jax.files.errors import InputError
 
 LOCK = ".lock"
-# Where locks of the kernel's aren't to be had: seconds between two signs of life; of silence until a holder counts as
-# dead; until two who came at once see who was the last; and between two looks.
+# Where the kernel has no locks, in seconds: between two signs of life; of silence until a holder counts as dead; until
+# two processes that came at once can see which one wrote last; between two reads while waiting.
 RENEW, STALE, SETTLE, LOOK = 30.0, 120.0, 1.0, 2.0
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-LOST = 75  # The exit code (EX_TEMPFAIL) where another took over, as the supervisor's.
+LOST = 75  # The exit code (EX_TEMPFAIL) where another process took over, the same as the supervisor's.
 
 
 # ---- Whole folders ---------------------------------------------------------------------------------------------------
@@ -35,10 +35,10 @@ LOST = 75  # The exit code (EX_TEMPFAIL) where another took over, as the supervi
 
 @contextlib.contextmanager
 def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A local folder to write into, which is `folder` once the block ends without an error; else nothing is left.
+    """A local folder to write into, which becomes `folder` if the block ends without an error; else nothing is left.
 
-    Raises `InputError` where `folder` holds something that isn't to be overwritten. One in a bucket is uploaded at the
-    end, after what was there is removed. What a process left that was killed in here is removed.
+    Raises `InputError` where `folder` holds something that mustn't be overwritten. A folder in a bucket is uploaded at
+    the end, after its former content is removed. What earlier, killed processes left half written is removed too.
     """
     if is_taken(folder) and not overwrite:
         raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
@@ -73,14 +73,15 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether there is a file, or a folder that holds anything but a lock."""
+    """Whether the path is a file, or a folder that holds anything but a lock."""
     return folder.exists() and (not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir()))
 
 
 def replaceable(folder: Path) -> Path:
-    """Where a local folder truly lies, for another to be put there. Raises `InputError` where it can't be renamed."""
+    """The path at which another folder can replace a local one, with links resolved. Raises `InputError` where it can't
+    be renamed."""
     real = folder.resolve()
-    if real in ((here := Path.cwd()), *here.parents):
+    if real in ((current := Path.cwd()), *current.parents):
         raise InputError(f"{folder}: you are in this folder, which would be replaced; name one that isn't there yet")
     if os.path.ismount(real):
         raise InputError(f"{folder}: something is mounted there, so it can't be replaced; name a folder in it")
@@ -88,15 +89,15 @@ def replaceable(folder: Path) -> Path:
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Gives a folder, once all of it is on the disk, another's name and place; what was there is removed."""
+    """Renames `aside` to `folder` once all of it is on the disk; what was at `folder` is removed."""
     storage.sync(aside)
     old = storage.aside(folder).with_suffix(".old")
-    if there := folder.exists():
+    if existed := folder.exists():
         folder.rename(old)
     try:
         aside.rename(folder)
     except BaseException:
-        if there:
+        if existed:
             old.rename(folder)
         raise
     storage.sync_entry(folder.parent)
@@ -112,10 +113,10 @@ class InUse(InputError):
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator["Lock"]:
-    """Has the folder, made where it isn't there yet, for this process alone; at the end nothing is left of the lock.
+    """Locks the folder, which is made where it doesn't exist, for this process alone; the lock is removed at the end.
 
-    Raises `InUse`, with nothing written, where another process has it or reads it. One that died holds nothing: the
-    kernel frees its lock, also on NFS; in buckets, and where the file system has no locks, it shows no sign of life.
+    Raises `InUse`, with nothing written, where another process has locked it or reads it. A process that died holds no
+    lock: the kernel frees it, also on NFS; in buckets, and on file systems without locks, its signs of life end.
     """
     made = [] if storage.is_remote(folder) else [path for path in (folder, *folder.parents) if not path.exists()]
     lock = None
@@ -141,7 +142,7 @@ def exclusive(folder: Path) -> Iterator["Lock"]:
 def shared(folder: Path) -> Iterator[None]:
     """Keeps others from replacing a local folder while it is read; any number may read it.
 
-    Raises `InUse` where another process has it for itself. From a bucket, files are copied first, and nobody is kept.
+    Raises `InUse` where another process has locked it. Nothing is locked in a bucket, whose files are copied first.
     """
     if storage.is_remote(folder):
         yield
@@ -163,7 +164,7 @@ def shared(folder: Path) -> Iterator[None]:
 
 
 class Lock:
-    """A file in a folder, held by one process, which it names."""
+    """A file in a folder that names the one process which holds it."""
 
     def __init__(self, folder: Path, name: str):
         """Raises `InUse` where another process holds it."""
@@ -175,11 +176,11 @@ class Lock:
             self._by_lease()
 
     def moved(self, folder: Path) -> None:
-        """Says where the folder is now."""
+        """Notes the folder's new path."""
         self.file, self._folder = folder / self.file.name, folder
 
     def release(self) -> None:
-        """Once, or several times."""
+        """Frees the lock and removes its file; more calls do nothing."""
         if self._renewing:
             self._stop.set()
             self._renewing.join()
@@ -187,7 +188,7 @@ class Lock:
             if self._read() == self._holder:
                 storage.remove(self.file)
         if self._descriptor is not None:
-            self.file.unlink(missing_ok=True)  # Before others can have it: they look whether theirs is still there.
+            self.file.unlink(missing_ok=True)  # Before the lock is free: others check that their file is still there.
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -228,7 +229,7 @@ class Lock:
             raise OSError(error.errno, error.strerror, str(self.file)) from None
 
     def _is_there(self, descriptor: int) -> bool:
-        """Whether the opened file is still the one of the name: whoever had it may have removed it."""
+        """Whether the opened file still has its name: the process that held the lock may have removed it."""
         with contextlib.suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(descriptor), os.stat(self.file, follow_symlinks=False))
         return False
@@ -241,22 +242,23 @@ class Lock:
     # ---- By signs of life -------------------------------------------------------------------------------------------
 
     def _by_lease(self) -> None:
-        """No clocks are compared: a holder is alive where what it wrote changes while we wait."""
+        """Takes the lock once its holder is dead: one whose lock file didn't change while we waited. No clocks of two
+        machines are compared."""
         begin, first = time.monotonic(), self._read()
-        there = first
-        if there and not there.is_dead():
-            print(f"{self.file}: waits to see whether {there} still works there", file=sys.stderr)
-        while there and not there.is_dead() and time.monotonic() < begin + STALE:
-            if there != first:
-                raise self._in_use(there)
+        holder = first
+        if holder and not holder.is_dead():
+            print(f"{self.file}: waits to see whether {holder} still works there", file=sys.stderr)
+        while holder and not holder.is_dead() and time.monotonic() < begin + STALE:
+            if holder != first:
+                raise self._in_use(holder)
             time.sleep(LOOK)
-            there = self._read()
+            holder = self._read()
         self._holder = Holder.this()
         storage.write_whole(self.file, self._holder.text())
         time.sleep(SETTLE)
-        there = self._read()
-        if there != self._holder:
-            raise self._in_use(there)
+        holder = self._read()
+        if holder != self._holder:
+            raise self._in_use(holder)
         self._renewing = threading.Thread(target=self._renew, daemon=True)
         self._renewing.start()
 
@@ -268,10 +270,10 @@ class Lock:
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW):
-            with contextlib.suppress(Exception):  # A bucket that can't be had for now is tried again.
-                there = self._read()
-                if there and there.token != self._holder.token:  # This process stood still for too long.
-                    print(f"bert-jax: {self._folder}: {there} has taken over; this run ends", file=sys.stderr)
+            with contextlib.suppress(Exception):  # A bucket that can't be reached now is tried again.
+                holder = self._read()
+                if holder and holder.token != self._holder.token:  # This process was suspended for too long.
+                    print(f"bert-jax: {self._folder}: {holder} has taken over; this run ends", file=sys.stderr)
                     os._exit(LOST)
                 self._holder = dataclasses.replace(self._holder, beat=self._holder.beat + 1)
                 storage.write_whole(self.file, self._holder.text())
@@ -279,17 +281,17 @@ class Lock:
 
 @dataclasses.dataclass(frozen=True)
 class Holder:
-    """A process as a lock names it."""
+    """The process that a lock names."""
 
     process: int
     host: str
     machine: str
-    """Since it was started, and of its containers the one; empty where that can't be told."""
+    """The machine's boot and the container on it; empty where they can't be told."""
     started: str
-    """When the process was, in the machine's own count."""
+    """When the process started, in clock ticks since the machine's boot."""
     token: str
     beat: int = 0
-    """Counts the signs of life."""
+    """Number of signs of life so far."""
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
@@ -301,18 +303,18 @@ class Holder:
 
     @classmethod
     def read(cls, content: bytes) -> "Holder | None":
-        """None where it is no lock's content, as that of one whose holder was killed while it wrote."""
+        """The holder in a lock's content; None where that isn't whole, as when the holder was killed while it wrote."""
         form = rb"(\d{1,10}) ([\w.-]{1,255}) ([\w-]{0,99}) (\d{0,20}) ([0-9a-f]{16}) (\d{1,18})\n"
-        if not (found := re.fullmatch(form, content)):
+        if not (match := re.fullmatch(form, content)):
             return None
-        process, host, machine, started, token, beat = (group.decode() for group in found.groups())
+        process, host, machine, started, token, beat = (group.decode() for group in match.groups())
         return cls(int(process), host, machine, started, token, int(beat))
 
     def text(self) -> bytes:
         return f"{self.process} {self.host} {self.machine} {self.started} {self.token} {self.beat}\n".encode()
 
     def is_dead(self) -> bool:
-        """Whether that is certain at once: it was a process here, and there is none now that began when it did."""
+        """Whether the process is certainly dead: it ran on this machine, and no process has its id and start now."""
         return bool(self.machine) and self.machine == _machine() and self.started != _started(self.process)
 
 
@@ -325,7 +327,7 @@ def _machine() -> str:
 
 
 def _started(process: int) -> str:
-    """Empty where there is no such process."""
+    """When a process started, in clock ticks since the boot; empty where there is no such process."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -1,6 +1,6 @@
 """Folders that may lie in a bucket: `gs://` paths through etils' epath and gcsfs, all others through pathlib.
 
-Objects of a bucket are written whole, and can be neither renamed nor appended to.
+Objects in a bucket are written whole; they can be neither renamed nor appended to.
 """
 
 import contextlib
@@ -24,28 +24,29 @@ from bert_jax.files.errors import InputError
 REMOTE = "gs://"
 COPIED_AT_ONCE = 1 << 24  # bytes
 LONGEST = 255  # bytes of a name, on nearly every file system
-# What would break an error's one line, or turn it around; and bytes that aren't UTF-8.
+# Characters that would break an error's one line or reverse its text; and bytes that aren't UTF-8.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 # Local folders that epath takes for the buckets of its services.
 TAKEN_FOR_BUCKETS = ("gs", "s3", "az", "hf")
-# No more can be written.
+# Errors that mean that no more can be written.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-# The names of files and folders under way: nobody can guess them.
+# Names of files and folders that are being written: nobody can guess them.
 ASIDE = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 if importlib.util.find_spec("gcsfs"):
-    # Else epath goes to buckets through TensorFlow, whose import takes seconds in each worker. Here, not in `path`: a
-    # worker is given paths that were made elsewhere.
+    # Without this, epath opens buckets through TensorFlow, whose import takes seconds in each worker. It isn't set in
+    # `path`, since a worker gets paths that were made in another process.
     os.environ.setdefault("EPATH_USE_TF", "false")
-    # Else gcsfs asks for the kind of each bucket, which takes a permission of its own, and again where it has none.
+    # Without this, gcsfs asks for the kind of each bucket, which needs one more permission, and asks again if refused.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # What it raises is reported, without its tracebacks.
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # Its errors are raised and reported; it logs tracebacks too.
 
 
 def path(name: str | PurePath) -> Path:
-    """A local folder or file as `pathlib.Path`, or one of a bucket as `epath.Path`, which has the same methods.
+    """The path of a local folder or file as `pathlib.Path`, or of one in a bucket as `epath.Path`, which has the same
+    methods.
 
-    Raises `InputError` for any other address, for names that the libraries below can't take, or where the packages for
+    Raises `InputError` for any other address, for names that Orbax or TensorStore can't take, or where the packages for
     buckets are missing: at the start of a command, not hours later.
     """
     name = os.fspath(name)
@@ -63,7 +64,7 @@ def path(name: str | PurePath) -> Path:
     import fsspec
     from etils import epath
 
-    # Others write there too: Orbax, and the run's other processes.
+    # No cached listings: Orbax and the run's other processes write there too.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
     return epath.Path(name)
 
@@ -84,7 +85,7 @@ def _check_local(name: str) -> None:
 
 
 def literal(path: Path) -> Path:
-    """The path for Orbax, absolute: a `[1]` in it is part of the name when Orbax looks for files below."""
+    """The absolute path for Orbax, which treats names as glob patterns: here a `[1]` in it is part of the name."""
     return path if is_remote(path) else _literal()(path.absolute())
 
 
@@ -104,7 +105,7 @@ def is_remote(path: PurePath) -> bool:
 
 
 def make_folder(path: Path) -> None:
-    """With its parents, and where it isn't there yet; a bucket has none to make."""
+    """Makes a folder, with its parents, where it doesn't exist; in a bucket there is nothing to make."""
     if is_remote(path):
         return
     while True:
@@ -113,12 +114,12 @@ def make_folder(path: Path) -> None:
             return
         except (FileExistsError, NotADirectoryError):
             file = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
-            if not file.is_dir():  # Else it was there, and another process has just removed it.
+            if not file.is_dir():  # Else another process has just removed the folder.
                 raise InputError(f"{file}: is a file, where a folder is to be; choose another folder") from None
 
 
 def remove(path: Path) -> None:
-    """A file, or a folder with all that it holds, where it exists; of a link the link alone."""
+    """Removes a file, or a folder with all that it holds, where it exists; of a link only the link itself."""
     if is_remote(path):
         from etils import epath
 
@@ -131,31 +132,31 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def named_if_full(path: Path) -> Iterator[None]:
-    """Says where a disk was full, or a limit reached: of an open file Python doesn't, nor do the libraries that write.
+    """Adds the path to errors of a full disk or a reached limit, which Python and libraries raise without it.
 
-    Theirs (safetensors, tokenizers, TensorFlow) are errors of any type, with the system's words in the text.
+    Libraries (safetensors, tokenizers, TensorFlow) raise them as any type, with the system's words in the text.
     """
     try:
         yield
     except Exception as error:
         for number in FULL:
             if isinstance(error, OSError):
-                said = error.errno == number and error.filename is None
+                is_full = error.errno == number and error.filename is None
             else:
-                said = not isinstance(error, InputError) and os.strerror(number) in str(error)
-            if said:
+                is_full = not isinstance(error, InputError) and os.strerror(number) in str(error)
+            if is_full:
                 raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file that is there whole, or not at all, also after a loss of power."""
+    """Writes a file so that it exists whole or not at all, also after a power failure."""
     if is_remote(path):
         path.write_bytes(content)
         return
     under_way = aside(path)
     try:
-        # Never through a link, nor into a file that is there.
+        # "x": never through a link, nor into a file that exists.
         with named_if_full(path), open(under_way, "xb") as stream:
             stream.write(content)
             stream.flush()
@@ -168,18 +169,19 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def aside(path: Path) -> Path:
-    """Beside a file or folder, a name for another under way."""
+    """A new name beside `path`, for what is written there until it is whole."""
     return path.with_name(f".{secrets.token_hex(8)}.partial")
 
 
 def sync(folder: Path) -> None:
-    """Has all that a local folder holds written to the disk."""
+    """Flushes all that a local folder holds to the disk."""
     for path in (*folder.rglob("*"), folder):
         if not path.is_symlink():
             sync_entry(path)
 
 
 def sync_entry(path: Path) -> None:
+    """Flushes one file, or the names in one folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -191,25 +193,25 @@ def sync_entry(path: Path) -> None:
 
 
 def upload(stream: BinaryIO, path: Path) -> None:
-    """Writes an object of the rest of a stream."""
+    """Writes the rest of a stream to an object in a bucket."""
     with path.open("wb") as target:
         shutil.copyfileobj(stream, target, COPIED_AT_ONCE)
 
 
 def download(path: Path, file: Path) -> None:
-    """Makes a local file of an object."""
+    """Copies an object from a bucket to a local file."""
     import fsspec
 
     fsspec.filesystem("gcs").get_file(str(path), str(file))
 
 
 def cache_folder() -> Path:
-    """For what can be downloaded again."""
+    """The folder for what can be downloaded again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bert_jax"
 
 
 class Mirror:
-    """A local folder to write into: the given one itself or, for one in a bucket, another that is uploaded to it."""
+    """A local folder to write into: the given one or, for one in a bucket, a temporary one that is uploaded to it."""
 
     def __init__(self, folder: Path):
         self._remote = folder if is_remote(folder) else None
@@ -218,7 +220,7 @@ class Mirror:
         self._uploaded: dict[Path, tuple[int, int]] = {}
 
     def upload(self) -> None:
-        """Copies the files that have changed since the last time."""
+        """Copies the files that have changed since the last upload to the bucket."""
         if self._remote is None:
             return
         for file in sorted(self.folder.rglob("*")):
@@ -231,7 +233,7 @@ class Mirror:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Raises `InputError` for what the packages for buckets raise where a bucket can't be had."""
+    """Turns errors of the packages for buckets into `InputError`, where a bucket can't be reached."""
     try:
         yield
     except Exception as error:
@@ -241,9 +243,9 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def problem(error: Exception) -> str | None:
-    """What an error says of a bucket, and what to do, in one line; None where it is about something else.
+    """The problem with a bucket that an error reports, and the remedy, in one line; None for other errors.
 
-    epath and Orbax go there through gcsfs and google-cloud-storage, TensorStore by itself.
+    epath and Orbax use gcsfs and google-cloud-storage, TensorStore its own client.
     """
     module, text = type(error).__module__, " ".join(str(error).split())[:500]
     code = getattr(error, "code", None)

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax import tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config.files import flags, without_places
+from bert_jax.config.files import flags, without_external
 from bert_jax.convert import pretrained
 from bert_jax.data.records import Examples
 from bert_jax.devices import compiling, sharding
@@ -85,11 +85,11 @@ def evaluate(
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
-    """The config of the run that made a model, without its places; and these, of `without_places`."""
+    """The config of the run that made a model, without its places; and these, of `without_external`."""
     config = saved.origin.config
     if config is None:
         raise InputError(f"{name}: doesn't say what it was trained on; give a config")
-    return without_places(config)
+    return without_external(config)
 
 
 def check_repeated(config: FinetuneConfig | PretrainConfig, places: dict) -> None:
