@@ -40,7 +40,8 @@ FINETUNE = {
 EVALUATE_TASK = {
     **TASK,
     **MESH,
-    **dict.fromkeys(["sequence_length", "evaluation_batch_size", "dtype"], "runs/evaluation.py"),
+    **dict.fromkeys(["sequence_length", "dtype"], "runs/evaluation.py"),
+    "evaluation_batch_size": "runs/finetuning.py",
     "run.compilation_cache": "devices/compiling.py",
 }
 CORPUS = ("source", "files", "dataset", "split", "text_field", "data_dir", "clean", "deduplicate")
