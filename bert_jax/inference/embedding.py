@@ -10,21 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.config import EmbeddingConfig, InputError
+from bert_jax.config import EmbeddingConfig, InputError, ModelConfig
 from bert_jax.devices.compiling import jitted
 from bert_jax.inference import texts as text_features
 from bert_jax.inference.engine import Engine
-from bert_jax.models import Model
+from bert_jax.models import Architecture
 
 Pooling = Literal["mean", "cls"]
 
 
 @functools.lru_cache(maxsize=8)
-def _pooled(model: Model, mesh: Mesh, mean: bool) -> Callable[[int], jax.stages.Wrapped]:
+def _pooled(
+    architecture: Architecture, config: ModelConfig, mesh: Mesh, mean: bool
+) -> Callable[[int], jax.stages.Wrapped]:
     """(params, batch, skipped) -> float32 [rows, texts of a row, hidden]: the vectors of the texts' first tokens, or
     the means of those behind the first `skipped`."""
-    architecture = model.architecture
-    encoder = architecture.encoder(model.config, pooler=False)
+    encoder = architecture.encoder(config, pooler=False)
 
     def pooled(params, batch, skipped):
         names = "input_ids", "token_type_ids", "attention_mask", "position_ids", "sequence_ids"
@@ -58,7 +59,8 @@ def encode(
     # [CLS] is left out together with the prompt, and at least [SEP] stays.
     prompt_ids = text_features.bare_ids(engine.tokenizer, [prompt])[0]
     skipped = 0 if settings.include_prompt or not prompt else min(1 + len(prompt_ids), longest - 1)
-    pooled = _pooled(engine.model, engine.mesh, settings.pooling == "mean")
+    model = engine.model
+    pooled = _pooled(model.architecture, model.config, engine.mesh, settings.pooling == "mean")
     vectors = engine.outputs(
         lambda length, batch: pooled(length)(engine.params, batch, np.int32(skipped)),
         features,
@@ -66,8 +68,7 @@ def encode(
         longest=longest,
         done=done,
     )
-    hidden = engine.model.config.hidden_size
-    return np.stack(vectors) if vectors else np.empty((0, hidden), np.float32)
+    return np.stack(vectors) if vectors else np.empty((0, model.config.hidden_size), np.float32)
 
 
 def of_length_1(vectors: np.ndarray) -> np.ndarray:
