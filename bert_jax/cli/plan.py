@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.cli.options import ConfigFields, ConfigName, parse
+from bert_jax.config.files import file_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ def run(arguments: list[str]) -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     command = parse(Plan, arguments)
     from bert_jax.devices import compiling
+    from bert_jax.planning.phase import CONFIG_FILES
     from bert_jax.planning.plan import plan
 
+    CONFIG_FILES.append(file_of(command.config_name))
     compiling.begin()
     options = dict(try_others=command.search, scaling_folder=command.scaling, json_file=command.json)
     plan(command.config, command.topology, command.slices, command.phase, **options)

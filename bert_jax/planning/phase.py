@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -25,6 +26,8 @@ from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import steps
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
+# Executed by the process that compiles before it begins: what a config names they may have added.
+CONFIG_FILES: list[Path] = []
 NO_ROOM = "no room"
 CRASHED = "libtpu's compiler crashed"
 COMPILE = [sys.executable, "-c", "from bert_jax.planning.phase import main; main()"]
@@ -120,7 +123,7 @@ def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> Phase
     doesn't fit the chips, the batch or the model.
     """
     plan, _ = _outline(config, number, topology)
-    asked = pickle.dumps((files.EXECUTED, (config, number, topology.name, topology.slices)))
+    asked = pickle.dumps((CONFIG_FILES, (config, number, topology.name, topology.slices)))
     child = subprocess.run(COMPILE, input=asked, capture_output=True)
     if child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return dataclasses.replace(plan, refused=CRASHED)
@@ -136,8 +139,8 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answer = os.dup(1)
     os.dup2(2, 1)  # Whatever libtpu prints is no answer.
-    executed, asked = pickle.load(sys.stdin.buffer)
-    for file in executed:
+    config_files, asked = pickle.load(sys.stdin.buffer)
+    for file in config_files:
         files.execute(file)
     plan = _compiled(*asked)
     with open(answer, "wb") as stream:
