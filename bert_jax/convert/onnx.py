@@ -14,7 +14,7 @@ import numpy as np
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import huggingface, names
 from bert_jax.models import architecture_of, head_of, kind_of
-from bert_jax.models.encoder import MASK_ADDER
+from bert_jax.models.attention import MASK_ADDER
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 OPSET = 17  # The first with LayerNormalization.
