@@ -29,7 +29,7 @@ FOLDERS = {
         *("files", "config", "cluster", "devices", "data", "models", "objectives", "training", "tasks", "convert"),
         "inference",
     },
-    "planning": {"config", "devices", "data", "training"},
+    "planning": {"config", "devices", "data", "models", "training"},
     "bench": {"config", "cluster", "devices", "data", "models", "tasks", "convert", "inference", "runs"},
     "cli": {
         "files",
@@ -73,6 +73,7 @@ PACKAGES = {
     "runs/page.py": {"matplotlib"},
     "runs": {"jax"},
     "planning/hlo.py": set(),
+    "planning/costs.py": set(),
     "planning": {"jax", "matplotlib"},
     "bench": {"psutil", "jax", "tensorflow", "tokenizers", "torch", "transformers"},
     "cli": {"tyro", "tqdm"},

@@ -46,6 +46,9 @@ class ModelConfig(Section):
     remat: Remat = "auto"
     """What the backward pass recomputes, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is also faster; none on a CPU."""
+    attention: str = "plain"
+    """What computes attention. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on TPUs, without dropout of
+    attention's probabilities. A model that is read has plain."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

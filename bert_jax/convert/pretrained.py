@@ -203,7 +203,8 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
             model, head = from_dict(ModelConfig, about.get("model"), "model."), _head(about.get("head"), origin)
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
-        return model.validate(), head.validate(), origin
+        # How attention is computed is the run's, not the model's.
+        return dataclasses.replace(model.validate(), attention="plain"), head.validate(), origin
     except InputError as error:
         raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
 

@@ -21,7 +21,9 @@ from bert_jax.config import InputError, PretrainConfig, files
 from bert_jax.devices import sharding
 from bert_jax.devices.chips import GIB
 from bert_jax.devices.memory import bytes_on_a_device
-from bert_jax.planning import hlo, roofline
+from bert_jax.models.attention import backend_of
+from bert_jax.planning import roofline
+from bert_jax.planning.costs import Costs, CustomCall, costs
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import steps
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
@@ -68,6 +70,17 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class CustomCalls:
+    """Calls of a kernel, or of another program that the compiler didn't make."""
+
+    target: str
+    times: int
+    flops: float | None
+    """Of all of them, and part of `compiled_flops`: 0 where they are known to do no arithmetic; None where nothing says
+    what they do, which then isn't counted."""
+
+
+@dataclass(frozen=True)
 class PhasePlan:
     """What a phase of a config needs and does on each chip, and how long it takes at best."""
 
@@ -86,6 +99,7 @@ class PhasePlan:
     compiled_flops: float = 0.0
     hbm_traffic: float = 0.0
     collectives: tuple[Traffic, ...] = ()
+    custom_calls: tuple[CustomCalls, ...] = ()
     times: roofline.Times | None = None
 
     @property
@@ -166,7 +180,7 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
         return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
     text, stats = compiled.as_text(), compiled.memory_analysis()
     assert text is not None and stats is not None  # libtpu tells both.
-    costs = hlo.costs(text)
+    found = costs(text, known=backend_of(config.model).flops)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     places = [tuple(device.coords) for device in mesh.devices.flat]
     return dataclasses.replace(
@@ -177,10 +191,11 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
             outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
             code=stats.generated_code_size_in_bytes,
         ),
-        compiled_flops=costs.flops,
-        hbm_traffic=costs.bytes,
-        collectives=_grouped(costs, topology, mesh, places),
-        times=roofline.times(costs, topology.chip, places, topology.shape),
+        compiled_flops=found.flops,
+        hbm_traffic=found.bytes,
+        collectives=_grouped(found, topology, mesh, places),
+        custom_calls=_custom_calls(found),
+        times=roofline.times(found, topology.chip, places, topology.shape),
     )
 
 
@@ -222,7 +237,7 @@ def _needed(message: str, arguments: int) -> int:
     return int(needed if temporaries else max(needed - arguments, 0))
 
 
-def _grouped(costs: hlo.Costs, topology: Topology, mesh: Mesh, places) -> tuple[Traffic, ...]:
+def _grouped(costs: Costs, topology: Topology, mesh: Mesh, places) -> tuple[Traffic, ...]:
     """The collectives, equal ones together, the longest first."""
     found: Counter = Counter()
     seconds = {}
@@ -235,6 +250,19 @@ def _grouped(costs: hlo.Costs, topology: Topology, mesh: Mesh, places) -> tuple[
         for (kind, axes, size, hidden), times in found.items()
     ]
     return tuple(sorted(traffic, key=lambda t: -t.seconds))
+
+
+def _custom_calls(costs: Costs) -> tuple[CustomCalls, ...]:
+    """Those of a target together, those of unknown FLOPs apart from others; by name."""
+    calls: dict[tuple[str, bool], list[CustomCall]] = {}
+    for call in costs.custom_calls:
+        calls.setdefault((call.target, call.flops is None), []).append(call)
+    return tuple(
+        CustomCalls(
+            target, sum(c.times for c in same), None if unknown else sum(c.times * (c.flops or 0) for c in same)
+        )
+        for (target, unknown), same in sorted(calls.items())
+    )
 
 
 def _axes(group: tuple[int, ...], mesh: Mesh) -> str:
