@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 import transformers
 from torch_bert import in_our_names
 
-from bert_jax.config import HeadConfig, ModelConfig, model_preset
+from bert_jax.config import HeadConfig, MeshConfig, ModelConfig, model_preset
+from bert_jax.data.tokenizers import PAD
+from bert_jax.devices import sharding
+from bert_jax.inference.engine import Engine
 
 # Not divisible by 256: rows fill up the vocabulary.
 TINY = model_preset("tiny", vocab_size=1001)
@@ -123,3 +127,9 @@ def assert_equal(a: dict, b: dict) -> None:
     """That two trees of parameters are the same, to the bit."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y), strict=True), a, b)
+
+
+def engine_of(model, params) -> Engine:
+    """On one device, without a tokenizer: texts are ids already."""
+    mesh = sharding.make_mesh(MeshConfig(data=1), jax.devices()[:1])
+    return Engine.with_params(model, params, mesh, SimpleNamespace(special_ids={PAD: 0}))

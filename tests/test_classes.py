@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 
+from bert_jax import tasks
 from bert_jax.config import FinetuneConfig, InputError, TaskConfig
 from bert_jax.tasks import classes
 from bert_jax.tasks.classification import Classification
@@ -141,10 +142,12 @@ def test_labels_that_are_named(tmp_path):
     for labels, name, message in (
         (("a", "a"), "classification", "name each once"),
         (("a ", "b"), "classification", "without spaces"),
-        (("a", "b"), "rte", "are for the tasks classification and multi_label only, not rte"),
     ):
         with pytest.raises(InputError, match=f"task.labels: .*{message}"):
             FinetuneConfig(task=TaskConfig(name=name, labels=labels)).validate()
+    for name in ("rte", "regression", "squad", "ner", "srl", "swag"):
+        with pytest.raises(InputError, match=f"task.labels: the task {name} has its own; leave them out"):
+            tasks.make(TaskConfig(name, labels=("a", "b"), folder=str(tmp_path)))
 
 
 def test_counts_are_the_most_frequent_first_and_many_are_abbreviated():

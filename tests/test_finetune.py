@@ -25,11 +25,11 @@ from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerConfig, RunConfig, TaskConfig
 from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
-from bert_jax.devices import sharding
 from bert_jax.runs import finetuning
 from bert_jax.runs.evaluation import evaluate, evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
+from bert_jax.tasks.batches import Batches
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,7 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
     config = load_config("finetune_glue", FinetuneConfig, task="rte")
     drawn = finetuning.drawn(task.read("train"), dataclasses.replace(config, task=task_config))
     features = task.features(drawn, found.tokenizer, length, training=True)
-    mesh = sharding.make_mesh(config.mesh)
-    batches = finetuning.make_batches(features, size, task.head, found.tokenizer.special_ids["[PAD]"], mesh)
+    batches = Batches(features, size, task.head, found.tokenizer.special_ids["[PAD]"])
     config = dataclasses.replace(
         config,
         task=task_config,

@@ -16,8 +16,8 @@ from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
 from bert_jax.devices.sharding import path_name
 from bert_jax.models import architecture_of, dropout, init_params, losses, make_model
+from bert_jax.models.model import MODEL_INPUTS, PACKED_INPUTS
 from bert_jax.objectives import HeadObjective
-from bert_jax.objectives.base import MODEL_INPUTS, PACKED_INPUTS
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer, schedule
 from bert_jax.training.optimizers import decayed

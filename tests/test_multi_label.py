@@ -20,7 +20,7 @@ from bert_jax.convert.origin import Folder
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
 from bert_jax.devices.sharding import path_name
 from bert_jax.models import init_params, make_model
-from bert_jax.objectives import HeadObjective, forward
+from bert_jax.objectives import HeadObjective
 from bert_jax.runs.finetuning import _describe
 from bert_jax.runs.page import write_page
 from bert_jax.tasks import make, metrics
@@ -224,15 +224,14 @@ def test_loss_and_gradients_are_torchs_and_packing_changes_nothing():
     found.loss.backward()
 
     batches, ours = Batches(features, 9, head, 0), make_model(model, head)
-    ((places, batch),) = batches.once(lambda size: (range(size),))
+    (batch,) = batches.train(0, 0, 1, lambda size: (range(size),))
     assert (batch["first_tokens"] > 0).any() and batch["labels"].shape[-1] == 3
     counts = HeadObjective(ours).counts(batch)["label"]
     loss = lambda params: HeadObjective(ours).sums(params, (), batch)["label_loss"] / counts  # noqa: E731
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
     assert value == pytest.approx(found.loss.item(), rel=1e-5)
-    logits = np.asarray(forward(ours, params, batch))
-    for number, place in places.items():
-        np.testing.assert_allclose(logits[place], found.logits[number].detach(), atol=1e-4)
+    logits = heads.engine_of(ours, params).logits(features)
+    np.testing.assert_allclose(logits, found.logits.detach(), atol=1e-4)
 
     with torch.no_grad():
         for parameter in theirs.parameters():

@@ -27,7 +27,7 @@ FINETUNE = {
     "task.train": "tasks",
     **dict.fromkeys(["seed", "sequence_length", "batch_size", "evaluation_batch_size", "epochs"], "runs/finetuning.py"),
     **dict.fromkeys(
-        ["warmup", "dtype", "dropout", "task.train_examples", "run.accumulate_steps"], "runs/finetuning.py"
+        ["warmup", "dtype", "dropout", "objective", "task.train_examples", "run.accumulate_steps"], "runs/finetuning.py"
     ),
     **dict.fromkeys([f"optimizer.{n}" for n in ("b1", "b2", "eps", "weight_decay")], "training/optimizers.py"),
     "optimizer.bias_correction": "training/optimizers.py",
@@ -40,7 +40,8 @@ FINETUNE = {
 EVALUATE_TASK = {
     **TASK,
     **MESH,
-    **dict.fromkeys(["sequence_length", "evaluation_batch_size", "dtype"], "runs/evaluation.py"),
+    **dict.fromkeys(["sequence_length", "dtype"], "runs/evaluation.py"),
+    "evaluation_batch_size": "runs/finetuning.py",
     "run.compilation_cache": "devices/compiling.py",
 }
 CORPUS = ("source", "files", "dataset", "split", "text_field", "data_dir", "clean", "deduplicate")

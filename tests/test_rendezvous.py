@@ -1,89 +1,24 @@
-"""How supervisors meet: who doesn't know the secret is neither believed nor in the way; what comes is checked."""
+"""How supervisors meet: by a secret that all of them know, and what comes from a process of the run is checked."""
 
 import asyncio
-import contextlib
-import json
 import os
 import secrets
-import socket
 import time
 
 import pytest
+from meeting import Run, new_run, together
 
+from bert_jax.cluster import peer as peers
 from bert_jax.cluster import rendezvous
-from bert_jax.cluster.detection import Place
-from bert_jax.cluster.rendezvous import BAD_INPUT, FILE, LOST, SECRET, End, Hub, Member
+from bert_jax.cluster.peer import BAD_INPUT, LOST, End
+from bert_jax.cluster.rendezvous import Member
+from bert_jax.cluster.secret import FILE, SECRET
 from bert_jax.config import InputError
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
-
-
-class Run:
-    """A run's hub and members, in one process."""
-
-    def __init__(self, workdir, processes: int = 2, timeout: float = 5):
-        self.workdir, self.processes, self.port, self.timeout = workdir, processes, free_port(), timeout
-
-    def place(self, process: int) -> Place:
-        return Place("127.0.0.1", self.port, self.processes, process)
-
-    async def hub(self, number: int = 0) -> int:
-        return await self._through(Hub(self.place(0), self.workdir, self.timeout), number)
-
-    async def member(self, process: int = 1, number: int = 0) -> int:
-        return await self._through(Member(self.place(process), self.workdir, self.timeout), number)
-
-    async def _through(self, link, number: int) -> int:
-        async with link:
-            await link.release()
-            return await link.finish(number)
-
-    async def secret(self) -> bytes:
-        """As soon as it is there."""
-        while not (found := rendezvous._known(self.workdir)):
-            await asyncio.sleep(0.01)
-        return found
-
-    async def connect(self):
-        while True:
-            try:
-                return await asyncio.open_connection("127.0.0.1", self.port)
-            except OSError:
-                await asyncio.sleep(0.01)
-
-    async def peer(self, secret: bytes, hub: bool = False) -> rendezvous._Peer:
-        """A connection to the hub that has shown the secret it has."""
-        peer = rendezvous._Peer("hub", *await self.connect())
-        await peer.meet(secret, hub)
-        return peer
-
-    def hello(self, process: int = 1, **changed) -> dict:
-        hello = {"process": process, "processes": self.processes, "version": rendezvous.__version__, "host": "there"}
-        return hello | changed
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.delenv(SECRET, raising=False)
-    monkeypatch.setattr(rendezvous, "RETRY", 0.05)
-    return Run(tmp_path / "shared/run")
-
-
-def together(*coroutines) -> list:
-    """Their results, or what they raised; nothing else may have been said by asyncio."""
-    said = []
-
-    async def all_of_them():
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
-        return await asyncio.wait_for(asyncio.gather(*coroutines, return_exceptions=True), 30)
-
-    results = asyncio.run(all_of_them())
-    assert not said
-    return results
+    return new_run(tmp_path, monkeypatch)
 
 
 # ---- The secret -----------------------------------------------------------------------------------------------------
@@ -142,129 +77,6 @@ def test_a_workdir_that_is_a_file_is_named(run):
     run.workdir.touch()
     (error,) = together(run.hub())
     assert str(error) == f"{run.workdir}: is a file; a --workdir is a folder"
-
-
-# ---- Who doesn't know it --------------------------------------------------------------------------------------------
-
-STRANGE = {
-    "nothing": b"",
-    "a browser": b"GET / HTTP/1.1\r\n\r\n",
-    "the hello of before": b'{"process": 1, "processes": 2, "version": "0.1.0", "host": "there"}\n',
-    "nested": b"[" * 100_000 + b"\n",
-    "a list for a number": b"0" * 64 + b'\n{"process": [1]}\n',
-    "a line without an end": b"1" * 1_000_000,
-    "no text": bytes(range(256)) * 10 + b"\n",
-    "a nonce alone": b"a" * 64 + b"\n",
-    "a code of another key": b"a" * 64 + b"\n" + b"b" * 64 + b' {"end": "\\u001b[31mpwned", "code": 2}\n',
-}
-
-
-@pytest.mark.parametrize("sent", STRANGE.values(), ids=STRANGE)
-@pytest.mark.parametrize("hangs_up", [True, False])
-def test_strangers_neither_end_a_run_nor_stay(run, monkeypatch, capfd, sent, hangs_up):
-    monkeypatch.setattr(rendezvous, "HELLO", 0.3)
-
-    async def stranger():
-        reader, writer = await run.connect()
-        writer.write(sent)
-        with contextlib.suppress(OSError):
-            if hangs_up:
-                writer.close()
-            else:
-                await asyncio.wait_for(reader.read(), 5)  # Until the hub hangs up.
-        writer.close()
-
-    async def member():
-        await stranger()
-        return await run.member()
-
-    assert together(run.hub(), stranger(), member())[::2] == [0, 0]
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_flood_of_connections_keeps_nobody_out(run, monkeypatch):
-    monkeypatch.setattr(rendezvous, "STRANGERS", 20)
-    held = []
-
-    async def flood():
-        for _ in range(100):
-            held.append(await run.connect())
-
-    async def member():
-        await flood()
-        return await run.member()
-
-    async def hub():
-        link = Hub(run.place(0), run.workdir, 5)
-        async with link:
-            assert len(link._strangers) <= 20
-            await link.release()
-            return await link.finish(0)
-
-    assert together(hub(), member()) == [0, 0]
-    for _, writer in held:
-        with contextlib.suppress(RuntimeError):  # The loop is closed.
-            writer.close()
-
-
-def test_what_was_overheard_is_of_no_use(run, monkeypatch):
-    """Said again on another connection, sent back to its sender, or a second time on the same connection."""
-
-    async def replay():
-        secret = await run.secret()
-        peer = await run.peer(secret)
-        content = json.dumps(run.hello()).encode()
-        line = rendezvous._code(peer._key, 0, content) + b" " + content + b"\n"
-        reader, writer = await run.connect()
-        writer.write(b"c" * 64 + b"\n" + line)
-        await reader.readline()
-        assert await reader.read() == b""
-        back = rendezvous._Peer("hub", *await run.connect())
-        back._writer.write(await back._line())  # The hub's own nonce, and then whatever it sends.
-        assert await asyncio.wait_for(back._line(), 15) == b""
-        for one in (peer, back):
-            one.close()
-        writer.close()
-        return await run.member()
-
-    monkeypatch.setattr(rendezvous, "HELLO", 0.5)
-    assert together(run.hub(), replay()) == [0, 0]
-
-    async def twice():
-        peer = await run.peer(await run.secret())
-        await peer.send(**run.hello())
-        await peer.receive()
-        peer._sent = 0
-        await peer.send(ended=0)
-        with pytest.raises(End):
-            await peer.receive() and await peer.receive()
-
-    hub, _ = together(run.hub(), twice())
-    assert str(hub) == "process 1 (there) was lost: something else came by its connection"
-
-
-def test_a_member_believes_no_hub_that_does_not_know_the_secret(run, monkeypatch):
-    monkeypatch.setattr(rendezvous, "SHARED", 0.5)
-    monkeypatch.setenv(SECRET, "s" * 32)
-    answers = [
-        b"",
-        b"x\n",
-        b"d" * 64 + b'\n{"end": "you are done", "code": 2}\n',
-        b"d" * 64 + b"\n" + b"e" * 99 + b"\n",
-    ]
-
-    async def impostor():
-        async def answer(reader, writer):
-            writer.write(answers[0])
-            answers.append(answers.pop(0))
-            await asyncio.sleep(0.1)
-            writer.close()
-
-        async with await asyncio.start_server(answer, "127.0.0.1", run.port):
-            await asyncio.sleep(1.5)
-
-    _, end = together(impostor(), run.member())
-    assert "didn't show that it knows the secret of BERT_JAX_SECRET" in str(end) and "you are" not in str(end)
 
 
 # ---- What a process of the run says ---------------------------------------------------------------------------------
@@ -350,7 +162,7 @@ def test_garbage_after_the_hello_is_noticed(run, capfd, garbage):
         await peer.send(**run.hello())
         assert [await peer.receive(), await peer.receive()] == [{"welcome": True}, {"start": True}]
         if garbage[:1] in b"[{":  # With a code, as of a process gone wrong.
-            peer._writer.write(rendezvous._code(peer._key, peer._sent, garbage) + b" " + garbage + b"\n")
+            peer._writer.write(peers.code(peer._key, peer._sent, garbage) + b" " + garbage + b"\n")
         else:
             peer._writer.write(garbage)
         if garbage == b"x":
@@ -381,7 +193,7 @@ def test_what_another_process_says_last_is_printed_harmlessly(run):
 
 
 def test_a_clock_that_is_set_ends_nothing(run, monkeypatch):
-    monkeypatch.setattr(rendezvous, "HEARTBEAT", 0.1)
+    monkeypatch.setattr(peers, "HEARTBEAT", 0.1)
     times = iter([0.0, 1e9, -1e9] * 1000)
     monkeypatch.setattr(time, "time", lambda: next(times))
 

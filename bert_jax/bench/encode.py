@@ -23,7 +23,7 @@ from bert_jax.bench import compile_seconds
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.devices import compiling
 from bert_jax.inference.bert import Bert, load
-from bert_jax.inference.embedding import PLACES
+from bert_jax.inference.engine import POSITIONS
 
 # transformers' encoder and fast tokenizer, with mean pooling. Each JSON line that it reads asks for a measurement, with
 # the order of the sentences and the batch size.
@@ -153,12 +153,13 @@ def _difference(ask: Ask, ours: np.ndarray, batch: int) -> float:
 def _roofs(config: ModelConfig, ask: Ask) -> tuple[float, float]:
     """GFLOP/s of the dense layers' products alone, ours and torch's."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    shapes = [(PLACES["cpu"], hidden, hidden, 4), (PLACES["cpu"], hidden, inner, 1), (PLACES["cpu"], inner, hidden, 1)]
+    rows = POSITIONS["cpu"]
+    shapes = [(rows, hidden, hidden, 4), (rows, hidden, inner, 1), (rows, inner, hidden, 1)]
     flops = sum(2 * rows * wide * out * times for rows, wide, out, times in shapes)
     seconds = 0.0
     for rows, wide, out, times in shapes:
         x, w, b = (jnp.ones(shape, jnp.float32) for shape in ((rows, wide), (wide, out), (out,)))
-        product = jax.jit(lambda x, w, b: x @ w + b, compiler_options=compiling.options(1))
+        product = jax.jit(lambda x, w, b: x @ w + b, compiler_options=compiling.options(1, "cpu"))
         seconds += times * statistics.median(_seconds(lambda: product(x, w, b).block_until_ready()) for _ in range(20))  # noqa: B023
     return flops / seconds / 1e9, flops / ask(roof=shapes) / 1e9
 
@@ -172,10 +173,10 @@ def _seconds(function) -> float:
 def _report(bert, sentences, rounds, compiling, speeds, best, roofs, difference) -> None:
     ours, by_length, unsorted = speeds
     c = bert.config
-    ids, _ = bert._ids(sentences, None, c.max_position_embeddings)
+    tokens = bert.tokenize(sentences)["attention_mask"].sum() / len(sentences)
     weights = c.num_hidden_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
-    gigaflops = 2 * weights * sum(map(len, ids)) / len(ids) / 1e9
-    print(f"{len(sentences)} sentences, {sum(map(len, ids)) / len(ids):.1f} tokens each, {rounds} rounds")
+    gigaflops = 2 * weights * tokens / 1e9
+    print(f"{len(sentences)} sentences, {tokens:.1f} tokens each, {rounds} rounds")
     print(f"bert_jax: {statistics.median(ours):.0f} sentences/s; compiling, not counted, took {compiling}")
     for name, order, runs in (("sorted", True, by_length), ("unsorted", False, unsorted)):
         ratios = [a / b for a, b in zip(ours, runs, strict=True)]

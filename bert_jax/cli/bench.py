@@ -1,6 +1,6 @@
 """`bert-jax bench`."""
 
-import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -29,6 +29,54 @@ class BenchFinetune:
     UNREAD: ClassVar[dict[str, str]] = Finetune.UNREAD
 
 
+@dataclass(frozen=True)
+class BenchPrepare:
+    """Text to examples, against a fast tokenizer."""
+
+    files: Path
+    """A text file."""
+    vocab: Path
+    """A WordPiece vocab.txt."""
+    rounds: int = 3
+
+    def run(self) -> None:
+        from bert_jax.bench.data import bench_prepare
+
+        bench_prepare(self.files, self.vocab, self.rounds)
+
+
+@dataclass(frozen=True)
+class BenchPipeline:
+    """Examples to batches, against a collator for masked words."""
+
+    examples: str
+    """A folder that bert-jax prepare made."""
+    rounds: int = 3
+    seconds: float = 5.0
+    """The length of a measurement."""
+
+    def run(self) -> None:
+        from bert_jax.bench.data import bench_pipeline
+
+        bench_pipeline(self.examples, self.rounds, self.seconds)
+
+
+@dataclass(frozen=True)
+class BenchEncode:
+    """Sentences to vectors, against torch with batches sorted by length, and unsorted."""
+
+    model: str
+    """A Hugging Face folder of a BERT encoder."""
+    files: tuple[Path, ...]
+    """UTF-8, a sentence on each line."""
+    rounds: int = 5
+
+    def run(self) -> None:
+        from bert_jax.bench.encode import bench_encode
+
+        bench_encode(self.model, list(self.files), self.rounds)
+
+
 def run(arguments: list[str]) -> None:
     if arguments[:1] == ["finetune"]:
         command = parse(BenchFinetune, arguments[1:])
@@ -36,31 +84,7 @@ def run(arguments: list[str]) -> None:
 
         bench_finetune(command.config, command.init, command.seeds)
         return
+    commands: dict[str, Callable] = {"prepare": BenchPrepare, "pipeline": BenchPipeline, "encode": BenchEncode}
+    commands["finetune"] = BenchFinetune  # Only for the list of commands.
     description = "Measures bert_jax against another library, in turns."
-    parser = argparse.ArgumentParser(prog="bert-jax bench", description=description)
-    what = parser.add_subparsers(dest="what", required=True)
-    what.add_parser("finetune", help="a task, against transformers in torch; takes the options of bert-jax finetune")
-    prepare = what.add_parser("prepare", help="text to examples, against a fast tokenizer")
-    prepare.add_argument("--files", required=True, type=Path, help="a text file")
-    prepare.add_argument("--vocab", required=True, type=Path, help="a WordPiece vocab.txt")
-    prepare.add_argument("--rounds", type=int, default=3)
-    pipeline = what.add_parser("pipeline", help="examples to batches, against a collator for masked words")
-    pipeline.add_argument("--examples", required=True, help="a folder that bert-jax prepare made")
-    pipeline.add_argument("--rounds", type=int, default=3)
-    pipeline.add_argument("--seconds", type=float, default=5.0, help="length of a measurement")
-    encode = what.add_parser("encode", help="sentences to vectors, against torch with sorted and with unsorted batches")
-    encode.add_argument("--model", required=True, help="a Hugging Face folder of a BERT encoder")
-    encode.add_argument("--files", required=True, type=Path, nargs="+", help="UTF-8, a sentence on each line")
-    encode.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args(arguments)
-    if options.what == "encode":
-        from bert_jax.bench.encode import bench_encode
-
-        bench_encode(options.model, options.files, options.rounds)
-        return
-    from bert_jax.bench import data
-
-    if options.what == "prepare":
-        data.bench_prepare(options.files, options.vocab, options.rounds)
-    else:
-        data.bench_pipeline(options.examples, options.rounds, options.seconds)
+    tyro.extras.subcommand_cli_from_dict(commands, prog="bert-jax bench", description=description, args=arguments).run()

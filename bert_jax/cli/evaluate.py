@@ -31,7 +31,7 @@ class EvaluateTask:
     """Folder for scores, predictions, the official submission files, and a page to look at."""
 
     UNREAD: ClassVar[tuple[str, ...]] = (
-        *("seed", "batch_size", "epochs", "warmup", "dropout", "optimizer"),
+        *("seed", "batch_size", "epochs", "warmup", "dropout", "objective", "optimizer"),
         *("task.train", "task.train_examples", *(f"run.{name}" for name in TRAINING_ONLY), "run.workers"),
         "run.evaluation_batches",
     )
@@ -51,7 +51,8 @@ class EvaluateText:
     """Folder for scores.json."""
 
     UNREAD: ClassVar[tuple[str, ...]] = (
-        *("corpus.held_out", "tokenizer", "masking.rate", "masking.static", "model", "optimizer", "phases.0.steps"),
+        *("corpus.held_out", "tokenizer", "masking.rate", "masking.static", "model", "objective", "optimizer"),
+        "phases.0.steps",
         *(f"run.{name}" for name in TRAINING_ONLY),
     )
     """Settings of the config that only training uses, or that come with the model."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.cli.options import ConfigFields, ConfigName, parse
+from bert_jax.config.files import file_of
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class Plan:
 
 
 def run(arguments: list[str]) -> None:
+    # Before a config file imports JAX, for example to add an optimizer: it must take no accelerator of this machine.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     command = parse(Plan, arguments)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # Before JAX starts, so that it takes no accelerator of this machine.
     from bert_jax.devices import compiling
+    from bert_jax.planning.phase import CONFIG_FILES
     from bert_jax.planning.plan import plan
 
+    CONFIG_FILES.append(file_of(command.config_name))
     compiling.begin()
     options = dict(try_others=command.search, scaling_folder=command.scaling, json_file=command.json)
     plan(command.config, command.topology, command.slices, command.phase, **options)

@@ -1,88 +1,186 @@
 """`bert-jax predict`."""
 
-import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
 
 import bert_jax
-from bert_jax.config import InputError
+from bert_jax.config import InputError, MeshConfig
 from bert_jax.files.printable import harmless
+
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+Texts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[TEXT ...]", help_behavior_hint="")]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """The options that all tasks have."""
+
+    NAME: ClassVar[str]
+    """The task's name in `bert_jax.predict`."""
+
+    text: Texts = ()
+    """The texts; without them and --input, standard input."""
+    model: str
+    """A workdir, a checkpoint's folder or a Hugging Face folder."""
+    input: File = None
+    """A UTF-8 file with a text on each line."""
+    output: File = None
+    """The file for the results, as JSON lines; without it, standard output."""
+    overwrite: Flag = False
+    """Replace the output file if it exists."""
+
+    @property
+    def second(self) -> str | None:
+        """The second text for all texts that don't have their own."""
+        return None
+
+    def options(self) -> dict[str, Any]:
+        """The task's options for `bert_jax.predict`."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillMask(Predict):
+    """The most probable tokens for each [MASK]."""
+
+    NAME = "fill-mask"
+
+    top: int = 5
+    """The number of guesses for each [MASK]."""
+
+    def options(self) -> dict[str, Any]:
+        return {"top": self.top}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embed(Predict):
+    """A vector for each text. Defaults are what the model's folder says, else the mean, not normalized."""
+
+    NAME = "embed"
+
+    pooling: Literal["mean", "cls"] | None = None
+    """The mean over all tokens, or the vector of [CLS]."""
+    normalize: Flag = False
+    """Scale each vector to length 1."""
+    no_normalize: Flag = False
+    """Don't scale vectors, whatever the model's folder says."""
+    prompt_name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """The name of the model's prompt to put before each text."""
+    prompt: Text = None
+    """A text to put before each text instead."""
+
+    def options(self) -> dict[str, Any]:
+        if self.normalize and self.no_normalize:
+            raise InputError("--normalize, --no-normalize: give one of them")
+        normalize = self.normalize if self.normalize or self.no_normalize else None
+        how = {name: getattr(self, name) for name in ("pooling", "prompt_name", "prompt")}
+        return how | {"normalize": normalize}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify(Predict):
+    """The class, the labels, or the value of each text or pair of texts."""
+
+    NAME = "classify"
+
+    pair: Text = None
+    """The second text of all pairs; without it, each line may have its own, after a tab."""
+
+    @property
+    def second(self) -> str | None:
+        return self.pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tag(Predict):
+    """The named entities, or other spans, in each text."""
+
+    NAME = "tag"
+
+    predicate: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
+    """For semantic roles, the word whose roles are tagged; without it, each line may have its own, after a tab."""
+
+    @property
+    def second(self) -> str | None:
+        return self.predicate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Predict):
+    """The answer to each question."""
+
+    NAME = "answer"
+
+    context: Text = None
+    """The text in which all answers are searched; without it, each line may have its own, after a tab."""
+
+    @property
+    def second(self) -> str | None:
+        return self.context
+
+
+TASKS = (FillMask, Embed, Classify, Tag, Answer)
 
 
 def run(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="bert-jax predict", description="Uses a trained model on texts.")
-    tasks = parser.add_subparsers(dest="task", required=True)
-    fill = tasks.add_parser("fill-mask", help="the most probable tokens for each [MASK]")
-    fill.add_argument("--top", type=int, default=5, help="guesses for each [MASK]")
-    embed = tasks.add_parser("embed", help="a vector for each text")
-    default = "default: what the model's folder says, else"
-    pooling = f"mean of all tokens' vectors, or [CLS]'s ({default} mean)"
-    normalize = f"scale vectors to length 1 ({default} no)"
-    embed.add_argument("--pooling", choices=["mean", "cls"], help=pooling)
-    embed.add_argument("--normalize", action=argparse.BooleanOptionalAction, help=normalize)
-    embed.add_argument("--prompt-name", metavar="NAME", help="name of the model's prompt to put before each text")
-    embed.add_argument("--prompt", metavar="TEXT", help="text to put before each text instead")
-    tab = "without it, each line may have its own, after a tab"
-    classify = tasks.add_parser("classify", help="the class, or the value, of each text or pair")
-    classify.add_argument("--pair", dest="second", metavar="TEXT", help=f"second text for all texts; {tab}")
-    tag = tasks.add_parser("tag", help="the named entities, or other spans, in each text")
-    tag.add_argument("--predicate", dest="second", metavar="WORD", help=f"semantic roles: whose to tag; {tab}")
-    answer = tasks.add_parser("answer", help="the answer to each question")
-    answer.add_argument("--context", dest="second", metavar="TEXT", help=f"text that contains the answers; {tab}")
-    for task in (fill, embed, classify, tag, answer):
-        task.add_argument("--model", required=True, help="a workdir, a checkpoint's folder or a Hugging Face folder")
-        task.add_argument("--input", type=Path, metavar="FILE", help="UTF-8, a text on each line")
-        task.add_argument("--output", type=Path, metavar="FILE", help="JSON lines; without it, standard output")
-        task.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
-        task.add_argument("text", nargs="*", help="texts; without them and --input, standard input")
-    options = parser.parse_args(arguments)
-    _check_predict(options)
+    names: dict[str, Callable[..., Predict]] = {task.NAME: task for task in TASKS}
+    description = "Uses a trained model on texts, on all devices."
+    command: Predict = tyro.extras.subcommand_cli_from_dict(
+        names, prog="bert-jax predict", description=description, args=arguments
+    )
+    _check(command)
+    options = command.options()
     from bert_jax.devices import compiling
     from bert_jax.inference import prediction
-    from bert_jax.runs.prediction import TASKS, predictor
+    from bert_jax.runs.prediction import predictor
 
     compiling.begin()
     # Texts are checked before the model is loaded and anything is written.
     checks: dict[str, Callable[[str], object]] = {
         "fill-mask": prediction.needs_mask,
-        "answer": lambda line: prediction.needs_context(line, options.second),
+        "answer": lambda line: prediction.needs_context(line, command.second),
     }
-    check = checks.get(options.task, lambda _: None)
-    for text in options.text:
+    check = checks.get(command.NAME, lambda _: None)
+    for text in command.text:
         check(text)
-    total = prediction.count(options.input, check) if options.input else len(options.text)
-    bert = bert_jax.load(options.model)
-    if options.task == "fill-mask" and options.text and not options.output and sys.stdout.isatty():
-        _print_filled(bert, options.text, options.top)
+    total = prediction.count(command.input, check) if command.input else len(command.text)
+    bert = bert_jax.load(command.model, MeshConfig())
+    if isinstance(command, FillMask) and command.text and not command.output and sys.stdout.isatty():
+        _print_filled(bert, list(command.text), command.top)
         return
     # Checks that need the model.
-    checks |= {"fill-mask": bert.masked_ids, "tag": lambda line: prediction.check_tag(bert, line, options.second)}
-    check = checks.get(options.task, check)
-    for text in options.text:
+    checks |= {"fill-mask": bert.masked_ids, "tag": lambda line: prediction.check_tag(bert, line, command.second)}
+    check = checks.get(command.NAME, check)
+    for text in command.text:
         check(text)
-    texts = options.text or prediction.texts(options.input, check)
-    how = {name: getattr(options, name) for name in TASKS[options.task]}
-    predict = predictor(bert, options.task, getattr(options, "second", None), **how)
-    prediction.run(predict, texts, options.output, total or None, progress=not options.text)
+    texts = command.text or prediction.texts(command.input, check)
+    predict = predictor(bert, command.NAME, command.second, **options)
+    prediction.run(predict, texts, command.output, total or None, progress=not command.text)
 
 
-def _check_predict(options: argparse.Namespace) -> None:
-    for text in (*options.text, *(getattr(options, name, None) or "" for name in ("second", "prompt"))):
+def _check(command: Predict) -> None:
+    for text in (*command.text, *filter(None, (getattr(command, "prompt", None), command.second))):
         try:
             text.encode()
         except UnicodeEncodeError:  # Python has replaced undecodable bytes by surrogates.
             raise InputError(f"{text!r}: not UTF-8; convert it") from None
-    if options.text and options.input:
+    if command.text and command.input:
         raise InputError("give texts, or --input with a file of them, not both")
-    if not options.text and not options.input and sys.stdin.isatty():
+    if not command.text and not command.input and sys.stdin.isatty():
         raise InputError("give texts, --input with a file of them, or pipe them in")
-    if options.output and options.output.exists() and not options.overwrite:
-        raise InputError(f"{options.output}: exists; choose another, or --overwrite")
-    if options.output and not options.output.absolute().parent.is_dir():
-        raise InputError(f"{options.output}: there is no folder {options.output.parent}; make it first")
-    if options.task == "fill-mask" and options.top < 1:
-        raise InputError(f"--top: is {options.top}, must be at least 1")
+    if command.output and command.output.exists() and not command.overwrite:
+        raise InputError(f"{command.output}: exists; choose another, or --overwrite")
+    if command.output and not command.output.absolute().parent.is_dir():
+        raise InputError(f"{command.output}: there is no folder {command.output.parent}; make it first")
+    if isinstance(command, FillMask) and command.top < 1:
+        raise InputError(f"--top: is {command.top}, must be at least 1")
 
 
 def _print_filled(bert, texts: list[str], top: int) -> None:

@@ -32,9 +32,9 @@ class Prepare:
 def run(arguments: list[str]) -> None:
     arguments, beam_options = _split(arguments)
     command = parse(Prepare, arguments)
-    from bert_jax.training.optimizer import check_names
+    from bert_jax.training.program import check_names
 
-    check_names(command.config.optimizer)
+    check_names(command.config)
     if command.dry_run:
         from bert_jax.data.dry_run import dry_run
 

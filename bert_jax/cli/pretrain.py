@@ -1,6 +1,5 @@
 """`bert-jax pretrain`."""
 
-import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,11 +31,10 @@ def run(arguments: list[str]) -> int:
     command = parse(Pretrain, arguments)
 
     def prepare_missing() -> None:
-        os.environ["JAX_PLATFORMS"] = "cpu"  # So that imports here take no accelerator from the process that trains.
         from bert_jax.data.prepare import is_missing, prepare
-        from bert_jax.training.optimizer import check_names
+        from bert_jax.training.program import check_names
 
-        check_names(command.config.optimizer)
+        check_names(command.config)
         own = storage.path(command.workdir) / "examples"
         if command.examples_folder is None and is_missing(own):
             prepare(command.config, own, tokenizer=_tokenizer_of(command.init) if command.init else None)

@@ -1,21 +1,51 @@
 """`bert-jax import` and `bert-jax export`."""
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
 
 from bert_jax.files import folders, storage
 from bert_jax.files.printable import printable
 
+Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FOLDER")]]
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True)
+class Import:
+    """Makes a folder of bert_jax from another model's folder."""
+
+    source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]]
+    """A Hugging Face or google-research BERT folder, or any other MODEL."""
+    folder: Folder
+    """The folder to make; pretrain takes it as --init, all other commands as --model."""
+    head: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
+    """Another head than the source's; encoder can be taken from any source."""
+    labels: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL [LABEL ...]", help_behavior_hint="")] = ()
+    """The names of the labels, if the source doesn't give them."""
+    allow_missing: Flag = False
+    """Initialise missing weights anew."""
+    overwrite: Flag = False
+    """Replace the folder if it exists."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes a model for others to use."""
+
+    model: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
+    """A workdir, a checkpoint's folder, or a Hugging Face or google-research folder."""
+    folder: Folder
+    """The folder to make."""
+    format: Annotated[str, tyro.conf.arg(metavar="FORMAT")]
+    """hf (Hugging Face), tf1 (google-research's TensorFlow 1), onnx, stablehlo, or one of your own."""
+    overwrite: Flag = False
+    """Replace the folder if it exists."""
+
 
 def import_model(arguments: list[str]) -> None:
-    description = "Makes a folder of bert_jax from another model's folder."
-    parser = argparse.ArgumentParser(prog="bert-jax import", description=description)
-    parser.add_argument("source", help="a Hugging Face or google-research BERT folder, or any other MODEL")
-    parser.add_argument("folder", help="the folder to make; pretrain takes it as --init, all others as --model")
-    parser.add_argument("--head", metavar="KIND", help="another head than the source's; encoder: any source's encoder")
-    parser.add_argument("--labels", nargs="+", help="names of the labels, if the source doesn't give them")
-    parser.add_argument("--allow-missing", action="store_true", help="initialise missing weights anew")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
-    options = parser.parse_args(arguments)
+    command = tyro.cli(Import, prog="bert-jax import", args=arguments)
     from bert_jax.config import HeadConfig, InputError
     from bert_jax.convert import pretrained
     from bert_jax.data.no_tokenizer import NoTokenizer
@@ -23,33 +53,27 @@ def import_model(arguments: list[str]) -> None:
     from bert_jax.models import kind_of
 
     compiling.begin()
-    if options.head:
-        kind_of(HeadConfig(options.head))
-    with folders.whole_folder(storage.path(options.folder), options.overwrite) as aside:
-        saved = pretrained.read(options.source, options.allow_missing, options.head)
-        if isinstance(saved.tokenizer, NoTokenizer) and not options.head:
+    if command.head:
+        kind_of(HeadConfig(command.head))
+    with folders.whole_folder(storage.path(command.folder), command.overwrite) as aside:
+        saved = pretrained.read(command.source, command.allow_missing, command.head)
+        if isinstance(saved.tokenizer, NoTokenizer) and not command.head:
             raise InputError(f"{saved.tokenizer.reason}; --head {saved.head.kind} imports the weights without it")
-        if options.labels:
-            saved = pretrained.with_labels(saved, options.labels)
+        if command.labels:
+            saved = pretrained.with_labels(saved, command.labels)
         pretrained.save(saved, aside)
-    print(
-        f"{options.folder}: {saved.head.kind}, {saved.model.num_hidden_layers} layers, {saved.model.hidden_size} wide"
-    )
+    sizes = f"{saved.model.num_hidden_layers} layers, {saved.model.hidden_size} wide"
+    print(f"{command.folder}: {saved.head.kind}, {sizes}")
     for line in saved.report.lines():
         print(f"  {printable(line)}")
 
 
 def export_model(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="bert-jax export", description="Writes a model for others to use.")
-    parser.add_argument("model", help="a workdir, a checkpoint's folder, or a Hugging Face or google-research folder")
-    parser.add_argument("folder", help="the folder to make")
-    parser.add_argument("--format", required=True, choices=["hf", "tf1", "onnx", "stablehlo"])
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
-    options = parser.parse_args(arguments)
+    command = tyro.cli(Export, prog="bert-jax export", args=arguments)
     from bert_jax.convert import pretrained
     from bert_jax.devices import compiling
 
     compiling.begin()
-    pretrained.export(options.model, options.folder, options.format, options.overwrite)
-    made = sorted(file.name for file in storage.path(options.folder).iterdir())
-    print(f"{options.folder}: {options.format}, {', '.join(made)}")
+    pretrained.export(command.model, command.folder, command.format, command.overwrite)
+    made = sorted(file.name for file in storage.path(command.folder).iterdir())
+    print(f"{command.folder}: {command.format}, {', '.join(made)}")

@@ -20,7 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bert_jax.cluster.detection import Place
-from bert_jax.cluster.rendezvous import BAD_INPUT, GRACE, LOST, End, Hub, Member, addresses
+from bert_jax.cluster.peer import BAD_INPUT, LOST, End
+from bert_jax.cluster.rendezvous import GRACE, Hub, Member, addresses
 from bert_jax.cluster.signals import Repeats
 from bert_jax.config import InputError
 
@@ -105,7 +106,8 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
         try:
             async with link:
                 if place.process == 0:
-                    await _run(child, link, {PREPARE: "1"}, (0,))
+                    # It takes no accelerator from the process that trains, whatever its config file imports.
+                    await _run(child, link, {PREPARE: "1", "JAX_PLATFORMS": "cpu"}, (0,))
                 await link.release()
                 # Only process 0 has something to say; errors go to standard error, which all have.
                 quiet = place.process > 0

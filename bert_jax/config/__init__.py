@@ -4,7 +4,7 @@ A file in `configs/` builds a `PretrainConfig`; the command line overrides any f
 (`--optimizer.learning-rate 3e-4`); a checkpoint carries the whole of it as JSON.
 """
 
-from bert_jax.config.finetuning import GLUE, TASKS, FinetuneConfig, TaskConfig
+from bert_jax.config.finetuning import GLUE, FinetuneConfig, TaskConfig
 from bert_jax.config.models import (
     PRESETS,
     VALUE,
@@ -41,7 +41,6 @@ __all__ = [
     "Phase",
     "PretrainConfig",
     "RunConfig",
-    "TASKS",
     "TaskConfig",
     "TokenizerConfig",
     "VALUE",

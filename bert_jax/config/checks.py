@@ -113,16 +113,13 @@ def head_problems(c):
 
 def _table_problems(task):
     """The problems of the settings for a person's own table."""
-    if task.labels and task.name not in ("classification", "multi_label"):
-        yield "task.labels", f"are for the tasks classification and multi_label only, not {task.name}; leave them out"
     if not task.label_separator:
         yield "task.label_separator", "is empty; give the text between two labels, for example ';'"
     if len(set(task.labels)) < len(task.labels) or any(label != label.strip() or not label for label in task.labels):
         yield "task.labels", f"are {', '.join(map(repr, task.labels))}; name each once, without spaces around it"
-    if task.name in ("classification", "multi_label", "regression"):
-        for name in ("pair_column", "label_column"):
-            if getattr(task, name) == task.text_column or task.pair_column == task.label_column:
-                yield f"task.{name}", f"is {getattr(task, name)!r}, which is another column already; name its own"
+    for name in ("pair_column", "label_column"):
+        if getattr(task, name) == task.text_column or task.pair_column == task.label_column:
+            yield f"task.{name}", f"is {getattr(task, name)!r}, which is another column already; name its own"
 
 
 def _common_problems(c):

@@ -1,17 +1,14 @@
 """Settings of a fine-tuning run: the task and its files, and how long it is trained."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 from bert_jax.config import checks
 from bert_jax.config.section import Section
 from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
 from bert_jax.files.errors import InputError
 
-_Glue = Literal["cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax"]
-_Task = Literal[_Glue, "classification", "multi_label", "regression", "squad", "ner", "srl", "swag", "multiple_choice"]
-GLUE: tuple[str, ...] = get_args(_Glue)
-TASKS: tuple[str, ...] = get_args(_Task)
+GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "wnli", "ax")
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,10 @@ class TaskConfig(Section):
       ('text', 'stars')
     """
 
-    name: _Task = "classification"
+    name: str = "classification"
+    """For your own tables classification, multi_label or regression; GLUE's cola, sst-2, mrpc, sts-b, qqp, mnli, qnli,
+    rte, wnli or ax; squad; ner; srl; swag; multiple_choice; or a name that a config file adds to
+    bert_jax.tasks.TASKS."""
     folder: str | None = None
     """Folder with the task's official files under their original names; GLUE's may lie in a subfolder with the task's
     name. None: GLUE's come through TensorFlow Datasets."""
@@ -91,6 +91,9 @@ class FinetuneConfig(Section):
     """Type of the matrix products."""
     dropout: float | None = None
     """Dropout in the encoder and before the head (None: the model's own)."""
+    objective: str = "head"
+    """What is minimised: head, the loss of the task's own head; or a name that a config file adds to
+    bert_jax.objectives.OBJECTIVES."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay="from_warmup"))
     mesh: MeshConfig = field(default_factory=MeshConfig)
     run: RunConfig = field(default_factory=lambda: RunConfig(log_every=10, keep_last=1))

@@ -8,6 +8,7 @@ from bert_jax.config.section import Section
 from bert_jax.files.errors import InputError
 
 Remat = Literal["auto", "none", "attention", "dots", "full"]
+HiddenAct = Literal["gelu", "gelu_tanh"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class ModelConfig(Section):
     position_offset: int = 0
     """Unused rows of the position embeddings before the row of the first token: 2 in RoBERTa."""
     type_vocab_size: int = 2
-    hidden_act: Literal["gelu", "gelu_tanh"] = "gelu"
+    hidden_act: HiddenAct = "gelu"
     """gelu: by erf (the 2018 release); gelu_tanh: the tanh form (google-research/bert since February 2019)."""
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -45,6 +46,9 @@ class ModelConfig(Section):
     remat: Remat = "auto"
     """What the backward pass recomputes, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is also faster; none on a CPU."""
+    attention: str = "plain"
+    """The program that computes attention. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on TPUs, without
+    dropout of attention's probabilities. A model that is read from a folder has plain."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
@@ -53,11 +57,16 @@ class ModelConfig(Section):
         return self
 
     @property
-    def padded_vocab_size(self) -> int:
-        """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+    def known_vocab_size(self) -> int:
+        """`vocab_size`; raises `InputError` where it is None, so that the model can't be made yet."""
         if self.vocab_size is None:
             raise InputError("model.vocab_size: isn't known yet; give it the size of the tokenizer's vocabulary")
-        return -(-self.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        return self.vocab_size
+
+    @property
+    def padded_vocab_size(self) -> int:
+        """Rows of the word embeddings, on every mesh, so that a checkpoint fits all. Those beyond vocab_size are 0."""
+        return -(-self.known_vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 # Any `mesh.tensor` that divides this can split the vocabulary, and any tensor x fsdp its bias. A TPU's vector registers
@@ -105,6 +114,7 @@ def model_preset(name: str, **changes) -> ModelConfig:
 # What a head's outputs are, by the names in transformers; and the fields that say that they are values, for
 # transformers and for sentence-transformers.
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Activation = Literal["identity", "sigmoid", "softmax"]
 Outputs = Literal["classes", "labels", "values"]
 OUTPUTS: dict[ProblemType, Outputs] = {
     "single_label_classification": "classes",
@@ -129,7 +139,7 @@ class HeadConfig(Section):
     problem_type: ProblemType | None = None
     """For a classifier of texts, by the name in transformers: whether one label is right, any number of labels is, or
     the logits are values. None: not said; then a single logit is a value, and one of several labels is right."""
-    activation: Literal["identity", "sigmoid", "softmax"] | None = None
+    activation: Activation | None = None
     """The function that a cross-encoder of sentence-transformers applies to its logits (None: not said); problem_type,
     if said, has precedence."""
 

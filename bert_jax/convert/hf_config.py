@@ -7,6 +7,7 @@ nobody of these writes are a person's own: they are named in the report of an im
 from pathlib import Path
 
 from bert_jax.config import InputError, ModelConfig
+from bert_jax.config.models import HiddenAct
 from bert_jax.convert.weight_files import present
 from bert_jax.files.contents import json_object
 from bert_jax.models import ARCHITECTURES, Architecture
@@ -15,7 +16,7 @@ from bert_jax.models.bert import BERT
 # pytorch-pretrained-bert, the first name of transformers, called it as google-research does.
 FILES = ("config.json", "bert_config.json")
 # The erf form, and the tanh form under its several names.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, HiddenAct] = {
     **dict.fromkeys(["gelu", "gelu_python"], "gelu"),
     **dict.fromkeys(["gelu_new", "gelu_fast", "gelu_pytorch_tanh"], "gelu_tanh"),
 }
@@ -96,12 +97,14 @@ def read(folder: Path, encoder_alone: bool) -> tuple[dict, Path, Architecture]:
     name = config.get("model_type") or BERT.name
     alone = next((one for one in ARCHITECTURES.values() if name in one.encoder_of), None)
     architecture = ARCHITECTURES.get(name) if isinstance(name, str) else None
-    if architecture is None and not (alone and encoder_alone):
+    if architecture is None and encoder_alone:
+        architecture = alone
+    if architecture is None:
         remedy = "; bert-jax import --head encoder takes its encoder" if alone else ""
         kinds = " and ".join(map(repr, ARCHITECTURES))
         raise InputError(f"{file}: model_type is {name!r}, which is another model; only {kinds} are read{remedy}")
     check(config, file)
-    return config, file, architecture or alone
+    return config, file, architecture
 
 
 def check(config: dict, file: Path) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import hf_config, hf_names, names, outputs
+from bert_jax.convert.formats import Format
 from bert_jax.convert.hf_config import FIELDS
 from bert_jax.convert.hf_names import Names
 from bert_jax.convert.report import Report
 from bert_jax.convert.tensors import Tensors
-from bert_jax.convert.weight_files import SAFETENSORS, check_adapter
-from bert_jax.models import Alone, Architecture, Head, architecture_of, head_of, heads_of
+from bert_jax.convert.weight_files import SAFETENSORS, check_adapter, has_weights, present
+from bert_jax.models import Alone, Architecture, Head, architecture_of, head_of, heads_of, kind_of
 
 # Vocabularies are filled up to a multiple of 8 to 128 for the sake of speed.
 MOST_FILLED = 128
@@ -185,3 +186,27 @@ def write_config(folder: Path, model: ModelConfig, head: HeadConfig) -> None:
         **outputs.write(head),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def use(head: HeadConfig) -> list[str]:
+    """`Format.use`."""
+    model = "AutoModel" + kind_of(head).suffix.removeprefix("Model")
+    return [
+        "In this folder:",
+        f"""```python
+from transformers import AutoTokenizer, {model}
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+model = {model}.from_pretrained(".")
+```""",
+    ]
+
+
+def found(folder: Path) -> int:
+    """`Format.found`."""
+    if has_weights(folder):
+        return 2
+    return 1 if any(present(folder / name) for name in ("config.json", "adapter_config.json")) else 0
+
+
+HUGGINGFACE = Format("hf", write, read, found, use, on_hub=True)

@@ -11,94 +11,19 @@ import jax
 
 from bert_jax.config import GLUE, EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig
 from bert_jax.config.files import flags, without_external
+from bert_jax.convert import sentence_transformers
+from bert_jax.convert.formats import Format
 from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
 from bert_jax.files.printable import harmless
 from bert_jax.models import Alone, architecture_of, init_params, kind_of, make_model
 
 
-def _in_transformers(head: HeadConfig) -> list[str]:
-    model = "AutoModel" + kind_of(head).suffix.removeprefix("Model")
-    return [
-        "In this folder:",
-        f"""```python
-from transformers import AutoTokenizer, {model}
-
-tokenizer = AutoTokenizer.from_pretrained(".")
-model = {model}.from_pretrained(".")
-```""",
-    ]
-
-
-def _in_sentence_transformers(head: HeadConfig) -> list[str]:
-    return [
-        "In this folder:",
-        """```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer(".")
-vectors = model.encode(["One text.", "And another one."])
-```""",
-    ]
-
-
-def _in_onnxruntime(head: HeadConfig) -> list[str]:
-    return [
-        "In this folder, with any batch and length:",
-        """```python
-import onnxruntime
-from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(".")
-session = onnxruntime.InferenceSession("model.onnx")
-inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
-outputs = session.run(None, dict(inputs))
-```""",
-    ]
-
-
-def _in_jax(head: HeadConfig) -> list[str]:
-    return [
-        "In this folder, with any batch and length, on a processor, GPU or TPU, and without bert_jax:",
-        """```python
-from pathlib import Path
-
-import jax.export
-from safetensors.flax import load_file
-from transformers import AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained(".")
-bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
-weights = load_file("weights.safetensors")
-inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
-outputs = bert(weights, inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"])
-```
-
-Each shape is compiled once; products are those of float32 everywhere.""",
-    ]
-
-
-def _in_tensorflow(head: HeadConfig) -> list[str]:
-    return [
-        "Names and shapes are those of google-research/bert, which takes it as `--init_checkpoint`. In this folder:",
-        """```python
-import tensorflow as tf
-
-checkpoint = tf.train.load_checkpoint("bert_model.ckpt")
-weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()}
-```""",
-    ]
-
-
-# How it is used, where a few lines say it.
-USE = {"hf": _in_transformers, "onnx": _in_onnxruntime, "stablehlo": _in_jax, "tf1": _in_tensorflow}
-
-
-def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, origin: Origin) -> None:
+def write(folder: Path, form: Format, model: ModelConfig, head: HeadConfig, origin: Origin) -> None:
     """Writes README.md and, for a run of ours, the config that repeats it."""
     embedding = origin.embedding
-    embeds = form == "hf" and head.kind == Alone.kind and embedding.sentence_transformers and not embedding.unknown
-    use = _in_sentence_transformers if embeds else USE[form]
-    parts = [_title(form, model, head, embedding, embeds), *use(head)]
+    embeds = form.on_hub and head.kind == Alone.kind and embedding.sentence_transformers and not embedding.unknown
+    use = sentence_transformers.use() if embeds else form.use(head)
+    parts = [_title(form, model, head, embedding, embeds), *use]
     match origin:
         case Folder():
             source = f"Converted by bert_jax from {_escaped(origin.source)}; its terms and limits hold here too."
@@ -110,12 +35,12 @@ def write(folder: Path, form: str, model: ModelConfig, head: HeadConfig, origin:
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def _title(form: str, model: ModelConfig, head: HeadConfig, embedding: EmbeddingConfig, embeds: bool) -> str:
+def _title(form: Format, model: ModelConfig, head: HeadConfig, embedding: EmbeddingConfig, embeds: bool) -> str:
     library = "sentence-transformers" if embeds else "transformers"
     pipeline = "sentence-similarity" if embeds else kind_of(head).pipeline
     front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", f"tags: [{model.architecture}]", "---", ""]
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
-    filled = model.padded_vocab_size - model.vocab_size
+    filled = model.padded_vocab_size - model.known_vocab_size
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + kind_of(head).predicts)
     rows = [
         ("kind", head.kind.replace("_", " ")),
@@ -126,7 +51,7 @@ def _title(form: str, model: ModelConfig, head: HeadConfig, embedding: Embedding
         *([("labels", ", ".join(head.labels))] if head.labels else []),
         *([("vector of a text", _vector(embedding))] if embedding.sentence_transformers else []),
     ]
-    return "\n".join([*(front if form == "hf" else []), f"# {architecture_of(model).title}", "", _table(rows)])
+    return "\n".join([*(front if form.on_hub else []), f"# {architecture_of(model).title}", "", _table(rows)])
 
 
 def _vector(embedding: EmbeddingConfig) -> str:
@@ -157,7 +82,7 @@ def _fine_tuning(run: FinetuningRun) -> str:
     rows = [
         ("task", task.name),
         ("data", task.train or task.folder or elsewhere),
-        ("started from", run.init),
+        *([("started from", run.init)] if run.init else []),
         ("steps", f"{run.step:,}, of {config.epochs:g} epochs"),
         ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
         ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),

@@ -9,14 +9,18 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.models import architecture_of, head_of, init_params, make_model
 from bert_jax.models.names import Name, Scheme
 
 
 def names(model: ModelConfig, head: HeadConfig, shapes: dict[str, jax.ShapeDtypeStruct]) -> list[Name]:
-    """Those of a model's parameters, in the table's order."""
-    return [name for name in (*architecture_of(model).names, *head_of(model, head).names) if name.ours in shapes]
+    """Those of a model's parameters, in the table's order. Raises `InputError` where one has no name."""
+    table = (*architecture_of(model).names, *head_of(model, head).names)
+    if nameless := sorted(shapes.keys() - {name.ours for name in table}):
+        where = f"the names of the architecture {model.architecture} and of the head {head.kind} lack"
+        raise InputError(f"{where} {', '.join(nameless)}; without them no other format is read or written")
+    return [name for name in table if name.ours in shapes]
 
 
 def shapes_of(model: ModelConfig, head: HeadConfig) -> dict[str, jax.ShapeDtypeStruct]:

@@ -7,14 +7,20 @@ Shapes in comments: B batch, C choices, S sequence, N heads, D = H / N, H hidden
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import huggingface, names
+from bert_jax.convert.formats import Format
 from bert_jax.models import architecture_of, head_of, kind_of
-from bert_jax.models.encoder import MASK_ADDER
+from bert_jax.models.attention import MASK_ADDER
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 OPSET = 17  # The first with LayerNormalization.
@@ -35,11 +41,11 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         raise InputError("--format onnx needs the package onnx; pip install 'bert-jax[onnx]'") from None
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(names.theirs(params, model, head, "hf"))
-    aside = {}
-    if sum(array.nbytes for array in weights.values()) > LARGEST_FILE:
-        aside = dict(save_as_external_data=True, location="model.onnx.data")
+    aside = sum(array.nbytes for array in weights.values()) > LARGEST_FILE
+    if aside:
         (folder / "model.onnx.data").unlink(missing_ok=True)  # It would be appended to.
-    onnx.save_model(_model(model, head, weights), folder / "model.onnx", **aside)
+    proto = _model(model, head, weights)
+    onnx.save_model(proto, folder / "model.onnx", save_as_external_data=aside, location="model.onnx.data")
     huggingface.write_config(folder, model, head)
 
 
@@ -61,8 +67,8 @@ def _model(model: ModelConfig, head: HeadConfig, weights: dict[str, np.ndarray])
     # Not the newest version of the file format, which older runtimes refuse.
     version = helper.find_min_ir_version_for([opset])
     made = helper.make_model(proto, producer_name="bert_jax", opset_imports=[opset], ir_version=version)
-    for name, value in graph.initializers.items():  # Only now: each of the functions above copies what it is given.
-        made.graph.initializer.add().CopyFrom(numpy_helper.from_array(value, name))
+    for name, array in graph.initializers.items():  # Only now: each of the functions above copies what it is given.
+        made.graph.initializer.add().CopyFrom(numpy_helper.from_array(array, name))
     if head.labels:
         helper.set_model_props(made, {"labels": json.dumps(head.labels)})
     return made
@@ -75,7 +81,7 @@ class Graph:
         self.config, self.head, self.weights = model, head, weights
         self.kind, self.name = head_of(model, head), architecture_of(model).name
         self.word_embeddings = f"{self.name}.embeddings.word_embeddings.weight"
-        self.nodes = []
+        self.nodes: list[NodeProto] = []
         self.initializers: dict[str, np.ndarray] = {}
 
     def node(self, op: str, *inputs: str, output: str | None = None, **attributes) -> str:
@@ -111,12 +117,15 @@ class Graph:
 
     def outputs(self) -> dict[str, tuple[str, list]]:
         """The outputs of the head's kind: name -> value, shape."""
-        ids = INPUTS
+        ids: Sequence[str] = INPUTS
         if self.kind.choices:  # [B, C, S] -> [B C, S]
             length = self.node("Shape", INPUTS[0], start=2)
             shape = self.node("Concat", self.integers(-1), length, axis=0)
             ids = [self.node("Reshape", name, shape) for name in INPUTS]
-        return self.kind.graph(self, self.head, self.encoder(*ids))
+        architecture = architecture_of(self.config)
+        if architecture.graph is None:
+            raise InputError(f"--format onnx: {architecture.title} has no graph; choose another format")
+        return self.kind.graph(self, self.head, architecture.graph(self, *ids))
 
     def batch_and_choices(self) -> str:
         """The first two axes of the inputs."""
@@ -190,3 +199,22 @@ class Graph:
             cube = self.node("Mul", self.node("Pow", x, self.number(3.0)), self.number(0.044715))
             s = self.node("Tanh", self.node("Mul", self.node("Add", x, cube), self.number(math.sqrt(2 / math.pi))))
         return self.node("Mul", self.node("Mul", x, self.number(0.5)), self.node("Add", s, self.number(1.0)))
+
+
+def use(head: HeadConfig) -> list[str]:
+    """`Format.use`."""
+    return [
+        "In this folder, with any batch and length:",
+        """```python
+import onnxruntime
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+session = onnxruntime.InferenceSession("model.onnx")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = session.run(None, dict(inputs))
+```""",
+    ]
+
+
+ONNX = Format("onnx", write, use=use)

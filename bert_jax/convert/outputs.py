@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 from bert_jax.config import HeadConfig, InputError
+from bert_jax.config.models import Activation
 from bert_jax.files.contents import json_object
 from bert_jax.models import Head
 
 # By their names in sentence-transformers.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.Softmax": "softmax",
@@ -32,14 +33,14 @@ def read(kind: Head, config: dict, rows: int | None, file: Path) -> tuple[dict, 
     labels, notes = _labels(config, rows, file)
     if not kind.typed:
         return {"labels": labels}, notes
-    said = {"problem_type": config.get("problem_type"), "activation": _activation(config, file)}
+    problem_type, activation = config.get("problem_type"), _activation(config, file)
     try:
-        head = HeadConfig(kind.kind, labels, **said).validate()
+        head = HeadConfig(kind.kind, labels, problem_type=problem_type, activation=activation).validate()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     if kind.unsaid(head):
         notes.append("problem_type isn't said: its one output is taken as a value")
-    return {"labels": labels, **said}, notes
+    return {"labels": labels, "problem_type": problem_type, "activation": activation}, notes
 
 
 def write(head: HeadConfig) -> dict:
@@ -94,7 +95,7 @@ def _count(config: dict, file: Path) -> int | None:
     return count
 
 
-def _activation(config: dict, file: Path) -> str | None:
+def _activation(config: dict, file: Path) -> Activation | None:
     """Where sentence-transformers has it: since version 6 in a file of its own, since 4 in a field of its own."""
     beside = file.with_name("config_sentence_transformers.json")
     values = json_object(beside) if beside.exists() else {}

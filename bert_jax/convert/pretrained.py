@@ -1,10 +1,8 @@
 """What a MODEL on disk holds, whatever its format: the one way in and out for inference, fine-tuning and conversion."""
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import flax.traverse_util
 import jax
@@ -12,11 +10,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig
+from bert_jax.config.checks import did_you_mean
 from bert_jax.config.files import from_dict, to_dict
 from bert_jax.convert import model_card, names, sentence_transformers, weight_files
 from bert_jax.convert import origin as origins
+from bert_jax.convert.formats import Format
+from bert_jax.convert.huggingface import HUGGINGFACE
+from bert_jax.convert.onnx import ONNX
 from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
 from bert_jax.convert.report import Report
+from bert_jax.convert.stablehlo import STABLEHLO
+from bert_jax.convert.tf1 import TF1
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.devices import compiling
@@ -26,10 +30,8 @@ from bert_jax.models import init_params, kind_of, make_model
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 
-# The module of convert/ for each format.
-MODULES = {"hf": "huggingface", "tf1": "tf1", "onnx": "onnx", "stablehlo": "stablehlo"}
-FORMATS = tuple(MODULES)
-Format = Literal["hf", "tf1", "onnx", "stablehlo"]
+FORMATS: dict[str, Format] = {form.name: form for form in (HUGGINGFACE, TF1, ONNX, STABLEHLO)}
+"""The formats by name. Whoever brings another adds it to these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Pretrained:
 def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
     """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
 
-    Others are Hugging Face's and google-research's. Its head is the one that is there, or of the `kind` that is asked
+    Others are those of `FORMATS` that are read. Its head is the one that is there, or of the `kind` that is asked
     for: an encoder can be had out of any. Raises `InputError` where there is none, or what is there isn't whole;
     missing arrays get fresh values where `allow_missing`.
     """
@@ -72,17 +74,11 @@ def folder_of(name: str | Path) -> Path:
     return folder if storage.is_remote(folder) else sentence_transformers.encoder_folder(folder)
 
 
-def format_of(folder: Path) -> Literal["hf", "tf1"] | None:
-    """Whose folder it is; None for one of ours, and for any other."""
-    if weight_files.has_weights(folder):
-        return "hf"
-    # google-research's, or one checkpoint of a training run there.
-    if any(folder.glob("*.index")) or (folder.parent / f"{folder.name}.index").exists():
-        return "tf1"
-    # What they lack will be said.
-    if any(weight_files.present(folder / name) for name in ("config.json", "adapter_config.json")):
-        return "hf"
-    return "tf1" if (folder / "bert_config.json").exists() else None
+def format_of(folder: Path) -> Format | None:
+    """Which of `FORMATS` a folder is of, by its weights, else by its other files: what it lacks will be said. None for
+    one of ours, and for any other."""
+    form = max((form for form in FORMATS.values() if form.read), key=lambda form: form.found(folder))
+    return form if form.found(folder) else None
 
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
@@ -105,33 +101,35 @@ def save(pretrained: Pretrained, folder: Path) -> None:
 
 
 @storage.errors_in_one_line()
-def export(model: str | Path | Pretrained, folder: str | Path, form: Format, overwrite: bool = False) -> None:
+def export(model: str | Path | Pretrained, folder: str | Path, form: str, overwrite: bool = False) -> None:
     """Makes a folder for others to use: a model in another format, with its tokenizer and a model card.
 
     Args:
       model: a workdir, a checkpoint's folder, a Hugging Face folder, or what `read` made of one.
       folder: the folder to make.
-      form: "hf" (transformers and sentence-transformers), "tf1" (google-research/bert), "onnx" or "stablehlo".
+      form: "hf" (transformers and sentence-transformers), "tf1" (google-research/bert), "onnx", "stablehlo", or what a
+        program adds to `bert_jax.convert.pretrained.FORMATS`.
       overwrite: replaces the folder if it exists.
 
     Raises:
-      InputError: the folder exists and isn't to be replaced, or the packages for the format are missing; then nothing
-        is written.
+      InputError: there is no such format, or it hasn't the model's architecture or head; the folder exists and isn't to
+        be replaced; or the packages for the format are missing. Then nothing is written.
 
     Example:
       >>> bert_jax.export("runs/base", "exported", "hf", overwrite=True)
       >>> bert_jax.load("exported")
       Bert(kind='pretraining', layers=1, width=32, vocabulary=48)
     """
+    if form not in FORMATS:
+        raise InputError(f"format: is {form!r:.99}; {did_you_mean(form[:99], FORMATS)}")
     with folders.whole_folder(storage.path(folder), overwrite) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)
-        module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
-        module.write(aside, saved.model, saved.head, saved.params)
+        FORMATS[form].write(aside, saved.model, saved.head, saved.params)
         embedding, longest = saved.embedding, saved.model.max_position_embeddings
         tokenizer_folders.write(saved.tokenizer, aside, embedding.max_length or longest)
         if embedding.sentence_transformers:
             sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
-        model_card.write(aside, form, saved.model, saved.head, saved.origin)
+        model_card.write(aside, FORMATS[form], saved.model, saved.head, saved.origin)
 
 
 def overflowed(where: str) -> InputError:
@@ -205,7 +203,8 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
             model, head = from_dict(ModelConfig, about.get("model"), "model."), _head(about.get("head"), origin)
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
-        return model.validate(), head.validate(), origin
+        # How attention is computed is the run's, not the model's.
+        return dataclasses.replace(model.validate(), attention="plain"), head.validate(), origin
     except InputError as error:
         raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
 
@@ -265,13 +264,13 @@ def _is_finite(array) -> bool:
     return all(np.isfinite(np.asarray(part)).all() for part in parts)
 
 
-def _of_others(folder: Path, form: str, allow_missing: bool, kind: str | None) -> Pretrained:
+def _of_others(folder: Path, form: Format, allow_missing: bool, kind: str | None) -> Pretrained:
     if storage.is_remote(folder):
         raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
     # Of a checkpoint of TensorFlow, the beginning of its files' names is given.
     files = folder if folder.is_dir() else folder.parent
-    module = importlib.import_module(f"bert_jax.convert.{MODULES[form]}")
-    model, head, params, report = module.read(folder, allow_missing, kind)
+    assert form.read
+    model, head, params, report = form.read(folder, allow_missing, kind)
     check_finite(params, folder)
     tokenizer = _tokenizer(files, model)
     if isinstance(tokenizer, NoTokenizer):
@@ -289,7 +288,7 @@ def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
         raise
     except InputError as error:
         return NoTokenizer(str(error))
-    if tokenizer.vocab_size > model.vocab_size:
+    if tokenizer.vocab_size > model.known_vocab_size:
         sizes = f"{model.vocab_size} rows of word embeddings, but its tokenizer {tokenizer.vocab_size} tokens"
         raise InputError(f"{folder}: the model has {sizes}; bring the weights that were trained with them")
     return tokenizer

@@ -58,7 +58,7 @@ class Report:
             lacks = f"lacks {len(missing)} parameters of the model: {_shown(missing)}"
             others = f"; left over are {_shown(unused)}" if unused else ""
             raise InputError(f"{source}: {lacks}{others}; bert-jax import --allow-missing gives them fresh values")
-        fresh, held = (sum(map(math.prod, shapes)) for shapes in (map(wanted.get, missing), there.values()))
+        fresh, held = (sum(map(math.prod, shapes)) for shapes in ([wanted[name] for name in missing], there.values()))
         if fresh > max(held, FRESH):
             asks = f"its config asks for {fresh:,} numbers that aren't there, besides the {held:,} that are"
             raise InputError(f"{source}: {asks}; this isn't its config")

@@ -1,6 +1,8 @@
 """The files in which sentence-transformers says how texts become vectors: those of its versions 0.2 to 6."""
 
+import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from bert_jax.config import EmbeddingConfig, InputError
@@ -24,8 +26,9 @@ FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 # The fields of each file, with the values that ask for nothing more than is done here (None: any).
-ARGUMENTS = ({}, None, {"trust_remote_code": True}, {"trust_remote_code": False})
-OF_ENCODER = {
+Done = Mapping[str, tuple[object, ...] | None]
+ARGUMENTS: tuple[object, ...] = ({}, None, {"trust_remote_code": True}, {"trust_remote_code": False})
+OF_ENCODER: Done = {
     **dict.fromkeys(["max_seq_length", "do_lower_case", "unpad_inputs"]),
     "transformer_task": ("feature-extraction",),
     "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
@@ -68,16 +71,19 @@ def read(folder: Path, longest: int) -> EmbeddingConfig:
     """
     encoder, tokenizer = _json(folder / ENCODER) or {}, _json(folder / TOKENIZER) or {}
     unknown = _not_done(encoder, OF_ENCODER)
-    values = {"max_length": _max_length(folder, encoder, tokenizer, longest)}
-    values["lowercase"] = bool(encoder.get("do_lower_case"))
     root, modules = _with_modules(folder)
+    embedding = EmbeddingConfig(
+        max_length=_max_length(folder, encoder, tokenizer, longest),
+        lowercase=bool(encoder.get("do_lower_case")),
+        sentence_transformers=bool(modules),
+    )
     if modules:
-        for more, not_done in (_of_modules(modules), _about(root / ABOUT)):
-            values |= more
+        for fields, not_done in (_of_modules(modules), _about(root / ABOUT)):
+            embedding = dataclasses.replace(embedding, **fields)
             unknown += not_done
     elif encoder:  # The folder of the encoder alone, copied out of the whole.
         unknown.append(f"what {MODULES} says (missing: copy it and the folders that it names)")
-    return EmbeddingConfig(**values, unknown=", ".join(unknown), sentence_transformers=bool(modules))
+    return dataclasses.replace(embedding, unknown=", ".join(unknown))
 
 
 def _with_modules(folder: Path) -> tuple[Path, list[tuple[str, Path]]]:
@@ -171,12 +177,12 @@ def _number(value, least: int, name: str) -> int:
     return int(value)
 
 
-def _not_done(config: dict, done: dict[str, tuple | None]) -> list[str]:
+def _not_done(config: dict, done: Done) -> list[str]:
     """The fields whose values ask for something that isn't done here."""
     return [
         f"{name} {json.dumps(value)}"
         for name, value in config.items()
-        if name not in done or (done[name] is not None and value not in done[name])
+        if (values := done.get(name, ())) is not None and value not in values
     ]
 
 
@@ -194,15 +200,16 @@ def write(folder: Path, embedding: EmbeddingConfig, longest: int, width: int) ->
     What isn't done here can't be written: a module of its name, which nobody has, keeps others from leaving it out too.
     """
     types = ["Transformer", "Pooling", *(["Normalize"] if embedding.normalize else [])]
+    paths = [f"{i}_{kind}" if i else "" for i, kind in enumerate(types)]
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"{OURS}models.{kind}"}
-        for i, kind in enumerate(types)
+        {"idx": i, "name": str(i), "path": path, "type": f"{OURS}models.{kind}"}
+        for i, (path, kind) in enumerate(zip(paths, types, strict=True))
     ]
     if embedding.unknown:
         i = len(modules)
         modules.append({"idx": i, "name": str(i), "path": f"{i}_Missing", "type": MISSING + embedding.unknown})
-    for module in modules[1 : len(types)]:
-        (folder / module["path"]).mkdir()
+    for path in paths[1:]:
+        (folder / path).mkdir()
     pooling = {"word_embedding_dimension": width}
     pooling |= {flag: mode == embedding.pooling for flag, mode in list(FLAGS.items())[:4]}  # Those of every version.
     about = {
@@ -218,3 +225,16 @@ def write(folder: Path, embedding: EmbeddingConfig, longest: int, width: int) ->
     }
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def use() -> list[str]:
+    """`Format.use` of a folder that sentence-transformers reads."""
+    return [
+        "In this folder:",
+        """```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer(".")
+vectors = model.encode(["One text.", "And another one."])
+```""",
+    ]

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.convert import huggingface
+from bert_jax.convert.formats import Format
 from bert_jax.models import kind_of, make_model
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -48,7 +49,9 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
 
 def forward(model: ModelConfig, head: HeadConfig):
     """The function of (parameters by their paths, input_ids, token_type_ids, attention_mask) to named outputs."""
-    module = make_model(dataclasses.replace(model, dtype="float32", remat="none", scan_unroll=1), head)
+    module = make_model(
+        dataclasses.replace(model, dtype="float32", remat="none", scan_unroll=1, attention="plain"), head
+    )
 
     def outputs(weights, input_ids, token_type_ids, attention_mask):
         inputs = [input_ids, token_type_ids, attention_mask]
@@ -58,3 +61,28 @@ def forward(model: ModelConfig, head: HeadConfig):
         return module.kind.named(found, model)
 
     return outputs
+
+
+def use(head: HeadConfig) -> list[str]:
+    """`Format.use`."""
+    return [
+        "In this folder, with any batch and length, on a processor, GPU or TPU, and without bert_jax:",
+        """```python
+from pathlib import Path
+
+import jax.export
+from safetensors.flax import load_file
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+bert = jax.export.deserialize(Path("model.stablehlo").read_bytes()).call
+weights = load_file("weights.safetensors")
+inputs = tokenizer(["One text.", "And another one."], padding=True, return_tensors="np")
+outputs = bert(weights, inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"])
+```
+
+Each shape is compiled once; products are those of float32 everywhere.""",
+    ]
+
+
+STABLEHLO = Format("stablehlo", write, use=use)

@@ -57,7 +57,10 @@ class Tensors:
 
     def _opened(self, file: Path) -> "_Safetensors | _InMemory":
         if file not in self._open:
-            kinds = {".safetensors": _Safetensors, ".msgpack": _flax}
+            kinds: dict[str, Callable[[Path], _Safetensors | _InMemory]] = {
+                ".safetensors": _Safetensors,
+                ".msgpack": _flax,
+            }
             self._open[file] = kinds.get(file.suffix, _torch)(file)
         return self._open[file]
 

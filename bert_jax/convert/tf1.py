@@ -18,10 +18,12 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config.files import from_dict, to_dict
+from bert_jax.config.models import HiddenAct
 from bert_jax.convert import hf_config, names
+from bert_jax.convert.formats import Format
 from bert_jax.convert.report import Report
 from bert_jax.files import contents
-from bert_jax.models import HEADS, Alone, architecture_of
+from bert_jax.models import HEADS, Alone, architecture_of, head_of
 
 CONFIG, CHECKPOINT = "bert_config.json", "bert_model.ckpt"
 LONGEST_CHECKPOINT = 1 << 20  # bytes of the file that lists a run's checkpoints
@@ -31,10 +33,8 @@ SIZES = (
 )
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
 # The 2018 release has erf in its code; where another form was trained with, its name in transformers stands here.
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
+ACTIVATIONS: dict[str, HiddenAct] = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
 POOLER = "bert/pooler/dense/kernel"
-# Kinds that share the variables output_weights and output_bias.
-UNNAMED = tuple(kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names))
 
 
 def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
@@ -45,6 +45,10 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     """
     if not (architecture := architecture_of(model)).tf1:
         raise InputError(f"--format tf1: google-research/bert has no {architecture.title}; choose another format")
+    if not all(name.tf1 for name in head_of(model, head).names):
+        raise InputError(
+            f"--format tf1: google-research/bert has no head of the kind {head.kind}; choose another format"
+        )
     tf = _tensorflow()
     folder.mkdir(parents=True, exist_ok=True)
     arrays = dict(names.theirs(params, model, head, "tf1"))
@@ -140,12 +144,17 @@ def _index(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.index")
 
 
+def _unnamed() -> list[str]:
+    """Kinds that share the variables output_weights and output_bias."""
+    return [kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names)]
+
+
 def _to_json(model: ModelConfig, head: HeadConfig) -> dict:
     values = {name: getattr(model, name) for name in (*SIZES, *RATES)}
     values["hidden_act"] = next(name for name, ours in ACTIVATIONS.items() if ours == model.hidden_act)
     if model.layer_norm_eps == ModelConfig.layer_norm_eps:
         del values["layer_norm_eps"]
-    return values | ({"head": to_dict(head)} if head.kind in UNNAMED else {})
+    return values | ({"head": to_dict(head)} if head.kind in _unnamed() else {})
 
 
 def _config(file: Path) -> dict:
@@ -190,13 +199,13 @@ def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path, kind: str
 def _kind(there: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
     """What the variables of the original say; those of a tagger are called as a classifier's."""
     shown = [h.kind for h in HEADS.values() if h.shown_by_tf1 is not None and there.keys() >= {*h.shown_by_tf1}]
-    named = [kind for kind in shown if kind not in (*UNNAMED, Alone.kind)]
+    named = [kind for kind in shown if kind not in (*_unnamed(), Alone.kind)]
     return (named or ([own.kind] if own else shown))[0]
 
 
 def _own_head(values: dict, file: Path) -> HeadConfig:
-    if not isinstance(values, dict) or values.get("kind") not in UNNAMED:
-        raise InputError(f"{file}: head is {values!r}, must have a kind, one of {', '.join(UNNAMED)}")
+    if not isinstance(values, dict) or values.get("kind") not in _unnamed():
+        raise InputError(f"{file}: head is {values!r}, must have a kind, one of {', '.join(_unnamed())}")
     try:
         return from_dict(HeadConfig, values, "head.").validate()
     except InputError as error:
@@ -209,7 +218,7 @@ def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:
         labels = (
             f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ... unless --labels say it"
         )
-        others = [kind for kind in UNNAMED if HEADS[kind].labelled and kind != head.kind]
+        others = [kind for kind in _unnamed() if HEADS[kind].labelled and kind != head.kind]
         notes.append(f"{labels}; if it isn't of the kind {head.kind}, give --head {' or '.join(others)}")
     return [*notes, *hf_config.unknown({name: value for name, value in values.items() if name != "head"})]
 
@@ -218,8 +227,8 @@ def _check_layers(model: ModelConfig, there: Iterable[str], file: Path) -> None:
     """That no layer would be left out; one that is lacking is listed with the rest."""
     layers = {int(found[1]) for name in there if (found := re.match(r"bert/encoder/layer_(\d+)/", name))}
     if layers and max(layers) >= model.num_hidden_layers:
-        found = f"num_hidden_layers is {model.num_hidden_layers}, the checkpoint has {max(layers) + 1}"
-        raise InputError(f"{file}: {found}; this isn't its config")
+        sizes = f"num_hidden_layers is {model.num_hidden_layers}, the checkpoint has {max(layers) + 1}"
+        raise InputError(f"{file}: {sizes}; this isn't its config")
 
 
 @contextlib.contextmanager
@@ -238,3 +247,26 @@ def _tensorflow():
     import tensorflow
 
     return tensorflow
+
+
+def use(head: HeadConfig) -> list[str]:
+    """`Format.use`."""
+    return [
+        "Names and shapes are those of google-research/bert, which takes it as `--init_checkpoint`. In this folder:",
+        """```python
+import tensorflow as tf
+
+checkpoint = tf.train.load_checkpoint("bert_model.ckpt")
+weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable_to_shape_map()}
+```""",
+    ]
+
+
+def found(folder: Path) -> int:
+    """`Format.found`, of a folder or one checkpoint of a training run."""
+    if any(folder.glob("*.index")) or (folder.parent / f"{folder.name}.index").exists():
+        return 2
+    return 1 if (folder / CONFIG).exists() else 0
+
+
+TF1 = Format("tf1", write, read, found, use)

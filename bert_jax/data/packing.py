@@ -4,6 +4,8 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,6 +13,14 @@ import numpy as np
 SHORTEST = 32
 # A row of n positions holds at most n / this many texts, so that the outputs for its texts have a fixed shape.
 POSITIONS_PER_TEXT = 4
+
+
+class Text(Protocol):
+    """A model's input: a text, or the choices of a multiple-choice example."""
+
+    @property
+    def texts(self) -> list[tuple[list[int], list[int]]]:
+        """(ids, token types) of the text, or of each choice, with special tokens and without padding."""
 
 
 @dataclass(frozen=True)
@@ -22,28 +32,21 @@ class Rows:
     texts: list[list[int]]
 
 
-def rows_of(lengths: Sequence[int], longest: int, tokens: int) -> Iterator[Rows]:
-    """Batches of about `tokens` positions with all texts, given their lengths; rows are at most `longest` long.
+def rows_of(lengths: Sequence[int], longest: int, positions: int, parts: int = 1) -> Iterator[Rows]:
+    """Batches of about `positions` positions with all texts, given their lengths; rows are at most `longest` long.
 
     The length of a row is the first of `SHORTEST`, twice that and so on that holds its longest text; the row is filled
-    with the longest of the other texts that fit. A batch has `tokens // length` rows; the only batch of a length has
-    the next power of two. With 1,024 tokens there are 6, 5, 4, 3 and 2 possible numbers of rows for the lengths 32 to
-    512, 20 shapes in all, and a long list of texts uses one or two for each length that occurs.
+    with the longest of the other texts that fit. A batch has `positions // length` rows; the only batch of a length has
+    the next power of two; both are multiples of `parts`. With 1,024 positions there are 6, 5, 4, 3 and 2 possible
+    numbers of rows for the lengths 32 to 512, 20 shapes in all, and a long list of texts uses one or two for each
+    length that occurs.
     """
-    batch: list[list[int]] = []
-    length = full = 0
-    was_full = False
-    for row_length, row in _packed(lengths, longest):
-        if row_length != length:
-            if batch:
-                yield Rows(length, full if was_full else power_of_two(len(batch), full), batch)
-            batch, length, full, was_full = [], row_length, max(tokens // row_length, 1), False
-        batch.append(row)
-        if len(batch) == full:
-            yield Rows(length, full, batch)
-            batch, was_full = [], True
-    if batch:
-        yield Rows(length, full if was_full else power_of_two(len(batch), full), batch)
+    for length, packed in groupby(_packed(lengths, longest), key=lambda row: row[0]):
+        rows = [texts for _, texts in packed]
+        full = max(positions // length // parts, 1) * parts
+        for start in range(0, len(rows), full):
+            count = full if len(rows) > full else parts * power_of_two(-(-len(rows) // parts), full // parts)
+            yield Rows(length, count, rows[start : start + full])
 
 
 def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
@@ -99,29 +102,71 @@ def power_of_two(least: int, most: int) -> int:
     return min(1 << (least - 1).bit_length(), most)
 
 
-def arrays(rows: Rows, ids: Sequence[list[int]], mean: bool, skipped: int) -> dict[str, np.ndarray]:
-    """The encoder's inputs for a batch, and the weights that make each text's vector of its tokens' vectors.
+def lengths_of(texts: Sequence[Text]) -> list[int]:
+    """The number of tokens of each text; for multiple choice, that of the longest choice."""
+    return [max(len(ids) for ids, _ in text.texts) for text in texts]
 
-    `input_ids`, `position_ids` and `sequence_ids` are int32 [rows, length], where padding has sequence id -1;
-    `weights` is float32 [rows, texts of a row, length]: the mean over a text's tokens after the first `skipped`, or 1
-    at its first token.
-    """
-    shape = rows.count, rows.length
-    input_ids, position_ids = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-    sequence_ids = np.full(shape, -1, np.int32)
-    weights = np.zeros((rows.count, most_texts(rows.length), rows.length), np.float32)
-    counting = np.arange(rows.length)
-    for row, texts in enumerate(rows.texts):
+
+class Placed(NamedTuple):
+    """The position of a text in a batch."""
+
+    row: int
+    slot: int
+    """The number of texts before it in the row."""
+    start: int
+    """The position of its first token."""
+    text: int
+    """The number of the text."""
+
+
+def placed(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> Iterator[Placed]:
+    """The positions of the texts in each row, one after the other, given the lengths of all texts."""
+    for row, texts in enumerate(rows):
         start = 0
-        for number, text in enumerate(texts):
-            length = len(ids[text])
-            at = slice(start, start + length)
-            input_ids[row, at] = ids[text]
-            position_ids[row, at] = counting[:length]
-            sequence_ids[row, at] = number
-            if mean:
-                weights[row, number, start + skipped : start + length] = 1 / max(length - skipped, 1)
-            else:
-                weights[row, number, start] = 1
-            start += length
-    return dict(input_ids=input_ids, position_ids=position_ids, sequence_ids=sequence_ids, weights=weights)
+        for slot, text in enumerate(texts):
+            yield Placed(row, slot, start, text)
+            start += lengths[text]
+
+
+def fill(
+    texts: Sequence[Text], placements: Sequence[Placed], rows: int, length: int, pad_id: int, choices: bool = False
+) -> dict[str, np.ndarray]:
+    """The model's inputs for a batch of rows of several texts.
+
+    Args:
+      texts: all texts, also those in other batches.
+      placements: the positions of this batch's texts.
+      rows: the number of rows in the batch.
+      length: the number of positions in a row.
+      pad_id: the id of padding.
+      choices: whether the texts are multiple-choice examples, all with the first one's number of choices.
+
+    Returns:
+      int32 [rows, length], for multiple choice [rows, choices, length]: `input_ids`, `token_type_ids`,
+      `attention_mask`, `position_ids` (from 0 in each text), and `sequence_ids` (the text's slot; -1 for padding). And
+      `first_tokens` [rows, texts] or [rows, choices, texts]: the positions where the row's texts begin, then 0.
+    """
+    lines = len(texts[0].texts) if choices else 1  # Lines of a row.
+    shape, slots = (rows, lines) if choices else (rows,), most_texts(length)
+    parts = [(p, choice, *inputs) for p in placements for choice, inputs in enumerate(texts[p.text].texts)]
+    starts = [(p.row * lines + choice, p.slot, p.start) for p, choice, *_ in parts]
+    line, slot, start = np.array(starts, np.int64).reshape(-1, 3).T
+    sizes = np.array([len(ids) for *_, ids, _ in parts], np.int64)
+    within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+    at = np.repeat(line * length + start, sizes) + within
+
+    def tokens(empty: int, values) -> np.ndarray:
+        array = np.full(rows * lines * length, empty, np.int32)
+        array[at] = values
+        return array.reshape(*shape, length)
+
+    first_tokens = np.zeros((rows * lines, slots), np.int32)
+    first_tokens[line, slot] = start
+    return {
+        "input_ids": tokens(pad_id, np.fromiter(chain.from_iterable(ids for *_, ids, _ in parts), np.int32)),
+        "token_type_ids": tokens(0, np.fromiter(chain.from_iterable(types for *_, types in parts), np.int32)),
+        "attention_mask": tokens(0, 1),
+        "position_ids": tokens(0, within),
+        "sequence_ids": tokens(-1, np.repeat(slot, sizes)),
+        "first_tokens": first_tokens.reshape(*shape, slots),
+    }

@@ -3,8 +3,10 @@
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, RunConfig, first_line
 
@@ -75,12 +77,17 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def options(length: int) -> dict[str, str] | None:
+def options(length: int, platform: str) -> dict[str, str] | None:
     """The compiler options for sequences of this length; None for the defaults."""
-    return WITHOUT_YNNPACK if jax.default_backend() == "cpu" and length <= LONGEST_WITHOUT_YNNPACK else None
+    return WITHOUT_YNNPACK if platform == "cpu" and length <= LONGEST_WITHOUT_YNNPACK else None
 
 
-def jitted(function):
-    """`jax.jit` with the best `options` for a length, which is passed before the function's own arguments."""
-    short, long = jax.jit(function, compiler_options=options(1)), jax.jit(function)
-    return lambda length, *args, **kwargs: (short if options(length) else long)(*args, **kwargs)
+def jitted(function: Callable, mesh: Mesh) -> Callable[[int], jax.stages.Wrapped]:
+    """`jax.jit` with the best `options` for a length: `jitted(f, mesh)(128)(x)` is f(x), whole on every device."""
+    everywhere, platform = NamedSharding(mesh, PartitionSpec()), mesh.devices.flat[0].platform
+
+    def compiled(length: int) -> jax.stages.Wrapped:
+        return jax.jit(function, out_shardings=everywhere, compiler_options=options(length, platform))
+
+    short, long = compiled(1), compiled(LONGEST_WITHOUT_YNNPACK + 1)
+    return lambda length: long if length > LONGEST_WITHOUT_YNNPACK else short

@@ -126,6 +126,16 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
     return jax.tree.map(put, batch)
 
 
+def put(arrays, shardings):
+    """Puts arrays that every process has whole onto devices; each process puts its own devices' parts."""
+
+    def onto(array, sharding: jax.sharding.Sharding) -> jax.Array:
+        whole = np.asarray(array)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    return jax.tree.map(onto, arrays, shardings)
+
+
 def batch_shards(mesh: Mesh) -> int:
     """Number of parts into which a batch is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
@@ -133,8 +143,9 @@ def batch_shards(mesh: Mesh) -> int:
 
 def _local_shards(mesh: Mesh) -> list[int]:
     """The numbers of the batch's parts that this process's devices hold, ascending."""
-    indices = batch_sharding(mesh).addressable_devices_indices_map((batch_shards(mesh),)).values()
-    return sorted({rows.indices(batch_shards(mesh))[0] for (rows,) in indices})
+    shards, sharding = batch_shards(mesh), batch_sharding(mesh)
+    indices = sharding.devices_indices_map((shards,))
+    return sorted({indices[device][0].indices(shards)[0] for device in sharding.addressable_devices})
 
 
 def path_name(path) -> str:

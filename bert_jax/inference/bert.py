@@ -1,46 +1,29 @@
 """A trained model in use: `bert = bert_jax.load("runs/tiny"); bert.fill_mask("Paris is the [MASK] of France.")`."""
 
-import dataclasses
-import functools
-import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from bert_jax.config import EmbeddingConfig, InputError
+from bert_jax.config import InputError, MeshConfig
 from bert_jax.convert import pretrained
 from bert_jax.data import packing
-from bert_jax.data.tokenizers import MASK, PAD
-from bert_jax.devices.compiling import jitted
+from bert_jax.data.tokenizers import PAD
+from bert_jax.devices import sharding
 from bert_jax.files import storage
-from bert_jax.inference import labelling
-from bert_jax.inference.embedding import Embedder
+from bert_jax.inference import embedding, filling, labelling
+from bert_jax.inference import texts as text_features
+from bert_jax.inference.embedding import Pooling
+from bert_jax.inference.engine import Engine
+from bert_jax.inference.filling import Filled
 from bert_jax.inference.labelling import Answered, Classified, Tagged
-from bert_jax.models import HEADS, make_model
+from bert_jax.inference.texts import Texts
+from bert_jax.models import HEADS, Head, make_model
 from bert_jax.tasks.base import Feature
-from bert_jax.tasks.classification import model_input
 
-Texts = str | Sequence[str]
-Pooling = Literal["mean", "cls"]
-
-# Lengths are padded to a multiple of this, and rows to a power of two, so that few shapes are compiled.
-LENGTH_STEP = 32
 # Labels that `repr` shows; of more, their number.
 LISTED = 8
-# Places in a batch of texts whose masks are filled.
-PLACES = 2048
-
-
-@dataclasses.dataclass(frozen=True)
-class Filled:
-    """A guess for one [MASK]."""
-
-    token: str
-    probability: float
 
 
 class Bert:
@@ -52,7 +35,7 @@ class Bert:
       config: the encoder, a `ModelConfig`.
       head: what stands on it, with its `kind` and `labels`.
       tokenizer: turns texts into ids.
-      params: the weights, a tree of dicts of float32 arrays, on the first device.
+      params: the weights, a tree of dicts of float32 arrays, on the devices of the mesh.
       run: the fine-tuning that made it, a `FinetuneConfig`, or the defaults of one.
       embedding: how `encode` makes vectors of texts.
 
@@ -63,13 +46,18 @@ class Bert:
       Bert(kind='sequence_classification', layers=1, width=32, vocabulary=48, labels=('bad', 'good'))
     """
 
-    def __init__(self, found: pretrained.Pretrained):
+    def __init__(self, found: pretrained.Pretrained, mesh: MeshConfig | None = None):
         self.config, self.head, self.tokenizer = found.model, found.head, found.tokenizer
-        self.params = jax.device_put(found.params)
         self.run = labelling.run_of(found.origin)
         self.embedding = found.embedding
-        self._module = make_model(found.model, found.head)
-        self._kind = self._module.kind
+        model = make_model(found.model, found.head)
+        devices = sharding.make_mesh(mesh or MeshConfig(data=1), None if mesh else jax.local_devices()[:1])
+        self._engine = Engine.with_params(model, found.params, devices, found.tokenizer)
+        self._kind: Head = model.kind
+
+    @property
+    def params(self):
+        return self._engine.params
 
     def __repr__(self) -> str:
         c, labels = self.config, self.head.labels
@@ -103,37 +91,12 @@ class Bert:
           >>> inputs["attention_mask"].tolist()
           [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
         """
-        ids, types = self._ids(texts, pairs, length)
-        rows = self._rows(ids, types, length or max(map(len, ids), default=0))
-        return dict(zip(("input_ids", "token_type_ids", "attention_mask"), rows, strict=True))
-
-    def _rows(self, ids: list[list[int]], types: list[list[int]], length: int) -> np.ndarray:
-        """int32 [3, texts, length]: ids, token types and attention mask."""
-        rows = np.zeros((3, len(ids), length), np.int32)
-        rows[0] = self.tokenizer.special_ids[PAD]
-        for row, (i, t) in enumerate(zip(ids, types, strict=True)):
-            rows[0, row, : len(i)], rows[1, row, : len(i)], rows[2, row, : len(i)] = i, t, 1
-        return rows
-
-    def _ids(
-        self, texts: Texts, pairs: Texts | None, length: int | None, limit: int | None = None
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Ids and token types of each text, with [CLS] and [SEP]; without a length, what is longer than the `limit`, or
-        than the model reads, is cut with a warning."""
-        longest = limit or self.config.max_position_embeddings
-        least = self.tokenizer.layout.special_tokens(1 if pairs is None else 2)
-        if length is not None and not least <= length <= longest:
-            raise InputError(f"length: is {length}, must be from {least} to the {longest} that the model reads")
-        columns = _columns(texts, pairs)
-        parts = list(zip(*(self._bare_ids(column) for column in columns), strict=True))
-        if length is None and any(sum(map(len, part)) + least > longest for part in parts):
-            warnings.warn(f"texts of more than {longest} tokens are cut: the model reads no more", stacklevel=3)
-        made = [model_input(self.tokenizer, part, length or longest) for part in parts]
-        return [ids for ids, _ in made], [types for _, types in made]
-
-    def _bare_ids(self, texts: list[str]) -> list[list[int]]:
-        ids = self.tokenizer.encode([text if MASK not in text else "" for text in texts])
-        return [self.tokenizer.encode_masked(t) if MASK in t else i for t, i in zip(texts, ids, strict=True)]
+        features = text_features.features(self.tokenizer, self._engine.longest, texts, pairs, length)
+        lengths = packing.lengths_of(features)
+        placements = list(packing.placed([[text] for text in range(len(features))], lengths))
+        pad_id = self.tokenizer.special_ids[PAD]
+        rows = packing.fill(features, placements, len(features), length or max(lengths, default=0), pad_id)
+        return {name: rows[name] for name in ("input_ids", "token_type_ids", "attention_mask")}
 
     # Arrays in.
 
@@ -180,20 +143,20 @@ class Bert:
           >>> scores.shape, next_sentence.shape
           ((2, 5, 48), (2, 2))
         """
-        inputs = self._checked(input_ids, token_type_ids, attention_mask)
-        batch, *_, length = inputs[0].shape
-        items = length
+        ids, types, mask = self._checked(input_ids, token_type_ids, attention_mask)
+        inputs = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        batch, *_, length = ids.shape
         if self._kind.predicts:
             if masked_lm_positions is None:
                 masked_lm_positions = np.tile(np.arange(length), (batch, 1))
-            inputs = (*inputs, np.asarray(masked_lm_positions, np.int32))
-            items = inputs[3].shape[1]
-        outputs = self._apply(*self._padded(inputs))
+            inputs["masked_lm_positions"] = np.asarray(masked_lm_positions, np.int32)
+        sizes = {"token": length, "prediction": inputs.get("masked_lm_positions", ids).shape[-1]}
+        outputs = self._engine.apply(inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         cut = []
         for value, output in zip(outputs, self._kind.outputs, strict=True):
             if value is not None:
-                value = value[:batch] if output.each == "text" else value[:batch, :items]
+                value = value[:batch] if output.each == "text" else value[:batch, : sizes[output.each]]
             cut.append(value[..., : self.config.vocab_size] if output.each == "prediction" else value)
         return cut[0] if len(cut) == 1 else tuple(cut)
 
@@ -206,31 +169,10 @@ class Bert:
             raise InputError(
                 f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; alike, {dimensions} axes each"
             )
-        if input_ids.shape[-1] > (longest := self.config.max_position_embeddings):
+        if input_ids.shape[-1] > (longest := self._engine.longest):
             raise InputError(f"input_ids: {input_ids.shape[-1]} tokens, the model reads {longest}")
-        sizes = self.config.vocab_size, self.config.type_vocab_size
-        for name, array, size in zip(("input_ids", "token_type_ids"), (input_ids, types), sizes, strict=True):
-            if array.size and not 0 <= array.min() <= array.max() < size:
-                raise InputError(f"{name}: from {array.min()} to {array.max()}, the model has 0 to {size - 1}")
+        self._engine.check_ids(input_ids, types)
         return input_ids, types, mask
-
-    def _padded(self, inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        """With rows and tokens of padding, in few shapes; masked positions up to a power of two."""
-        padded = []
-        for i, array in enumerate(inputs):
-            longest = self.config.max_position_embeddings
-            length = min(-(-array.shape[-1] // LENGTH_STEP) * LENGTH_STEP, longest)
-            length = packing.power_of_two(max(array.shape[1], 1), longest) if i == 3 else length
-            shape = (packing.power_of_two(max(len(array), 1), 1 << 30), *array.shape[1:-1], length)
-            padded.append(np.pad(array, [(0, to - size) for to, size in zip(shape, array.shape, strict=True)]))
-        return padded
-
-    def _apply(self, *inputs: np.ndarray):
-        return self._applied(inputs[0].shape[-1], self.params, *inputs)
-
-    @functools.cached_property
-    def _applied(self):
-        return jitted(lambda params, *inputs: self._module.apply({"params": params}, *inputs))
 
     # What is done with them.
 
@@ -277,45 +219,15 @@ class Bert:
           >>> (vectors @ vectors.T).diagonal().round(4).tolist()
           [1.0, 1.0]
         """
-        settings = self._embedding_settings(pooling)
-        longest = min(settings.max_length or self.config.max_position_embeddings, self.config.max_position_embeddings)
-        prompt = self._prompt(prompt_name, prompt)
-        texts = [prompt + text for text in _listed(texts)]
-        if settings.lowercase:
-            prompt, texts = prompt.lower(), [text.lower() for text in texts]
-        ids, _ = self._ids(texts, None, longest)
-        # [CLS] is left out together with the prompt, and at least [SEP] stays.
-        skipped = 0 if settings.include_prompt or not prompt else 1 + len(self._bare_ids([prompt])[0])
-        skipped = min(skipped, longest - 1)
+        settings = embedding.with_pooling(self.embedding, pooling)
+        prompt = embedding.prompt_of(settings, prompt_name, prompt)
+        texts = text_features.listed(texts)
         with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar:
-            vectors = self._embedder(ids, longest, settings.pooling == "mean", skipped, batch_tokens, bar)
+            vectors = embedding.encode(self._engine, settings, texts, prompt, batch_tokens, bar.update)
         if settings.normalize and normalize is not False:
-            vectors = _of_length_1(vectors)
+            vectors = embedding.of_length_1(vectors)
         vectors = vectors[:, : settings.dimensions]
-        return _of_length_1(vectors) if normalize else vectors
-
-    def _prompt(self, name: str | None, prompt: str | None) -> str:
-        prompts = self.embedding.prompts
-        if name is not None and prompt is not None:
-            raise InputError("give prompt or prompt_name, not both")
-        if name is not None and name not in prompts:
-            raise InputError(f"prompt_name: is {name!r}; the model's prompts are {', '.join(prompts) or 'none'}")
-        name = self.embedding.default_prompt if name is None else name
-        return prompts.get(name, "") if prompt is None else prompt
-
-    def _embedding_settings(self, pooling: Pooling | None) -> EmbeddingConfig:
-        settings = self.embedding
-        if settings.unknown and pooling is None:
-            other = f"the model's vectors are made by {settings.unknown}, which encode doesn't do"
-            raise InputError(f'{other}; choose pooling="mean" or pooling="cls"')
-        pooling = settings.pooling if pooling is None else pooling
-        if pooling not in ("mean", "cls"):
-            raise InputError(f"pooling: is {pooling!r}, must be mean or cls")
-        return dataclasses.replace(settings, pooling=pooling)
-
-    @functools.cached_property
-    def _embedder(self) -> Embedder:
-        return Embedder(self.config, self.params)
+        return embedding.of_length_1(vectors) if normalize else vectors
 
     def fill_mask(self, texts: Texts, top: int = 5) -> list[list[Filled]] | list[list[list[Filled]]]:
         """The most probable tokens for each [MASK] in a text.
@@ -337,12 +249,7 @@ class Bert:
           (3, True)
         """
         self._must_be_for("fill_mask")
-        listed = _listed(texts)
-        ids = [self.masked_ids(text) for text in listed]
-        filled: list[list[list[Filled]]] = [[] for _ in listed]
-        for chosen in _batches([len(i) for i in ids]):
-            for number, guesses in zip(chosen, self._fill([ids[n] for n in chosen], top), strict=True):
-                filled[number] = guesses
+        filled = filling.fill_mask(self._engine, text_features.listed(texts), top)
         return filled[0] if isinstance(texts, str) else filled
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
@@ -368,9 +275,8 @@ class Bert:
         self._must_be_for("classify")
         # A cross-encoder's folder says where pairs are cut.
         limit = self.embedding.max_length if self.embedding.sentence_transformers else None
-        ids, types = self._ids(texts, pairs, None, limit)
-        features = [Feature(*inputs, None, 0) for inputs in zip(ids, types, strict=True)]
-        found = labelling.classified(self.head, self.logits_of(features))
+        features = text_features.features(self.tokenizer, limit or self._engine.longest, texts, pairs)
+        found = labelling.classified(self.head, self._engine.logits(features))
         return found[0] if isinstance(texts, str) else found
 
     def tag(self, texts: Texts, predicates: Texts | None = None) -> list[Tagged] | list[list[Tagged]]:
@@ -394,7 +300,7 @@ class Bert:
           True
         """
         self._must_be_for("tag")
-        found = labelling.tag(self, *_columns(texts, predicates))
+        found = labelling.tag(self._engine, self.run, *text_features.columns(texts, predicates))
         return found[0] if isinstance(texts, str) else found
 
     def answer(self, questions: Texts, contexts: Texts) -> Answered | list[Answered]:
@@ -418,7 +324,7 @@ class Bert:
           True
         """
         self._must_be_for("answer")
-        found = labelling.answer(self, *_columns(questions, contexts))
+        found = labelling.answer(self._engine, self.run, *text_features.columns(questions, contexts))
         return found[0] if isinstance(questions, str) else found
 
     def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
@@ -440,13 +346,7 @@ class Bert:
           >>> [logits.shape for logits in bert.logits_of([Feature(ids, [0] * len(ids), label=None, example=0)])]
           [(2,)]
         """
-        found: list = [None] * len(features)
-        for chosen in _batches([len(feature.input_ids) for feature in features]):
-            ids, types = zip(*((features[n].input_ids, features[n].token_type_ids) for n in chosen), strict=True)
-            logits = np.asarray(self._apply(*self._padded(self._checked(*self._rows(ids, types, max(map(len, ids)))))))
-            for row, n in enumerate(chosen):
-                found[n] = logits[row, : len(features[n].input_ids)] if logits.ndim == 3 else logits[row]
-        return found
+        return self._engine.logits(features)
 
     def _must_be_for(self, use: str) -> None:
         if self._kind.use != use:
@@ -470,82 +370,29 @@ class Bert:
           >>> bert.tokenizer.decode(bert.masked_ids("the [MASK]")[1:-1])
           'the [MASK]'
         """
-        if MASK not in text:
-            raise InputError(f"{text!r}: holds no {MASK}")
-        ids, _ = model_input(self.tokenizer, (self.tokenizer.encode_masked(text),), 1 << 30)
-        if len(ids) > (longest := self.config.max_position_embeddings):
-            raise InputError(f"{text[:40]!r}...: {len(ids)} tokens, the model reads {longest}")
-        return ids
-
-    def _fill(self, ids: list[list[int]], top: int) -> Iterator[list[list[Filled]]]:
-        """The guesses for each [MASK] of each text of a batch."""
-        mask_id = self.tokenizer.special_ids[MASK]
-        positions = [[at for at, i in enumerate(text) if i == mask_id] for text in ids]
-        inputs = self._rows(ids, [[0] * len(text) for text in ids], max(map(len, ids)))
-        masked = np.zeros((len(ids), max(map(len, positions))), np.int32)
-        for row, at in enumerate(positions):
-            masked[row, : len(at)] = at
-        logits = self._apply(*self._padded((*inputs, masked)))
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        pieces = self.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
-        probabilities, best = map(np.asarray, _top(logits[..., : len(pieces)], min(top, len(pieces))))
-        for row, at in enumerate(positions):
-            guesses = [zip(best[row, n], probabilities[row, n], strict=True) for n in range(len(at))]
-            yield [[Filled(pieces[i], float(p)) for i, p in one] for one in guesses]
-
-
-def _of_length_1(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _top(logits, top: int):
-    return jax.lax.top_k(jax.nn.softmax(logits), top)
-
-
-def _batches(lengths: list[int]) -> Iterator[list[int]]:
-    """The numbers of the texts, those of like length together, `PLACES` places or one text at a time."""
-    order = sorted(range(len(lengths)), key=lambda number: -lengths[number])
-    start = 0
-    while start < len(order):
-        rows = max(PLACES // (-(-lengths[order[start]] // LENGTH_STEP) * LENGTH_STEP), 1)
-        yield order[start : start + rows]
-        start += rows
-
-
-def _columns(texts: Texts, seconds: Texts | None) -> list[list[str]]:
-    """Lists of the texts and, where there are any, of what goes with each."""
-    columns = [_listed(column) for column in (texts, seconds) if column is not None]
-    if len({len(column) for column in columns}) > 1:
-        raise InputError(f"{len(columns[0])} texts but {len(columns[1])} to go with them; give each text one")
-    return columns
-
-
-def _listed(texts: Texts) -> list[str]:
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"text {number}: is of type {type(text).__name__}, must be a string")
-    return texts
+        return text_features.masked_feature(self.tokenizer, self._engine.longest, text).input_ids
 
 
 @storage.errors_in_one_line()
-def load(model: str | Path) -> Bert:
+def load(model: str | Path, mesh: MeshConfig | None = None) -> Bert:
     """A model in a folder, whoever made it.
 
     Args:
       model: a workdir (of a fine-tuning run its best checkpoint, of pretraining its last), a checkpoint's folder, or a
         folder of Hugging Face or google-research; a path, or an address in a bucket (gs://).
+      mesh: how the model and its texts are spread over all devices, in a run of several processes over those of all
+        (None: the first device of this process alone). `MeshConfig()` splits the texts.
 
     Returns:
-      The model as a `Bert`, on the first device.
+      The model as a `Bert`.
 
     Raises:
-      InputError: there is no model, or what is there isn't whole; the line names what is missing.
+      InputError: there is no model, or what is there isn't whole; the line names what is missing. Or the mesh doesn't
+        fit the devices.
 
     Example:
       >>> bert = bert_jax.load("runs/base")
       >>> bert.config.hidden_size
       32
     """
-    return Bert(pretrained.read(model))
+    return Bert(pretrained.read(model), mesh)

@@ -1,58 +1,97 @@
-"""One vector for each text."""
+"""A vector for each text."""
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
+from jax.sharding import Mesh
 
-from bert_jax.config import ModelConfig
-from bert_jax.data import packing
+from bert_jax.config import EmbeddingConfig, InputError, ModelConfig
 from bert_jax.devices.compiling import jitted
-from bert_jax.models import architecture_of
+from bert_jax.inference import texts as text_features
+from bert_jax.inference.engine import Engine
+from bert_jax.models import Architecture
 
-# Places in a batch. A processor is as fast in its caches with few; an accelerator needs many to be busy.
-PLACES = {"cpu": 1024}
-PLACES_ELSEWHERE = 32_768
-
-
-class Embedder:
-    """Makes vectors of texts; each shape is compiled once (see `packing.rows_of` for how many there are)."""
-
-    def __init__(self, config: ModelConfig, params: dict):
-        architecture = architecture_of(config)
-        encoder = architecture.encoder(config, pooler=False)
-        self._params, self._hidden_size = params[architecture.name], config.hidden_size
-
-        def pooled(params, input_ids, position_ids, sequence_ids, weights):
-            # A place of no text has a sequence id of its own: no text sees it.
-            places = jnp.zeros_like(input_ids), jnp.ones_like(input_ids)
-            hidden, _ = encoder.apply({"params": params}, input_ids, *places, position_ids, sequence_ids)
-            # [rows, texts, S] x [rows, S, H] -> [rows, texts, H]; the mean of float32, to its last digit.
-            return jnp.einsum("rts,rsh->rth", weights, hidden.astype(jnp.float32), precision="highest")
-
-        self._pooled = jitted(pooled)
-
-    def __call__(
-        self, ids: Sequence[list[int]], longest: int, mean: bool, skipped: int, places: int | None, bar: tqdm
-    ) -> np.ndarray:
-        """float32 [texts, hidden], in their order: of their first tokens, or the mean behind the `skipped` first."""
-        vectors = np.empty((len(ids), self._hidden_size), np.float32)
-        places = places or PLACES.get(jax.default_backend(), PLACES_ELSEWHERE)
-        under_way = None
-        for rows in packing.rows_of([len(text) for text in ids], longest, places):
-            started = rows, self._pooled(rows.length, self._params, **packing.arrays(rows, ids, mean, skipped))
-            if under_way:  # Fetched while the device has the next.
-                _fetch(*under_way, vectors, bar)
-            under_way = started
-        if under_way:
-            _fetch(*under_way, vectors, bar)
-        return vectors
+Pooling = Literal["mean", "cls"]
 
 
-def _fetch(rows: packing.Rows, pooled: jax.Array, vectors: np.ndarray, bar: tqdm) -> None:
-    pooled = np.asarray(pooled)
-    for row, texts in enumerate(rows.texts):
-        vectors[texts] = pooled[row, : len(texts)]
-        bar.update(len(texts))
+@functools.lru_cache(maxsize=8)
+def _pooled(
+    architecture: Architecture, config: ModelConfig, mesh: Mesh, mean: bool
+) -> Callable[[int], jax.stages.Wrapped]:
+    """(params, batch, skipped) -> float32 [rows, texts of a row, hidden]: the vectors of the texts' first tokens, or
+    the means of those behind the first `skipped`."""
+    encoder = architecture.encoder(config, pooler=False)
+
+    def pooled(params, batch, skipped):
+        names = "input_ids", "token_type_ids", "attention_mask", "position_ids", "sequence_ids"
+        hidden, _ = encoder.apply({"params": params[architecture.name]}, *(batch[name] for name in names))
+        hidden, first = hidden.astype(jnp.float32), batch["first_tokens"]
+        if not mean:
+            return jnp.take_along_axis(hidden, first[..., None], axis=1)
+        slots = jnp.arange(first.shape[1])[:, None]  # [T, 1], beside [R, 1, S]
+        counted = (batch["sequence_ids"][:, None] == slots) & (batch["position_ids"][:, None] >= skipped)
+        # [R, T, S] x [R, S, H] -> [R, T, H], of float32 to the last digit.
+        sums = jnp.einsum("rts,rsh->rth", counted.astype(jnp.float32), hidden, precision="highest")
+        return sums / jnp.maximum(counted.sum(-1, keepdims=True), 1)
+
+    return jitted(pooled, mesh)
+
+
+def encode(
+    engine: Engine,
+    settings: EmbeddingConfig,
+    texts: list[str],
+    prompt: str,
+    positions: int | None,
+    done: Callable[[int], object],
+) -> np.ndarray:
+    """float32 [texts, hidden], in the texts' order, neither normalised nor cut."""
+    longest = min(settings.max_length or engine.longest, engine.longest)
+    texts = [prompt + text for text in texts]
+    if settings.lowercase:
+        prompt, texts = prompt.lower(), [text.lower() for text in texts]
+    features = text_features.features(engine.tokenizer, engine.longest, texts, length=longest)
+    # [CLS] is left out together with the prompt, and at least [SEP] stays.
+    prompt_ids = text_features.bare_ids(engine.tokenizer, [prompt])[0]
+    skipped = 0 if settings.include_prompt or not prompt else min(1 + len(prompt_ids), longest - 1)
+    model = engine.model
+    pooled = _pooled(model.architecture, model.config, engine.mesh, settings.pooling == "mean")
+    vectors = engine.outputs(
+        lambda length, batch: pooled(length)(engine.params, batch, np.int32(skipped)),
+        features,
+        positions=positions,
+        longest=longest,
+        done=done,
+    )
+    return np.stack(vectors) if vectors else np.empty((0, model.config.hidden_size), np.float32)
+
+
+def of_length_1(vectors: np.ndarray) -> np.ndarray:
+    """float32 [texts, hidden], each divided by its length."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def prompt_of(settings: EmbeddingConfig, name: str | None, prompt: str | None) -> str:
+    """What is put before each text. Raises `InputError` where there is no prompt of that name, or both are given."""
+    if name is not None and prompt is not None:
+        raise InputError("give prompt or prompt_name, not both")
+    if name is not None and name not in settings.prompts:
+        raise InputError(f"prompt_name: is {name!r}; the model's prompts are {', '.join(settings.prompts) or 'none'}")
+    name = settings.default_prompt if name is None else name
+    return settings.prompts.get(name, "") if prompt is None else prompt
+
+
+def with_pooling(settings: EmbeddingConfig, pooling: Pooling | None) -> EmbeddingConfig:
+    """The settings with a pooling that is chosen, or their own. Raises `InputError` where that isn't done here."""
+    if settings.unknown and pooling is None:
+        other = f"the model's vectors are made by {settings.unknown}, which encode doesn't do"
+        raise InputError(f'{other}; choose pooling="mean" or pooling="cls"')
+    pooling = settings.pooling if pooling is None else pooling
+    if pooling not in ("mean", "cls"):
+        raise InputError(f"pooling: is {pooling!r}, must be mean or cls")
+    return dataclasses.replace(settings, pooling=pooling)

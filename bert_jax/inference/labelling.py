@@ -10,6 +10,7 @@ from tokenizers import Regex, pre_tokenizers
 
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, TaskConfig
 from bert_jax.convert.origin import FinetuningRun, Origin
+from bert_jax.inference.engine import Engine
 from bert_jax.models import kind_of
 from bert_jax.tasks import multi_label, squad, squad_files, tagging
 from bert_jax.tasks.spans import spans, standard
@@ -100,25 +101,28 @@ def _classified(head: HeadConfig, logits: np.ndarray) -> Classified:
     return Classified(max(probabilities, key=probabilities.get), probabilities)
 
 
-def tag(bert, texts: list[str], predicates: list[str] | None = None) -> list[list[Tagged]]:
+def tag(
+    engine: Engine, run: FinetuneConfig, texts: list[str], predicates: list[str] | None = None
+) -> list[list[Tagged]]:
     """Words as the tokenizer finds them. Of semantic roles, those of one predicate, a word of the text."""
     examples, found = [], []
     for number, (text, predicate) in enumerate(zip(texts, predicates or [None] * len(texts), strict=True)):
-        at = predicate_of(bert, text, predicate)
+        at = predicate_of(run, text, predicate)
         words, places = _words(text)
         examples.append(tagging.Example(words, None, f"text {number + 1}", number, words, predicate=at))
         found.append(places)
-    task = tagging.from_config(TaskConfig("srl" if bert.run.task.name == "srl" else "ner"), bert.head.labels)
-    length = min(bert.run.sequence_length, bert.config.max_position_embeddings)
-    features = [f for f in task.features(examples, bert.tokenizer, length, training=False) if f.positions]
-    predictions = task.predict(examples, features, bert.logits_of(features))
-    meaning = standard(bert.head.labels)
+    labels = engine.model.head.labels
+    task = tagging.from_config(TaskConfig("srl" if run.task.name == "srl" else "ner"), labels)
+    length = min(run.sequence_length, engine.longest)
+    features = [f for f in task.features(examples, engine.tokenizer, length, training=False) if f.positions]
+    predictions = task.predict(examples, features, engine.logits(features))
+    meaning = standard(labels)
     return [_tagged(*one, meaning) for one in zip(texts, found, predictions, strict=True)]
 
 
-def predicate_of(bert, text: str, predicate: str | None) -> int | None:
+def predicate_of(run: FinetuneConfig, text: str, predicate: str | None) -> int | None:
     """Which word of the text it is. Raises `InputError` where it is none, or the model needs one, or takes none."""
-    if bert.run.task.name != "srl":
+    if run.task.name != "srl":
         if predicate is not None:
             raise InputError(f"{predicate!r}: only a model of semantic roles (task srl) takes predicates; leave it out")
         return None
@@ -146,16 +150,15 @@ def _tagged(
     return result
 
 
-def answer(bert, questions: list[str], contexts: list[str]) -> list[Answered]:
+def answer(engine: Engine, run: FinetuneConfig, questions: list[str], contexts: list[str]) -> list[Answered]:
     """By the rules of SQuAD, in windows of the length that the model was trained with."""
-    trained = bert.run.task.name == "squad"
-    length = min(bert.run.sequence_length if trained else WINDOW, bert.config.max_position_embeddings)
-    query_length = min(bert.run.task.query_length, length // 2)
-    settings = dict(query_length=query_length, folder=None, train=None, dev=None, test=None)
-    task = squad.Squad(dataclasses.replace(bert.run.task, **settings))
+    trained = run.task.name == "squad"
+    length = min(run.sequence_length if trained else WINDOW, engine.longest)
+    settings = dict(query_length=min(run.task.query_length, length // 2), folder=None, train=None, dev=None, test=None)
+    task = squad.Squad(dataclasses.replace(run.task, **settings))
     examples = [squad_files.example(*one) for one in zip(questions, contexts, strict=True)]
-    features = task.features(examples, bert.tokenizer, length, training=False)
-    predictions = task.predict(examples, features, bert.logits_of(features))
+    features = task.features(examples, engine.tokenizer, length, training=False)
+    predictions = task.predict(examples, features, engine.logits(features))
     return [
         Answered(p.answer.text, *(p.answer.span or (None, None)), p.answer.probability, p.null_odds)
         for p in predictions

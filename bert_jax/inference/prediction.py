@@ -116,7 +116,7 @@ def _round(value):
 
 def check_tag(bert: Bert, line: str, second: str | None) -> None:
     """Raises `InputError` for a line without the predicate that the model needs, or with one that it doesn't take."""
-    labelling.predicate_of(bert, *parts(line, second))
+    labelling.predicate_of(bert.run, *parts(line, second))
 
 
 def needs_context(line: str, second: str | None) -> None:

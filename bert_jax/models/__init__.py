@@ -9,7 +9,7 @@ from bert_jax.models.heads.pretraining import Pretraining
 from bert_jax.models.heads.question_answering import QuestionAnswering
 from bert_jax.models.heads.sequence_classification import SequenceClassification
 from bert_jax.models.heads.token_classification import TokenClassification
-from bert_jax.models.model import Model, init_params, make_model
+from bert_jax.models.model import Model, forward, init_params, make_model
 from bert_jax.models.registry import ARCHITECTURES, HEADS, architecture_of, head_of, heads_of, kind_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SequenceClassification",
     "TokenClassification",
     "architecture_of",
+    "forward",
     "head_of",
     "heads_of",
     "init_params",

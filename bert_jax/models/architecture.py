@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import flax.linen as nn
 
@@ -22,7 +23,7 @@ def _to_hf(config: ModelConfig, fields: dict) -> dict:
     return fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Architecture:
     """A family of encoders."""
 
@@ -53,6 +54,9 @@ class Architecture:
     """The inverse: what config.json has in place of the fields of the same names, and besides them."""
     encoder_of: tuple[str, ...] = ()
     """Other model types that are this one but for name and head."""
+    graph: Callable[[Any, str, str, str], str] | None = None
+    """Its encoder in an ONNX graph (`convert.onnx.Graph`): from the names of `input_ids`, `token_type_ids` and
+    `attention_mask` to that of the hidden states. None: it isn't exported so."""
     tf1: bool = False
     """Whether google-research/bert has it."""
     problems: Callable[[ModelConfig], Iterator[tuple[str, str]]] = _no_problems

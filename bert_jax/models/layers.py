@@ -48,6 +48,6 @@ def padded(init, rows: int):
     return padded_init
 
 
-def layer_norm(config: ModelConfig, name: str = "LayerNorm") -> nn.LayerNorm:
+def layer_norm(config: ModelConfig, name: str | None = "LayerNorm") -> nn.LayerNorm:
     """LayerNorm with float32 statistics by the two-pass formula: the fast one loses digits where the mean is large."""
     return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, use_fast_variance=False, name=name)

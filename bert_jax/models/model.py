@@ -10,6 +10,10 @@ from bert_jax.models.architecture import Architecture
 from bert_jax.models.heads.base import Head, Inputs
 from bert_jax.models.names import LogicalAxes
 
+MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")
+# Batches with several texts in a row have these too.
+PACKED_INPUTS = ("position_ids", "sequence_ids")
+
 
 class Model(nn.Module):
     """The encoder of `config`, its parameters under the architecture's name, and the head beside it.
@@ -59,7 +63,8 @@ class Model(nn.Module):
         hidden, pooled = encoder(*inputs, deterministic=deterministic)
         words = encoder.embeddings.word_embeddings.embedding if kind.predicts else None
         choices = input_ids.shape[1] if kind.choices else 1
-        of_head = Inputs(hidden, pooled, inputs[-1], words, masked_lm_positions, choices, deterministic)
+        _, _, mask, _, texts, first = inputs
+        of_head = Inputs(hidden, pooled, mask, texts, first, words, masked_lm_positions, choices, deterministic)
         return kind.logits(self.config, self.head, of_head)
 
 
@@ -74,3 +79,13 @@ def init_params(model: Model, seed) -> dict:
     ids = jnp.zeros((1, 1, 8) if model.kind.choices else (1, 8), jnp.int32)
     positions = [ids[:, :1]] if model.kind.predicts else []
     return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]
+
+
+def forward(model: Model, params, batch, dropout_key=None):
+    """A head's outputs for a batch; with dropout where a key is given."""
+    return model.apply(
+        {"params": params},
+        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch},
+        deterministic=dropout_key is None,
+        rngs=None if dropout_key is None else {"dropout": dropout_key},
+    )

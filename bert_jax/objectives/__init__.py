@@ -1,6 +1,7 @@
 """What a training minimises: functions of parameters, a batch and a key, to sums and counts."""
 
-from bert_jax.objectives.base import Objective, forward
+from bert_jax.objectives.base import Objective
 from bert_jax.objectives.head import HeadObjective
+from bert_jax.objectives.registry import OBJECTIVES, check_name, make_objective
 
-__all__ = ["HeadObjective", "Objective", "forward"]
+__all__ = ["OBJECTIVES", "HeadObjective", "Objective", "check_name", "make_objective"]

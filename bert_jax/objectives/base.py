@@ -1,12 +1,8 @@
-"""What every objective is, and a model's forward pass on a batch."""
+"""What every objective is."""
 
 from typing import Any, ClassVar, Protocol
 
 from bert_jax.models import Model
-
-MODEL_INPUTS = ("input_ids", "token_type_ids", "attention_mask", "masked_lm_positions")
-# Only batches with several texts in a row have these.
-PACKED_INPUTS = ("position_ids", "sequence_ids")
 
 
 class Objective(Protocol):
@@ -26,7 +22,8 @@ class Objective(Protocol):
         can't be accumulated from parts."""
 
     def constants(self) -> Any:
-        """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none."""
+        """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none. Asked for twice
+        in a run, so what takes time is kept."""
 
     def counts(self, batch) -> dict:
         """What divides each loss of a batch, by its name; known before any part of it is computed."""
@@ -34,13 +31,3 @@ class Objective(Protocol):
     def sums(self, params, constants, batch, dropout_key=None) -> dict:
         """For each name in `counts` its `_loss` (a sum), `_count` and, where there is one, `_correct`. All others are
         sums to log. Without a key there is no dropout."""
-
-
-def forward(model: Model, params, batch, dropout_key=None):
-    """A head's outputs for a batch; with dropout where a key is given."""
-    return model.apply(
-        {"params": params},
-        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch},
-        deterministic=dropout_key is None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
-    )

@@ -3,10 +3,7 @@
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
-
-from bert_jax.models import Model
-from bert_jax.objectives.base import forward
+from bert_jax.models import Model, forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +20,5 @@ class HeadObjective:
         return self.model.kind.counts(batch)
 
     def sums(self, params, constants, batch, dropout_key=None) -> dict:
-        """With how many positions of the batch are `tokens`, of all `places`."""
         outputs = forward(self.model, params, batch, dropout_key)
-        mask = batch["attention_mask"]
-        sums = {"tokens": jnp.sum(mask), "places": jnp.array(mask.size)}
-        return sums | self.model.kind.sums(self.model.head, outputs, batch)
+        return self.model.kind.sums(self.model.head, outputs, batch)

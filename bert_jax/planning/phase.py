@@ -11,20 +11,25 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.config import InputError, PretrainConfig
+from bert_jax.config import InputError, PretrainConfig, files
 from bert_jax.devices import sharding
 from bert_jax.devices.chips import GIB
 from bert_jax.devices.memory import bytes_on_a_device
-from bert_jax.planning import hlo, roofline
+from bert_jax.models.attention import backend_of
+from bert_jax.planning import roofline
+from bert_jax.planning.costs import Costs, CustomCall, costs
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import steps
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
+# Executed first by the process that compiles, since they may define what the config names.
+CONFIG_FILES: list[Path] = []
 NO_ROOM = "no room"
 CRASHED = "libtpu's compiler crashed"
 COMPILE = [sys.executable, "-c", "from bert_jax.planning.phase import main; main()"]
@@ -65,6 +70,17 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class CustomCalls:
+    """Calls of the same kernel, or other program that the compiler didn't make."""
+
+    target: str
+    times: int
+    flops: float | None
+    """FLOPs of all these calls, included in `compiled_flops`: 0 if they do no arithmetic; None if they are unknown and
+    so not included."""
+
+
+@dataclass(frozen=True)
 class PhasePlan:
     """What a phase of a config needs and does on each chip, and its least time."""
 
@@ -83,6 +99,7 @@ class PhasePlan:
     compiled_flops: float = 0.0
     hbm_traffic: float = 0.0
     collectives: tuple[Traffic, ...] = ()
+    custom_calls: tuple[CustomCalls, ...] = ()
     times: roofline.Times | None = None
 
     @property
@@ -120,7 +137,7 @@ def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> Phase
     fit the chips, the batch or the model.
     """
     plan, _ = _outline(config, number, topology)
-    request = pickle.dumps((config, number, topology.name, topology.slices))
+    request = pickle.dumps((CONFIG_FILES, (config, number, topology.name, topology.slices)))
     child = subprocess.run(COMPILE, input=request, capture_output=True)
     if child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return dataclasses.replace(plan, refused=CRASHED)
@@ -136,7 +153,10 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answer = os.dup(1)
     os.dup2(2, 1)  # What libtpu prints must not mix with the answer.
-    plan = _compiled(*pickle.load(sys.stdin.buffer))
+    config_files, arguments = pickle.load(sys.stdin.buffer)
+    for file in config_files:
+        files.execute(file)
+    plan = _compiled(*arguments)
     with open(answer, "wb") as stream:
         pickle.dump(plan, stream)
 
@@ -160,7 +180,7 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
         return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
     text, stats = compiled.as_text(), compiled.memory_analysis()
     assert text is not None and stats is not None  # libtpu gives both.
-    costs = hlo.costs(text)
+    counted = costs(text, known=backend_of(config.model).flops)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     coordinates = [tuple(device.coords) for device in mesh.devices.flat]
     return dataclasses.replace(
@@ -171,10 +191,11 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
             outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
             code=stats.generated_code_size_in_bytes,
         ),
-        compiled_flops=costs.flops,
-        hbm_traffic=costs.bytes,
-        collectives=_grouped(costs, topology, mesh, coordinates),
-        times=roofline.times(costs, topology.chip, coordinates, topology.shape),
+        compiled_flops=counted.flops,
+        hbm_traffic=counted.bytes,
+        collectives=_grouped(counted, topology, mesh, coordinates),
+        custom_calls=_custom_calls(counted),
+        times=roofline.times(counted, topology.chip, coordinates, topology.shape),
     )
 
 
@@ -216,7 +237,7 @@ def _needed(message: str, arguments: int) -> int:
     return int(needed if temporaries else max(needed - arguments, 0))
 
 
-def _grouped(costs: hlo.Costs, topology: Topology, mesh: Mesh, coordinates) -> tuple[Traffic, ...]:
+def _grouped(costs: Costs, topology: Topology, mesh: Mesh, coordinates) -> tuple[Traffic, ...]:
     """The collectives, with equal ones together, the longest first."""
     counts: Counter = Counter()
     seconds = {}
@@ -229,6 +250,19 @@ def _grouped(costs: hlo.Costs, topology: Topology, mesh: Mesh, coordinates) -> t
         for (kind, axes, size, hidden), times in counts.items()
     ]
     return tuple(sorted(traffic, key=lambda t: -t.seconds))
+
+
+def _custom_calls(costs: Costs) -> tuple[CustomCalls, ...]:
+    """The custom calls by target, those of unknown FLOPs apart from the others."""
+    calls: dict[tuple[str, bool], list[CustomCall]] = {}
+    for call in costs.custom_calls:
+        calls.setdefault((call.target, call.flops is None), []).append(call)
+    return tuple(
+        CustomCalls(
+            target, sum(c.times for c in same), None if unknown else sum(c.times * (c.flops or 0) for c in same)
+        )
+        for (target, unknown), same in sorted(calls.items())
+    )
 
 
 def _axes(group: tuple[int, ...], mesh: Mesh) -> str:

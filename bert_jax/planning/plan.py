@@ -2,17 +2,19 @@
 
 import dataclasses
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax.config import InputError, PretrainConfig
 from bert_jax.data import tokenizer_folders
 from bert_jax.devices.chips import GIB
 from bert_jax.planning import roofline
-from bert_jax.planning.phase import CRASHED, PhasePlan, plan_phase
+from bert_jax.planning.phase import CRASHED, CustomCalls, PhasePlan, plan_phase
 from bert_jax.planning.scaling import scaling
 from bert_jax.planning.search import search
 from bert_jax.planning.topology import Topology, make_topology
-from bert_jax.training.optimizer import check_names
+from bert_jax.training.program import check_names
 
 SHOWN = 8  # Number of collectives that are listed; the rest is summed up.
 
@@ -41,7 +43,7 @@ def plan(
     """
     chosen = make_topology(topology, slices)
     config = with_vocabulary(config.validate())
-    check_names(config.optimizer)
+    check_names(config)
     numbers = range(len(config.phases)) if phase is None else [phase]
     if not set(numbers) <= set(range(len(config.phases))):
         raise InputError(f"--phase {phase}: the config has phases 0 to {len(config.phases) - 1}")
@@ -125,6 +127,7 @@ def _work_lines(p: PhasePlan) -> list[str]:
         f"    model FLOPs                 {p.model_flops / 1e12:8.3f} T (by formula), "
         f"{p.compiled_flops / 1e12:.3f} T as compiled",
         f"    HBM traffic                 {p.hbm_traffic / 1e9:8.2f} GB",
+        *_custom_call_lines(p.custom_calls),
     ]
     for t in p.collectives[:SHOWN]:
         size = f"{t.bytes / 1e6:.2f} MB x {t.times}"
@@ -133,6 +136,22 @@ def _work_lines(p: PhasePlan) -> list[str]:
         count, seconds = sum(t.times for t in rest), sum(t.seconds for t in rest)
         lines.append(f"    {f'{count} smaller ones':<28}{'':>16}{seconds * 1e3:9.2f} ms")
     return lines
+
+
+def _custom_call_lines(calls: Sequence[CustomCalls]) -> list[str]:
+    """A line for each kernel with FLOPs, or unknown ones, and one for all calls without arithmetic."""
+    counted = [f"    {c.target + f' x {c.times}':<28}{c.flops / 1e12:8.3f} T of these FLOPs" for c in calls if c.flops]
+    unknown = [
+        f"    {c.target} x {c.times}: NOT COUNTED, a custom call of unknown FLOPs" for c in calls if c.flops is None
+    ]
+    if still := [f"{c.target} x {c.times}" for c in calls if c.flops == 0]:
+        unknown += textwrap.wrap(
+            f"custom calls without arithmetic: {', '.join(still)}",
+            110,
+            initial_indent="    ",
+            subsequent_indent="      ",
+        )
+    return counted + unknown
 
 
 def _time_lines(p: PhasePlan, t: roofline.Times, topology: Topology) -> list[str]:

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from bert_jax.devices.chips import Chip
-from bert_jax.planning.hlo import Collective, Costs
+from bert_jax.planning.costs import Collective, Costs
 
 ASSUMED = """\
 Assumed: products at the peak for bf16, HBM at its full speed, no time for what works in registers (dropout's random

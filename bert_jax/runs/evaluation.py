@@ -11,24 +11,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax import tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config.files import flags, without_external
 from bert_jax.convert import pretrained
 from bert_jax.data.records import Examples
-from bert_jax.data.tokenizers import PAD
 from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import refusals
 from bert_jax.files import contents, folders, storage
 from bert_jax.files.printable import json_line
+from bert_jax.inference.engine import Engine
 from bert_jax.models import kind_of, losses, make_model
 from bert_jax.objectives import HeadObjective
-from bert_jax.runs.finetuning import make_batches, outputs_of
+from bert_jax.runs.finetuning import evaluation_batches
 from bert_jax.runs.page import write_page
 from bert_jax.training import loop
-from bert_jax.training.program import make_forward
 
 
 @storage.errors_in_one_line()
@@ -134,15 +133,14 @@ def evaluate_task(
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
-    outputs = _outputs(found, config, mesh)
+    model = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
+    engine = Engine.with_params(model, found.params, mesh, found.tokenizer)
     scores: dict[str, float] = {}
     for split in splits:
         examples = task.read(split)
         print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
         features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
-        pad = found.tokenizer.special_ids[PAD]
-        batches = make_batches(features, config.evaluation_batch_size, found.head, pad, mesh)
-        logits = outputs(batches)
+        logits = engine.logits(features, **evaluation_batches(config, features))
         if not all(np.isfinite(one).all() for one in logits):
             raise pretrained.overflowed(split)
         predictions = task.predict(examples, features, logits)
@@ -160,14 +158,6 @@ def evaluate_task(
     return scores
 
 
-def _outputs(found: pretrained.Pretrained, config: FinetuneConfig, mesh: Mesh):
-    """A function from batches to the head's outputs, on all devices."""
-    module = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
-    shardings = sharding.param_shardings(mesh, found.params, module.logical_axes)
-    params = jax.device_put(found.params, shardings)
-    return functools.partial(outputs_of(make_forward(module, mesh), mesh), params)
-
-
 @refusals("the evaluation", "make room by a smaller batch_size of the last phase or by mesh.fsdp")
 def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
     """Loss, perplexity and accuracies of a pretrained model on all of the config's corpus, cut by its last phase."""
@@ -183,7 +173,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
     print(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(found.model, found.head)
     shardings = sharding.param_shardings(mesh, found.params, module.logical_axes)
-    params = jax.device_put(found.params, shardings)
+    params = sharding.put(found.params, shardings)
     sums = jax.jit(
         lambda params, batch: HeadObjective(module).sums(params, (), batch),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),

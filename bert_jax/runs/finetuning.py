@@ -20,21 +20,21 @@ from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.config.files import config_of, differences, to_dict
 from bert_jax.convert import pretrained
+from bert_jax.data import packing
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
+from bert_jax.inference.engine import Engine
 from bert_jax.models import make_model
-from bert_jax.objectives import HeadObjective
+from bert_jax.objectives import make_objective
 from bert_jax.runs.result import Result
-from bert_jax.runs.start import placed
 from bert_jax.tasks.base import Feature, Task
 from bert_jax.tasks.batches import Batches
 from bert_jax.training import loop
-from bert_jax.training.optimizer import check_names
 from bert_jax.training.plot import plot_finetuning
-from bert_jax.training.program import Program, Settings
+from bert_jax.training.program import Program, Settings, check_names
 
 # Layers in an iteration of the scan on a processor, where a step then takes a tenth less.
 UNROLL = 6
@@ -91,7 +91,7 @@ def finetune(
       True
     """
     config.validate()
-    check_names(config.optimizer)
+    check_names(config)
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
@@ -163,35 +163,48 @@ def _training(
 ) -> loop.Training:
     head, pad = task.head, tokenizer.special_ids[PAD]
     rows = functools.partial(sharding.local_rows, mesh)
-    batches = make_batches(features, config.batch_size, head, pad, mesh, config.run.accumulate_steps)
+    parts = sharding.batch_shards(mesh) * config.run.accumulate_steps
+    batches = Batches(features, config.batch_size, head, pad, parts)
     total = math.ceil(len(batches) * config.epochs)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=round(total * config.warmup))
     module = make_model(model, head)
-    scored = {}  # Of each split the examples, their features and batches: the same after each epoch.
-    for split, examples in dev.items():
-        parts = task.features(examples, tokenizer, config.sequence_length, training=False)
-        scored[split] = examples, parts, make_batches(parts, config.evaluation_batch_size, head, pad, mesh)
+    scored = {  # Of each split the examples and their features: the same after each epoch.
+        split: (examples, task.features(examples, tokenizer, config.sequence_length, training=False))
+        for split, examples in dev.items()
+    }
 
     def evaluation(program: Program) -> loop.Evaluate:
-        outputs = outputs_of(program.forward, mesh)
-
         def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
-            found = {}
-            for split, (examples, parts, batched) in scored.items():
-                scores = task.metrics(examples, task.predict(examples, parts, outputs(params, batched, check)))
+            engine, found = Engine(program.objective.model, params, mesh, tokenizer), {}
+            for split, (examples, features) in scored.items():
+                how = evaluation_batches(config, features)
+                logits = engine.logits(features, **how, done=lambda _: check())
+                scores = task.metrics(examples, task.predict(examples, features, logits))
                 found |= {f"{split}_{name}": value for name, value in scores.items()}
             return found
 
         return evaluate
 
+    def ahead(program: Program, step: int) -> Iterator[Ahead]:
+        """The largest of the programs that a run usually needs; the others are compiled when they are."""
+        if step < total:
+            yield _training_ahead(batches, program)
+        engine = Engine(program.objective.model, program.state["params"], mesh, tokenizer)
+        optimizer = bytes_on_a_device(program.state["opt_state"])
+        for split, (_, features) in scored.items():
+            if features:
+                lowered, shape = engine.lowered(features, **evaluation_batches(config, features))
+                remedies = "make room by a smaller evaluation_batch_size or by mesh.fsdp"
+                yield Ahead(f"an evaluation step of {_tokens(shape)} on {split}", lowered, remedies, optimizer)
+
     return loop.Training(
         name="finetune",
-        objective=HeadObjective(module),
+        objective=make_objective(config.objective, module),
         settings=Settings(optimizer, total, config.run.accumulate_steps),
         seed=config.seed,
         run=dataclasses.replace(config.run, evaluate_every=len(batches), checkpoint_every=len(batches)),
         batches=lambda step: batches.train(config.seed, step, total, rows),
-        ahead=functools.partial(_ahead, total, batches, {name: of for name, (_, _, of) in scored.items() if len(of)}),
+        ahead=ahead,
         evaluation=evaluation,
         score=functools.partial(_score, task),
         about={
@@ -205,28 +218,24 @@ def _training(
     )
 
 
-def _ahead(total: int, batches: Batches, dev: dict[str, Batches], program: Program, step: int) -> Iterator[Ahead]:
-    """The largest of the programs that a run usually needs; the others are compiled when they are."""
-    if step < total:
-        shapes = _shapes(batches, program)
-        remedies = "make room by a smaller batch_size or sequence_length, run.accumulate_steps, mesh.fsdp"
-        yield Ahead(f"a training step of {_tokens(shapes)}", program.lowered(shapes), remedies)
-    for split, batched in dev.items():
-        shapes = _shapes(batched, program)
-        del shapes["labels"]
-        lowered = program.forward.lower(program.state["params"], shapes)
-        remedies = "make room by a smaller evaluation_batch_size or by mesh.fsdp"
-        optimizer = bytes_on_a_device(program.state["opt_state"])
-        yield Ahead(f"an evaluation step of {_tokens(shapes)} on {split}", lowered, remedies, optimizer)
-
-
-def _shapes(batches: Batches, program: Program) -> dict[str, jax.ShapeDtypeStruct]:
+def _training_ahead(batches: Batches, program: Program) -> Ahead:
     largest = batches.largest()
-    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.rows) for name, x in largest.items()}
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=program.rows) for name, x in largest.items()}
+    remedies = "make room by a smaller batch_size or sequence_length, run.accumulate_steps, mesh.fsdp"
+    return Ahead(f"a training step of {_tokens(largest['input_ids'].shape)}", program.lowered(shapes), remedies)
 
 
-def _tokens(shapes: dict[str, jax.ShapeDtypeStruct]) -> str:
-    return " x ".join(map(str, shapes["input_ids"].shape)) + " tokens"
+def _tokens(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) + " tokens"
+
+
+def evaluation_batches(config: FinetuneConfig, features: list[Feature]) -> dict[str, int]:
+    """How features are put into batches (`Engine.outputs`), each of about `evaluation_batch_size` of them."""
+    tokens = sum(packing.lengths_of(features))
+    return {
+        "positions": max(round(config.evaluation_batch_size * tokens / max(len(features), 1)), 1),
+        "longest": config.sequence_length,
+    }
 
 
 def _checksum(features: list[Feature]) -> str:
@@ -240,32 +249,6 @@ def _score(task: Task, scores: dict[str, float]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def make_batches(
-    features: list[Feature], size: int, head: HeadConfig, pad: int, mesh: Mesh, accumulate_steps: int = 1
-) -> Batches:
-    return Batches(features, size, head, pad, parts=sharding.batch_shards(mesh) * accumulate_steps)
-
-
-def outputs_of(forward: Callable, mesh: Mesh) -> Callable:
-    """A function (params, batches) -> the head's outputs of each feature as an array, without padding.
-
-    A third argument, if given, is called after each batch.
-    """
-    rows = functools.partial(sharding.local_rows, mesh)
-
-    def outputs(params, batches: Batches, check: Callable[[], None] = lambda: None) -> list[np.ndarray]:
-        found: list = [None] * len(batches.features)
-        for places, batch in batches.once(rows):
-            del batch["labels"]
-            logits = np.asarray(forward(params, sharding.global_batch(mesh, batch)))
-            for number, place in places.items():
-                found[number] = logits[place]
-            check()
-        return found
-
-    return outputs
-
-
 def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
     """The fresh parameters with the pretrained ones in their place; of another task's head nothing is taken."""
     there = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(found.params)}
@@ -274,7 +257,7 @@ def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
     def take(path, new: jax.Array) -> jax.Array:
         name = path_name(path)
         old = there.get(name) if name.startswith(f"{found.model.architecture}/") or same else None
-        return new if old is None else placed(np.asarray(old), new)
+        return new if old is None else sharding.put(np.asarray(old, new.dtype), new.sharding)
 
     return jax.tree_util.tree_map_with_path(take, fresh)
 

@@ -21,13 +21,13 @@ from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.files import folders, storage
 from bert_jax.inference.bert import load
 from bert_jax.models import losses
+from bert_jax.objectives import HeadObjective
 from bert_jax.runs.result import Result
 from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
-from bert_jax.training.optimizer import check_names
 from bert_jax.training.plot import plot_pretraining
-from bert_jax.training.program import Program, batch_shapes, of_pretraining
+from bert_jax.training.program import Program, batch_shapes, check_names, check_parts, of_pretraining
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
@@ -80,12 +80,12 @@ def pretrain(
       5
     """
     config.validate()
-    check_names(config.optimizer)
+    check_names(config)
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
-    _check_shardings(config, mesh)
+    _check_program(config, mesh)
     with contextlib.ExitStack() as locks:
         if jax.process_index() == 0:
             locks.enter_context(folders.exclusive(workdir))
@@ -104,17 +104,21 @@ def pretrain(
         _check_shared(workdir)
         origin = {"init": str(init) if init else None, "embedding": start.embedding if start else {}}
         training = _training(config, data, mesh, origin)
-        result = loop.train(training, workdir, mesh, start and start.params, profile)
+        result = loop.train(training, workdir, mesh, start.params if start else None, profile)
         if jax.process_index() == 0:
             plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
             _report(config, workdir, result)
         return Result.of(result, workdir)
 
 
-def _check_shardings(config: PretrainConfig, mesh: Mesh) -> None:
-    """That every parameter can be split over the mesh, before hours of preparing."""
+def _check_program(config: PretrainConfig, mesh: Mesh) -> None:
+    """That the batch can be computed in its parts, and every parameter be split over the mesh, before hours of
+    preparing."""
     size = config.model.vocab_size or VOCABULARY_MULTIPLE
-    model = steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
+    objective, settings = of_pretraining(config)
+    check_parts(objective, settings)
+    model = objective.model
     sharding.param_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)), model.logical_axes)
 
 
@@ -156,7 +160,7 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, 
             raise InputError(
                 f"{own}: process {jax.process_index()} doesn't see it; --workdir must be one that all share"
             )
-        data = prepare(config, own, tokenizer=start and start.tokenizer)
+        data = prepare(config, own, tokenizer=start.tokenizer if start else None)
         if storage.is_remote(own):
             data.check_files(lengths)
         return data
@@ -199,7 +203,10 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
 
     rows = functools.partial(sharding.local_rows, mesh)
     objective, settings = of_pretraining(config)
-    sums_of = steps.make_evaluation_step(objective, data.unigram_log_probabilities(config.model.vocab_size))
+    # Whatever is minimised, held-out text is measured by the head's own loss, so that runs can be compared.
+    sums_of = steps.make_evaluation_step(
+        HeadObjective(objective.model), data.unigram_log_probabilities(config.model.known_vocab_size)
+    )
 
     def evaluation_step(program: Program) -> Callable:
         """Jitted; whenever it is made of a program it is the same function, compiled once."""

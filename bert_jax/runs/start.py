@@ -5,16 +5,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from bert_jax.config import InputError, ModelConfig, PretrainConfig
 from bert_jax.config.files import to_dict
 from bert_jax.convert import pretrained
 from bert_jax.data import tokenizer_folders, tokenizers
+from bert_jax.devices import sharding
 from bert_jax.training import steps
 
 # What of the model section may be another than the model's.
-FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "dtype", "scan_unroll", "remat")
+FREE = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"),
+    *("dtype", "scan_unroll", "remat", "attention"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +54,8 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
         model, head, tokenizer, origin = found.model, found.head, found.tokenizer, found.origin
 
         def params(fresh):  # Read again, so that they aren't held while examples are prepared.
-            return jax.tree.map(placed, pretrained.with_head(pretrained.read(name), kind).params, fresh)
+            params = pretrained.with_head(pretrained.read(name), kind).params
+            return sharding.put(params, jax.tree.map(lambda x: x.sharding, fresh))
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
         model, head, origin = pretrained.what_it_is(checkpoints, step)
@@ -71,8 +75,3 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
     if path and tokenizer_folders.load(path, config.tokenizer).to_dict() != tokenizer.to_dict():
         raise InputError(f"{path}: not the tokenizer of {name}; leave --tokenizer.path out to take the model's")
     return Start(str(name), model, tokenizer, params, to_dict(origin.embedding))
-
-
-def placed(array: np.ndarray, like: jax.Array) -> jax.Array:
-    """On the devices that another array is on, each process putting what its own hold."""
-    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.asarray(array[index], like.dtype))

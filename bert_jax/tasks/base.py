@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bert_jax.config import HeadConfig
+from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 
 Ids = list[int]
@@ -17,14 +17,42 @@ Ids = list[int]
 class Feature:
     """A model's input made of an example, or of a part of it, and the expected output."""
 
-    input_ids: Ids | list[Ids]
-    """The ids with [CLS] and [SEP], without padding; for multiple choice, a list for each choice."""
-    token_type_ids: Ids | list[Ids]
+    input_ids: Ids
+    """The ids with [CLS] and [SEP], without padding."""
+    token_type_ids: Ids
     label: Any
     """The class; the value, for regression; 0 or 1 for each label, where any number is right; a label for each token;
-    an answer's (start, end); the right choice; None where it isn't known."""
+    an answer's (start, end); None where it isn't known."""
     example: int
     """The number of its example: a long paragraph has several features."""
+
+    @property
+    def texts(self) -> list[tuple[Ids, Ids]]:
+        """(ids, token types), as the only item."""
+        return [(self.input_ids, self.token_type_ids)]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A model's input made of a multiple-choice example, and the expected output."""
+
+    input_ids: list[Ids]
+    """The ids of each choice, as in `Feature`."""
+    token_type_ids: list[Ids]
+    label: int | None
+    """The right choice, from 0; None where it isn't known."""
+    example: int
+
+    @property
+    def texts(self) -> list[tuple[Ids, Ids]]:
+        """(ids, token types) of each choice."""
+        return list(zip(self.input_ids, self.token_type_ids, strict=True))
+
+
+def check_unnamed(config: TaskConfig) -> None:
+    """Raises `InputError` where the config names labels for a task that has its own."""
+    if config.labels:
+        raise InputError(f"task.labels: the task {config.name} has its own; leave them out")
 
 
 class Task(Protocol):
@@ -42,7 +70,7 @@ class Task(Protocol):
         """The examples of "train" or one of the other splits, in the file's order."""
 
     def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Any]:
-        """The model's inputs for the examples (`Feature`s), of at most `length` tokens each."""
+        """The model's inputs for the examples (`Feature`s or `Choices`), of at most `length` tokens each."""
 
     def summary(self, examples: list[Any]) -> str:
         """How often each label occurs, so that a person sees what is learned or scored."""

@@ -12,7 +12,7 @@ import numpy as np
 from bert_jax.config import HeadConfig
 from bert_jax.data import packing
 from bert_jax.models import kind_of
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Choices, Feature
 
 Batch = dict[str, np.ndarray]
 # From the number of rows in a global batch to the rows that this process makes, as ascending ranges.
@@ -37,10 +37,10 @@ class Batches:
     [rows, choices, length]; the choices of an example are at the same positions.
     """
 
-    def __init__(self, features: list[Feature], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
+    def __init__(self, features: Sequence[Feature | Choices], size: int, head: HeadConfig, pad_id: int, parts: int = 1):
         self.features, self._size, self._pad_id, self._parts = features, size, pad_id, parts
         self._head, self._kind = head, kind_of(head)
-        self._lengths = [max(len(ids) for ids, _ in _texts(feature)) for feature in features]
+        self._lengths = packing.lengths_of(features)
 
     def __len__(self) -> int:
         """Number of batches in an epoch; the last one may be smaller."""
@@ -50,17 +50,6 @@ class Batches:
         """The batches of the steps from `start` up to, but without, `end`."""
         for step in range(start, end):
             yield self._batch(*self._packed(self.epoch(seed, step // len(self))[step % len(self)]), rows)
-
-    def once(self, rows: Rows) -> Iterator[tuple[dict[int, tuple], Batch]]:
-        """All features once: with each batch, a dict from its features' numbers to their indices in the outputs."""
-        for chosen in self.epoch(0, 0):
-            shape, packed = self._packed(chosen)
-            indices = {}
-            for row, texts in enumerate(packed):
-                for slot, (start, number) in enumerate(self._starts(texts)):
-                    tokens = slice(start, start + self._lengths[number])
-                    indices[number] = (row, slot if self._kind.outputs[0].each == "text" else tokens)
-            yield indices, self._batch(shape, packed, rows)
 
     def largest(self) -> Batch:
         """A global batch without texts, of the largest usual shape."""
@@ -109,49 +98,19 @@ class Batches:
         fitting = ((shape, self._rows(chosen, shape[1])) for shape in self.shapes)
         return next((shape, packed) for shape, packed in fitting if 0 < len(packed) <= shape[0])
 
-    def _starts(self, texts: list[int]) -> Iterator[tuple[int, int]]:
-        """(start, number) of each feature in a row."""
-        start = 0
-        for number in texts:
-            yield start, number
-            start += self._lengths[number]
-
     def _batch(self, shape: Shape, packed: list[list[int]], rows: Rows) -> Batch:
         count, length = shape
         own = [packed[i] if i < len(packed) else [] for run in rows(count) for i in run]  # This process's rows.
-        choices = (len(self.features[0].input_ids),) if isinstance(self.features[0].input_ids[0], list) else ()
-        batch = {
-            name: np.full((len(own), *choices, length), value, np.int32)
-            for name, value in (
-                ("input_ids", self._pad_id),
-                *(("token_type_ids", 0), ("attention_mask", 0), ("position_ids", 0), ("sequence_ids", -1)),
-            )
-        }
-        slots = packing.most_texts(length)
-        batch["first_tokens"] = np.zeros((len(own), *choices, slots), np.int32)
-        batch["labels"] = self._kind.no_labels(self._head, len(own), length, slots)
-        for row, texts in enumerate(own):
-            for slot, (start, number) in enumerate(self._starts(texts)):
-                feature = self.features[number]
-                for choice, (ids, types) in enumerate(_texts(feature)):
-                    at = (row, choice) if choices else (row,)
-                    tokens = (*at, slice(start, start + len(ids)))
-                    batch["input_ids"][tokens], batch["token_type_ids"][tokens] = ids, types
-                    batch["attention_mask"][tokens], batch["sequence_ids"][tokens] = 1, slot
-                    batch["position_ids"][tokens] = np.arange(len(ids))
-                    batch["first_tokens"][*at, slot] = start
-                if feature.label is not None:
-                    self._kind.write_label(batch["labels"][row], slot, start, feature.label)
+        placements = list(packing.placed(own, self._lengths))
+        batch = packing.fill(self.features, placements, len(own), length, self._pad_id, self._kind.choices)
+        batch["labels"] = self._kind.no_labels(self._head, len(own), length, packing.most_texts(length))
+        for row, slot, start, number in placements:
+            label = self.features[number].label
+            if label is not None:
+                self._kind.write_label(batch["labels"][row], slot, start, label)
         return batch
 
 
 def _cost(shape: Shape) -> float:
     rows, length = shape
     return rows * length * (1 + length / DOUBLED)
-
-
-def _texts(feature: Feature) -> list[tuple[list[int], list[int]]]:
-    """The ids and token types of a feature's text, or of each choice."""
-    if isinstance(feature.input_ids[0], list):
-        return list(zip(feature.input_ids, feature.token_type_ids, strict=True))
-    return [(feature.input_ids, feature.token_type_ids)]

@@ -17,7 +17,7 @@ from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
-from bert_jax.tasks.base import Feature, Ids
+from bert_jax.tasks.base import Feature, Ids, check_unnamed
 from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
 
 METRICS = {
@@ -81,6 +81,8 @@ class Classification:
             raise InputError(
                 f"{config.name}: reads GLUE's files, or TensorFlow Datasets, and no data in memory; {other}"
             )
+        if self._glue or self._regression:
+            check_unnamed(config)
         own = REGRESSION_METRICS if self._regression else CLASSIFICATION_METRICS
         self._metrics = self._glue.metrics if self._glue else own
         self.best_by = self._metrics[-1]

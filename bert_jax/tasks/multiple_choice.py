@@ -11,7 +11,7 @@ import numpy as np
 from bert_jax import models
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Choices, check_unnamed
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
 from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
@@ -52,7 +52,8 @@ class MultipleChoice:
     head = HeadConfig(models.MultipleChoice.kind)
     best_by = "accuracy"
 
-    def __init__(self, config: TaskConfig, tables: Tables = NO_TABLES):
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
+        check_unnamed(config)
         self.config, self._tables = config, tables
         self.dev_splits = tuple(split for split in ("dev",) if self._path(split))
         self.test_splits = tuple(split for split in ("test",) if self._path(split))
@@ -129,16 +130,16 @@ class MultipleChoice:
     def inputs(self, example: Example) -> tuple[str, ...]:
         return example.context, *example.choices
 
-    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
+    def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Choices]:
         contexts = tokenizer.encode([example.context for example in examples])
         features = []
         for number, (example, context) in enumerate(zip(examples, contexts, strict=True)):
             inputs = [model_input(tokenizer, (context, ids), length) for ids in tokenizer.encode(example.choices)]
             input_ids, token_type_ids = map(list, zip(*inputs, strict=True))
-            features.append(Feature(input_ids, token_type_ids, example.label, number))
+            features.append(Choices(input_ids, token_type_ids, example.label, number))
         return features
 
-    def predict(self, examples: list[Example], features: list[Feature], logits: list[np.ndarray]) -> list[Chosen]:
+    def predict(self, examples: list[Example], features: list[Choices], logits: list[np.ndarray]) -> list[Chosen]:
         """A prediction for each feature's logits, [choices]."""
         predictions = []
         for scores in logits:

@@ -19,7 +19,7 @@ from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
 from bert_jax.models import QuestionAnswering
 from bert_jax.tasks import squad_files, squad_metrics
-from bert_jax.tasks.base import Feature
+from bert_jax.tasks.base import Feature, check_unnamed
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
 from bert_jax.tasks.tables import NO_TABLES, Table, Tables
@@ -92,7 +92,8 @@ class Squad:
     head = HeadConfig(QuestionAnswering.kind)
     dev_splits: tuple[str, ...] = ("dev",)
 
-    def __init__(self, config: TaskConfig, tables: Tables = NO_TABLES):
+    def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
+        check_unnamed(config)
         for name in ("query_length", "stride", "n_best", "answer_length"):
             if getattr(config, name) < 1:
                 raise InputError(f"task.{name}: is {getattr(config, name)}, must be at least 1")

@@ -19,7 +19,7 @@ from bert_jax.data.tokenizers import UNK, Layout, Tokenizer
 from bert_jax.models import TokenClassification
 from bert_jax.models.heads.base import NO_LABEL
 from bert_jax.tasks import columns, propositions
-from bert_jax.tasks.base import Feature, Ids
+from bert_jax.tasks.base import Feature, Ids, check_unnamed
 from bert_jax.tasks.classes import check_alike, counted
 from bert_jax.tasks.spans import accuracy, marked, scores, spans, standard, tag_every_word
 from bert_jax.tasks.tables import NO_TABLES, Table, Tables
@@ -86,6 +86,7 @@ class Tagging(abc.ABC):
     files: dict[str, tuple[str, ...]]
 
     def __init__(self, config: TaskConfig, labels: tuple[str, ...], tables: Tables):
+        check_unnamed(config)
         self.config, self._tables = config, tables
         self._labels = tuple(labels)
         self._examples: dict[str, list[Example]] = {}

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from bert_jax.cluster.signals import Stopped
 from bert_jax.config import InputError, RunConfig
 from bert_jax.devices.memory import Ahead, compile_ahead, refusals
-from bert_jax.devices.sharding import global_batch
+from bert_jax.devices.sharding import global_batch, put
 from bert_jax.files import storage
 from bert_jax.models import losses
 from bert_jax.objectives import Objective
@@ -93,7 +93,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     learning_rate = schedule(training.settings.optimizer, total)
     # Sent to the devices once, not with each step.
     seed, rates = jax.device_put((np.int32(training.seed), learning_rate), program.everywhere)
-    constants = jax.device_put(training.objective.constants(), jax.tree.map(lambda x: x.sharding, program.constants))
+    constants = put(training.objective.constants(), jax.tree.map(lambda x: x.sharding, program.constants))
     evaluate = training.evaluation(program)
 
     # ---- Where to start: 1. resume, 2. the weights given, 3. from scratch; nothing is ever held unsharded ---------

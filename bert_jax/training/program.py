@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from bert_jax.config import InputError, OptimizerConfig, Phase, PretrainConfig
+from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.config.models import Remat
-from bert_jax.devices.sharding import batch_sharding, param_shardings, state_shardings
-from bert_jax.models import Model, init_params
-from bert_jax.objectives import HeadObjective, Objective, forward
-from bert_jax.objectives.base import PACKED_INPUTS
+from bert_jax.devices.sharding import batch_sharding, state_shardings
+from bert_jax.models.model import PACKED_INPUTS
+from bert_jax.objectives import Objective, check_name, make_objective
+from bert_jax.training import optimizer as optimizers
 from bert_jax.training import steps
 from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, without_schedule
 
@@ -31,9 +31,15 @@ class Settings:
     accumulate_steps: int = 1
 
 
-def of_pretraining(config: PretrainConfig) -> tuple[HeadObjective, Settings]:
+def check_names(config: PretrainConfig | FinetuneConfig) -> None:
+    """Raises `InputError` for the name of an objective, an optimizer or a schedule that there isn't."""
+    check_name(config.objective)
+    optimizers.check_names(config.optimizer)
+
+
+def of_pretraining(config: PretrainConfig) -> tuple[Objective, Settings]:
     settings = Settings(config.optimizer, config.total_steps, config.run.accumulate_steps)
-    return HeadObjective(steps.make_model(config)), settings
+    return make_objective(config.objective, steps.make_model(config)), settings
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,6 @@ class Program:
     """The shapes of the objective's, each with its sharding."""
     train_step: jax.stages.Wrapped
     """`(state, batch, seed, schedule, constants) -> (state, metrics)`, jitted; the state given is used up."""
-    forward: jax.stages.Wrapped
-    """`(params, batch) -> outputs` of the head, without dropout, the whole batch's on every device; jitted."""
 
     def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
         """The training step for a batch of these shapes, to be compiled; where the mesh is set, as for a call."""
@@ -73,13 +77,18 @@ def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Progra
 
     The same arguments, whatever the schedule, give the same program: runs of several seeds and rates compile it once.
     """
-    if settings.accumulate_steps > 1 and not objective.additive:
-        what = f"is {settings.accumulate_steps}, but this objective compares all of a batch with each other"
-        raise InputError(f"run.accumulate_steps: {what}; leave it 1")
+    check_parts(objective, settings)
     model = objective.model
     remat = _remat(model.config.remat, mesh)
     objective = dataclasses.replace(objective, model=model.clone(config=dataclasses.replace(model.config, remat=remat)))
     return _make_program(objective, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
+
+
+def check_parts(objective: Objective, settings: Settings) -> None:
+    """Raises `InputError` where a batch is to be computed in parts, and the objective can't be."""
+    if settings.accumulate_steps > 1 and not objective.additive:
+        what = f"is {settings.accumulate_steps}, but this objective compares all of a batch with each other"
+        raise InputError(f"run.accumulate_steps: {what}; leave it 1")
 
 
 def _remat(remat: Remat, mesh: Mesh) -> Remat:
@@ -103,7 +112,8 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     shardings = state_shardings(mesh, shapes, axes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     # A teacher's parameters lie as those of the same names do here.
-    both = {"params": shapes["params"], "constants": jax.eval_shape(objective.constants)}
+    constants = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), objective.constants())
+    both = {"params": shapes["params"], "constants": constants}
     constants = _shapes_on(both, state_shardings(mesh, both, axes))["constants"]
     train_step = jax.jit(
         steps.make_train_step(objective, optimizer, accumulate_steps),
@@ -123,23 +133,12 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
         constants=constants,
         init=jax.jit(fresh_state, out_shardings=shardings),
         train_step=train_step,
-        forward=make_forward(objective.model, mesh),
     )
 
 
 def _shapes_on(shapes, shardings):
     """The same shapes, each with its sharding."""
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-
-
-def make_forward(model: Model, mesh: Mesh) -> jax.stages.Wrapped:
-    """`Program.forward` of a model, whatever trained it."""
-    params = jax.eval_shape(functools.partial(init_params, model), 0)
-    return jax.jit(
-        functools.partial(forward, model),
-        in_shardings=(param_shardings(mesh, params, model.logical_axes), batch_sharding(mesh)),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
-    )
 
 
 def batch_shapes(config: PretrainConfig, phase: Phase, rows: NamedSharding) -> dict[str, jax.ShapeDtypeStruct]:

@@ -47,7 +47,10 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
 
         def part_loss(params, part, key):
             sums = objective.sums(params, constants, part, key)
-            return sum(sums[f"{name}_loss"] / count for name, count in counts.items()), sums
+            loss = sum(sums[f"{name}_loss"] / count for name, count in counts.items())
+            mask = part["attention_mask"]
+            # How many positions of the batch are tokens, of all.
+            return loss, {"tokens": jnp.sum(mask), "places": jnp.array(mask.size), **sums}
 
         gradient = jax.grad(part_loss, has_aux=True)
         if parts == 1:

@@ -11,6 +11,7 @@ BERT = Architecture(
     names=names.encoder("bert"),
     flops_per_token=encoder.flops_per_token,
     logical_axes=encoder.LOGICAL_AXES,
+    graph=lambda graph, *inputs: graph.encoder(*inputs),
     hf_defaults={"vocab_size": 30_522},
     encoder_of=("dpr",),
     tf1=True,

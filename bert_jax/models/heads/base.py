@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.config import HeadConfig, ModelConfig
+from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.models import losses
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import initializer
@@ -35,6 +35,10 @@ class Inputs(NamedTuple):
     """[B, S, H], or of several choices [B C, S, H]."""
     pooled: Any
     """[B, H], or of rows of several texts [B, T, H]; None where the head has no pooler."""
+    attention_mask: Any
+    """[B, S], 1 for a token, 0 for padding."""
+    sequence_ids: Any
+    """[B, S], the number of each token's text in its row, -1 for padding; None where a row has one text."""
     first_tokens: Any
     """[B, T], positions at which a row's texts begin; None where it has one."""
     word_embeddings: Any
@@ -129,7 +133,7 @@ class Head:
 
     def graph(self, graph: Any, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:
         """Its outputs in an ONNX graph (`convert.onnx.Graph`), of the encoder's hidden states: name -> value, shape."""
-        raise NotImplementedError
+        raise InputError(f"--format onnx: a head of the kind {self.kind} has no graph; choose another format")
 
 
 class Classifier(nn.Module):

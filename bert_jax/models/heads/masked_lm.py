@@ -39,7 +39,7 @@ class Predictions(nn.Module):
         # [B, K, H] x [V, H] -> [B, K, V]
         weights = word_embeddings.astype(x.dtype)
         logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias
-        return jnp.where(jnp.arange(c.padded_vocab_size) < c.vocab_size, logits, jnp.finfo(jnp.float32).min)
+        return jnp.where(jnp.arange(c.padded_vocab_size) < c.known_vocab_size, logits, jnp.finfo(jnp.float32).min)
 
 
 class Heads(nn.Module):

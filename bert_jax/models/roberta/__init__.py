@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.models import encoder, names
 from bert_jax.models.architecture import Architecture
+from bert_jax.models.heads.pretraining import Pretraining
 from bert_jax.models.roberta.heads import RobertaClassification, RobertaMaskedLM
 
 # Where config.json is silent.
@@ -43,8 +44,9 @@ ROBERTA = Architecture(
     names=names.encoder("roberta"),
     flops_per_token=encoder.flops_per_token,
     logical_axes=encoder.LOGICAL_AXES,
+    graph=lambda graph, *inputs: graph.encoder(*inputs),
     heads={head.kind: head for head in (RobertaMaskedLM(), RobertaClassification())},
-    without=("pretraining",),
+    without=(Pretraining.kind,),
     hf_defaults={"vocab_size": 50_265, "max_position_embeddings": 512},
     of_hf=of_hf,
     to_hf=to_hf,
