@@ -1,5 +1,6 @@
 """What a person adds from outside, by a file of their own: each of `guests/` is a section of CONTRIBUTING.md."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -21,9 +22,11 @@ from bert_jax.config.files import execute, load_config
 from bert_jax.convert import names, pretrained, stablehlo
 from bert_jax.convert.origin import Folder
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
+from bert_jax.devices.sharding import make_mesh
 from bert_jax.models import make_model
 from bert_jax.objectives import forward
 from bert_jax.training import optimizer, optimizers
+from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
 GUESTS = Path(__file__).parent / "guests"
 REGISTRIES = (
@@ -32,11 +35,12 @@ REGISTRIES = (
 )
 GOOD, BAD = ("a great film", "a lovely play"), ("an awful film", "a dull play")
 LABELS = ("bad", "good")
+WORDS = [*SPECIAL, *sorted({word for text in GOOD + BAD for word in text.split()})]
 
 
-@pytest.fixture(autouse=True)
-def registries():
-    """As they were before each test."""
+@contextlib.contextmanager
+def as_before():
+    """The registries, afterwards."""
     before = [dict(registry) for registry in REGISTRIES]
     yield
     for registry, values in zip(REGISTRIES, before, strict=True):
@@ -44,25 +48,30 @@ def registries():
         registry.update(values)
 
 
+@pytest.fixture(autouse=True)
+def registries():
+    with as_before():
+        yield
+
+
+def save_model(folder: Path, model: ModelConfig, head: HeadConfig) -> None:
+    """With random weights, and the words of the texts."""
+    rng = np.random.default_rng(0)
+    arrays = {name: rng.normal(0, 0.3, shape) for name, shape in names.shapes_there(model, head, "hf").items()}
+    params = names.ours(arrays.get, model, head, "hf")
+    pretrained.save(pretrained.Pretrained(model, head, WordPiece(WORDS, True), params, Folder("a test")), folder)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder with a model to start from, one to learn from, and a table."""
     folder = tmp_path_factory.mktemp("guests")
-    words = sorted({word for text in GOOD + BAD for word in text.split()})
-    tokenizer = WordPiece([*SPECIAL, *words], True)
     sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-    model = ModelConfig(vocab_size=tokenizer.vocab_size, max_position_embeddings=64, **sizes)
-    rng = np.random.default_rng(0)
-    for name, head in (("base", HeadConfig("pretraining")), ("teacher", HeadConfig("sequence_classification", LABELS))):
-        arrays = {name: rng.normal(0, 0.3, shape) for name, shape in names.shapes_there(model, head, "hf").items()}
-        params = names.ours(lambda name, arrays=arrays: arrays[name], model, head, "hf")
-        pretrained.save(pretrained.Pretrained(model, head, tokenizer, params, Folder("a test")), folder / name)
-    lines = [
-        f"{text},{label}"
-        for pair in zip(GOOD, BAD, strict=True)
-        for text, label in zip(pair, LABELS[::-1], strict=True)
-    ]
-    (folder / "table.csv").write_text("\n".join(["text,label", *lines * 4]) + "\n")
+    model = ModelConfig(vocab_size=len(WORDS), max_position_embeddings=64, **sizes)
+    save_model(folder / "base", model, HeadConfig("pretraining"))
+    save_model(folder / "teacher", model, HeadConfig("sequence_classification", LABELS))
+    lines = [f"{good},good\n{bad},bad\n" for good, bad in zip(GOOD, BAD, strict=True)]
+    (folder / "table.csv").write_text("text,label\n" + "".join(lines) * 4)
     return folder
 
 
@@ -117,30 +126,31 @@ def test_a_head(here, capsys):
     np.testing.assert_allclose(forward(model, params, batch), expected, atol=1e-4)
 
 
-def test_an_architecture(here, examples, tmp_path):
-    config = str(GUESTS / "architecture.py")
-    assert main(["pretrain", "--config", config, "--workdir", "shared", "--examples", str(examples.folder)]) == 0
-    bert = bert_jax.load("shared")
-    assert bert.config.architecture == "shared" and len(bert.fill_mask("the dog [MASK] the hill.", 3)[0]) == 3
-    inputs = bert.tokenize(["the dog watches the hill.", "every teacher"])
-    logits, next_sentence = bert.apply(**inputs)
+def test_an_architecture(here):
+    config = load_config(str(GUESTS / "architecture.py"))
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=len(WORDS)))
+    program = make_program(*of_pretraining(config), make_mesh(config.mesh))
+    assert program.lowered(batch_shapes(config, config.phases[0], program.rows))
+    save_model(here / "shared", config.model, HeadConfig("pretraining"))
+    table = {"text": [*GOOD, *BAD], "label": ["good", "good", "bad", "bad"]}
+    run = FinetuneConfig(sequence_length=16, batch_size=4, epochs=1)
+    bert = bert_jax.finetune(run, "shared", "shared-run", train=table, dev=table).load()
+    assert bert.config.architecture == "shared" and bert.classify(GOOD[0]).label in LABELS
+    inputs = bert.tokenize(GOOD + BAD)
 
     # The same layer three times over is BERT.
-    params = dict(bert.params)
-    shared = params.pop("shared")
-    layers = jax.tree.map(lambda x: np.repeat(x, 3, axis=0), shared["encoder"]["shared"])
-    params["bert"] = {**shared, "encoder": layers}
+    params = {"bert": dict(bert.params["shared"]), "classifier": bert.params["classifier"]}
+    params["bert"]["encoder"] = jax.tree.map(
+        lambda x: np.repeat(x, 3, axis=0), bert.params["shared"]["encoder"]["shared"]
+    )
     of_bert = make_model(dataclasses.replace(bert.config, architecture="bert"), bert.head)
-    positions = np.tile(np.arange(inputs["input_ids"].shape[1]), (2, 1))
-    expected = of_bert.apply({"params": params}, **inputs, masked_lm_positions=positions)
-    np.testing.assert_allclose(logits, expected[0][..., : bert.config.vocab_size], atol=1e-5)
-    np.testing.assert_allclose(next_sentence, expected[1], atol=1e-5)
+    np.testing.assert_allclose(bert.apply(**inputs), of_bert.apply({"params": params}, **inputs), atol=1e-5)
 
-    bert_jax.export("shared", "shared-hf", "hf")
+    bert_jax.export("shared-run", "shared-hf", "hf")
     assert_equal(bert_jax.load("shared-hf").params, bert.params)
     for form, message in (("onnx", "BERT with shared layers has no graph"), ("tf1", "has no BERT with shared layers")):
         with pytest.raises(InputError, match=f"--format {form}: .*{message}"):
-            bert_jax.export("shared", f"shared-{form}", form)
+            bert_jax.export("shared-run", f"shared-{form}", form)
 
 
 @pytest.fixture
@@ -155,14 +165,15 @@ def model_and_batch():
 
 
 def test_an_objective(here, model_and_batch):
-    assert finetune("objective", "distilled", "--optimizer.learning-rate", "1e-2", "--epochs", "8") == 0
+    assert finetune("objective", "distilled", "--optimizer.learning-rate", "1e-2", "--epochs", "3") == 0
     learned = [row["distilled_loss"] for row in rows(here / "distilled") if "distilled_loss" in row]
-    assert learned[-1] < learned[0] / 2
+    assert learned[-1] < learned[0]
     student, teacher = bert_jax.load("distilled"), bert_jax.load("teacher")
     assert student.head.labels == LABELS
 
     about = load_config(str(GUESTS / "objective.py"), FinetuneConfig)
-    assert finetune("objective", "distilled", "--objective", "head", "--optimizer.learning-rate", "1e-2") == 2
+    bert_jax.export("distilled", "distilled-hf", "hf")
+    assert "| minimised | distillation |" in (here / "distilled-hf/README.md").read_text()
     model = make_model(student.config, student.head)
     objective = objectives.make_objective(about.objective, model)
     batch = {**student.tokenize(GOOD + BAD), "labels": np.array([[0], [1], [-100], [1]])}
@@ -199,13 +210,8 @@ def test_an_objective_that_compares_all_of_a_batch(here, model_and_batch, capsys
 
 @pytest.fixture(scope="module")
 def run_of_radam(place):
-    before = [dict(registry) for registry in REGISTRIES]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+    with as_before(), contextlib.chdir(place):
         assert finetune("optimizer", "radam") == 0
-    for registry, values in zip(REGISTRIES, before, strict=True):
-        registry.clear()
-        registry.update(values)
     return place / "radam"
 
 
@@ -231,7 +237,6 @@ def test_an_optimizer(run_of_radam):
 
 
 def test_a_schedule(run_of_radam):
-    """8 steps of warm-up, and 24 down."""
     rates = {row["step"]: row["learning_rate"] for row in rows(run_of_radam) if "learning_rate" in row}
     total = max(rates)
     warmup = total // 4

@@ -24,4 +24,4 @@ SCHEDULES["one_minus_sqrt"] = one_minus_sqrt
 
 def get_config():
     optimizer = OptimizerConfig("radam", learning_rate=1e-3, schedule="one_minus_sqrt", eps=1e-8)
-    return FinetuneConfig(optimizer=optimizer, sequence_length=16, batch_size=8, epochs=4, warmup=0.25)
+    return FinetuneConfig(optimizer=optimizer, sequence_length=16, batch_size=8, epochs=2, warmup=0.25)
