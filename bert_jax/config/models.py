@@ -46,8 +46,8 @@ class ModelConfig(Section):
     """What the backward pass computes again, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is the faster too; none on a CPU."""
     attention: str = "plain"
-    """What computes attention. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on TPUs, without dropout of
-    attention's probabilities. A model that is read has plain."""
+    """What computes attention in pretraining. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on TPUs, without
+    dropout of the probabilities. Whoever reads the model, to fine-tune or to use it, has plain."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

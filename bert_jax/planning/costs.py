@@ -20,7 +20,8 @@ STILL |= {"slice-done", "async-done", "async-update", "collective-permute-done",
 # Marks for the compiler, and room set aside.
 STILL_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart"}
 STILL_CALLS |= {"AsyncCollectiveDone", "GatherScatterIndicesBitpacked"}
-# Custom calls that do no arithmetic: those, what is said of shardings and places, choices, and what the host does.
+# Custom calls that do no arithmetic: those, marks of shardings and layouts, moves, choices of the largest, calls of the
+# host.
 WITHOUT_ARITHMETIC = STILL_CALLS | {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "LayoutConstraint"}
 WITHOUT_ARITHMETIC |= {"MoveToHost", "MoveToDevice", "annotate_device_placement", "PadToStatic", "SliceToDynamic"}
 WITHOUT_ARITHMETIC |= {"TopK", "PartialReduce", "xla_python_cpu_callback", "xla_ffi_python_cpu_callback"}
@@ -140,7 +141,10 @@ class _Counter(Module):
         return 0.0
 
     def traffic(self, computation: Computation, i: Instruction) -> float:
-        """Bytes to and from HBM: operands and result, each once, of slices only what is taken or put."""
+        """Bytes to and from HBM: operands and result, each once, of slices only what is taken or put.
+
+        A kernel that XLA didn't make may read its operands more often.
+        """
         if i.opcode in STILL or i.opcode == "custom-call" and i.target in STILL_CALLS:
             return 0.0
         if i.opcode in ("copy-start", "slice-start"):
