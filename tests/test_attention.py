@@ -1,6 +1,8 @@
 """Backends of attention: one from outside, the kernel for TPUs, and what they don't take."""
 
 import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pallas_tpu
 
-from bert_jax.config import HeadConfig, InputError, ModelConfig
+from bert_jax.config import HeadConfig, InputError, ModelConfig, files
+from bert_jax.convert import origin as origins
+from bert_jax.convert import pretrained
 from bert_jax.models import attention, init_params, make_model
 
 MODEL = ModelConfig(
@@ -98,3 +102,12 @@ def test_what_a_backend_does_not_take_is_named(monkeypatch):
     assert refusal(attention="tpu_flash", attention_probs_dropout_prob=0.1) == rate
     with pytest.raises(InputError, match=r"^model\.attention: is 'flash'; did you mean 'tpu_flash'\?$"):
         make_model(dataclasses.replace(MODEL, attention="flash"), ALONE)
+
+
+def test_a_model_is_read_without_the_kernel_of_its_run():
+    """It was trained on a TPU, and is used here."""
+    model = dataclasses.replace(MODEL, attention="tpu_flash")
+    origin = origins.to_dict(origins.Folder("somewhere"))
+    about = {"model": files.to_dict(model), "head": files.to_dict(ALONE), "about": origin}
+    read, _, _ = pretrained.what_it_is(SimpleNamespace(about=lambda step: about, folder=Path()), 0)
+    assert read == MODEL
