@@ -16,7 +16,7 @@ from bert_jax.config.files import load_config
 from bert_jax.devices.chips import CHIPS, GIB
 from bert_jax.devices.memory import bytes_on_a_device
 from bert_jax.planning import costs, hlo, phase, roofline
-from bert_jax.planning.plan import plan, with_vocabulary
+from bert_jax.planning.plan import _custom_call_lines, plan, with_vocabulary
 from bert_jax.planning.search import meshes, search
 from bert_jax.planning.topology import make_topology
 from bert_jax.training.metrics import PEAK_FLOPS
@@ -116,6 +116,24 @@ def test_flops_of_a_program_that_xla_compiled_here():
     text = jax.jit(jax.grad(layers, argnums=1)).lower(x, weights).compile().as_text()
     # Forward once, backward for x and for the weights.
     assert costs.costs(text).flops == 3 * 7 * 2 * 48 * 64 * 64
+
+
+def test_custom_calls_are_listed_and_counted_by_whoever_knows_them():
+    program = jax.jit(lambda x: (jnp.linalg.cholesky(x @ x.T), jax.lax.top_k(x, 2)))
+    text = program.lower(jnp.ones((16, 8))).compile().as_text()
+    found, product = costs.costs(text), 2 * 16 * 8 * 16
+    assert found.flops == product
+    assert {c.target: c.flops for c in found.custom_calls} == {"lapack_spotrf_ffi": None, "TopK": 0.0}
+    lines = "\n".join(_custom_call_lines(phase._custom_calls(found)))
+    assert "lapack_spotrf_ffi x 1: NOT COUNTED" in lines and "without arithmetic: TopK x 1" in lines
+
+    def known(operation, operands):
+        return operands[0][0] ** 3 / 3 if operation.endswith("/cholesky") else None
+
+    found = costs.costs(text, known=known)
+    assert found.flops == product + 16**3 / 3
+    (calls, _) = phase._custom_calls(found)
+    assert calls == phase.CustomCalls("TopK", 1, 0.0)
 
 
 def test_times_of_collectives_by_hand():
@@ -266,6 +284,18 @@ def test_base_on_eight_chips(tmp_path, capsys):
     assert {c["axes"] for c in sums} == {"data"} and len(sums) == len(found["collectives"])
     assert found["hours"] == pytest.approx(found["times"]["step"] * 100_000 / 3600)
     assert "fits" in printed and "tokens/s" in printed and "Assumed" in printed
+
+
+@pytest.mark.long
+@needs_libtpu
+def test_a_kernel_is_counted_by_its_shapes():
+    """Forward twice, as it is computed again, and backward: products of 128 x 128 of the 64 tokens' blocks."""
+    config = tiny(attention="tpu_flash")
+    (found,) = plan(config, "v5e:2x4")
+    (kernels,) = (c for c in found.custom_calls if c.flops != 0)
+    rows, layers, heads = 64 // 8, 2, 2
+    assert kernels.target == "tpu_custom_call" and kernels.times == layers * 4
+    assert kernels.flops == layers * heads * rows * (2 + 2 + 4 + 3) * 2 * 128 * 128 * 64
 
 
 @pytest.mark.long

@@ -47,8 +47,8 @@ class ModelConfig(Section):
     """What the backward pass recomputes, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is also faster; none on a CPU."""
     attention: str = "plain"
-    """The program that computes attention. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on TPUs, without
-    dropout of attention's probabilities. A model that is read from a folder has plain."""
+    """The program that computes attention in pretraining. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on
+    TPUs, without dropout of the probabilities. A model that is read, to fine-tune or to use it, has plain."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

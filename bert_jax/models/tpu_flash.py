@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec
 BLOCK = 128
 # The segment of what fills up: queries that nobody reads, and keys that only those see.
 BEYOND = -3
-# Products as large as queries times keys in each of its kernels, by a part of its name: forward the scores and the mean,
-# backward the scores again and what follows from them.
+# Products as large as queries times keys in each of its kernels, by a part of its name: scores and mean forward, the
+# scores again and what follows from them backward.
 PRODUCTS = {"flash_mha_bwd_dkv": 4, "flash_mha_bwd_dq": 3, "flash_attention": 2}
 
 

@@ -20,7 +20,7 @@ STILL |= {"slice-done", "async-done", "async-update", "collective-permute-done",
 # Custom calls that move no bytes: marks for the compiler, and reserved buffers.
 STILL_CALLS = {"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart"}
 STILL_CALLS |= {"AsyncCollectiveDone", "GatherScatterIndicesBitpacked"}
-# Custom calls without arithmetic: those above, notes on shardings and memories, selections, and calls of the host.
+# Custom calls without arithmetic: those above, notes on shardings and layouts, moves, selections, calls of the host.
 WITHOUT_ARITHMETIC = STILL_CALLS | {"Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "LayoutConstraint"}
 WITHOUT_ARITHMETIC |= {"MoveToHost", "MoveToDevice", "annotate_device_placement", "PadToStatic", "SliceToDynamic"}
 WITHOUT_ARITHMETIC |= {"TopK", "PartialReduce", "xla_python_cpu_callback", "xla_ffi_python_cpu_callback"}
@@ -140,7 +140,10 @@ class _Counter(Module):
         return 0.0
 
     def traffic(self, computation: Computation, i: Instruction) -> float:
-        """Bytes to and from HBM: operands and results, each once; for slices only the part that is read or written."""
+        """Bytes to and from HBM: operands and results, each once; for slices only the part that is read or written.
+
+        A kernel that XLA didn't make may read its operands more often.
+        """
         if i.opcode in STILL or i.opcode == "custom-call" and i.target in STILL_CALLS:
             return 0.0
         if i.opcode in ("copy-start", "slice-start"):
