@@ -118,9 +118,8 @@ def test_a_head(here, capsys):
 
     of_torch = case("encoder without pooler")
     model = make_model(of_torch.model, bert.head)
-    params = {**of_torch.params, "classifier": jax.tree.map(np.asarray, bert.params["classifier"])}
     kernel = np.random.default_rng(0).normal(size=(of_torch.model.hidden_size, 2)).astype(np.float32)
-    params["classifier"] = {"dense": {"kernel": kernel, "bias": np.array([0.1, -0.2], np.float32)}}
+    params = of_torch.params | {"classifier": {"dense": {"kernel": kernel, "bias": np.array([0.1, -0.2], np.float32)}}}
     batch = of_torch.batch(3, 12)
     hidden, mask = of_torch.expected(batch)["last_hidden_state"], batch["attention_mask"][..., None]
     expected = (hidden * mask).sum(1) / mask.sum(1) @ kernel + params["classifier"]["dense"]["bias"]
