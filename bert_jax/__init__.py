@@ -23,8 +23,8 @@ from bert_jax.config.files import load_config
 
 __version__ = "0.1.0"
 
-# Imported when first asked for: they bring JAX, and TensorFlow or Orbax, with them. No module of the package has the
-# name of one of these, which would take its place.
+# Imported at their first use, because they import JAX, and TensorFlow or Orbax. No module of the package may have one
+# of these names, since it would hide the function.
 LATER = {
     "Bert": "bert_jax.inference.bert",
     "load": "bert_jax.inference.bert",
@@ -34,7 +34,7 @@ LATER = {
     "predict": "bert_jax.runs.prediction",
     "export": "bert_jax.convert.pretrained",
 }
-# In full, for type checkers, which see these names alone.
+# Written out for type checkers, which only see these names.
 __all__ = [
     "Bert",
     "CorpusConfig",

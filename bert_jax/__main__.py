@@ -1,7 +1,7 @@
 import signal
 import sys
 
-# Before a command begins, and when it has ended, SIGINT just ends the process, without a traceback.
+# Before a command begins, and after it has ended, SIGINT ends the process without a traceback.
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

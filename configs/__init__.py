@@ -1,1 +1,1 @@
-"""The configs that ship with bert_jax, found by their names: bert-jax pretrain --config pretrain_tiny --workdir DIR."""
+"""The configs that ship with bert_jax, chosen by name: bert-jax pretrain --config pretrain_tiny --workdir DIR."""

@@ -1,15 +1,15 @@
-"""A task of GLUE by the original recipe (arXiv 1810.04805, section 4.1 and appendix A.3).
+"""A GLUE task by the original recipe (arXiv 1810.04805, section 4.1 and appendix A.3).
 
     bert-jax finetune --config finetune_glue --task rte --init bert-base-uncased --workdir runs/rte
     bert-jax evaluate --config finetune_glue --task rte --model runs/rte
 
-Batches of 32, 3 epochs, texts cut at 128 tokens, dropout as in the model. The paper takes the best on the dev set of
-the learning rates 5e-5, 4e-5, 3e-5 and 2e-5 (--optimizer.learning-rate); on small sets several seeds differ by points.
-Unlike the original, Adam corrects its bias, with which small sets fail less often (arXiv 2006.05987), and the learning
-rate falls from the end of the warm-up.
+Batches of 32, 3 epochs, texts cut at 128 tokens, the model's own dropout. The paper takes the best of the learning
+rates 5e-5, 4e-5, 3e-5 and 2e-5 on the dev set (--optimizer.learning-rate); on small sets, seeds differ by points.
+Unlike in the original, Adam corrects its bias, with which runs on small sets fail less often (arXiv 2006.05987), and
+the learning rate decays from the end of the warm-up.
 
-Expected, on the test sets, as the paper's table 1 has them (F1 for QQP and MRPC, Spearman for STS-B, Matthews for CoLA,
-else accuracy), and, for BERT-Base cased, the dev means of five runs of transformers' Flax example at 2e-5:
+Expected on the test sets, from the paper's table 1 (F1 for QQP and MRPC, Spearman for STS-B, Matthews for CoLA, else
+accuracy), and on dev for BERT-Base cased, the means of five runs of transformers' Flax example at 2e-5:
 
     |       | MNLI m/mm | QQP  | QNLI | SST-2 | CoLA | STS-B | MRPC | RTE  |
     |-------|-----------|------|------|-------|------|-------|------|------|
@@ -17,8 +17,8 @@ else accuracy), and, for BERT-Base cased, the dev means of five runs of transfor
     | Large | 86.7/85.9 | 72.1 | 92.7 | 94.9  | 60.5 | 86.5  | 89.3 | 70.1 |
     | dev   | 83.8      | 87.5 | 90.8 | 92.2  | 59.0 | 88.6  | 89.0 | 64.8 |
 
-WNLI's dev set turns training labels around: 56.3, the larger class, is what there is to have. ax has no training set: a
-model of mnli is evaluated on it.
+WNLI's dev set has training sentences with the opposite label: 56.3, the share of the larger class, is the best to
+expect. ax has no training set: a model of mnli is evaluated on it.
 """
 
 from bert_jax.config import GLUE, FinetuneConfig, InputError, OptimizerConfig, TaskConfig

@@ -1,11 +1,11 @@
-"""The right one of several choices: SWAG, or files of one's own.
+"""Choosing the right text among several: SWAG, or your own files.
 
     bert-jax finetune --config finetune_multiple_choice --task swag --init MODEL --workdir runs/swag --task.folder swag
 
 The paper's recipe (arXiv 1810.04805, section 4.4): batch 16, 2e-5, 3 epochs. The files are SWAG's train.csv, val.csv
 and test.csv. Expected dev accuracy: BERT-Base 81.6, Large 86.6 (test 86.3).
 
-With `--task multiple_choice`, CSV or JSON lines of context, question (or none), choices and label:
+With `--task multiple_choice`, CSV or JSON lines with context, question (optional), choices and label:
 
     bert-jax finetune --config finetune_multiple_choice --task multiple_choice --init MODEL --workdir runs/own \
         --task.train train.jsonl --task.dev dev.jsonl

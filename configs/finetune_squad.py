@@ -1,14 +1,14 @@
-"""Questions on paragraphs: SQuAD 1.1 (paper, section 4.2) and 2.0 (section 4.3).
+"""Questions on paragraphs: SQuAD 1.1 (BERT paper, section 4.2) and 2.0 (section 4.3).
 
     bert-jax finetune --config finetune_squad --task squad --init MODEL --workdir runs/squad --task.folder squad
     bert-jax finetune --config finetune_squad --task squad2 --init MODEL --workdir runs/squad2 --task.folder squad
 
 The folder holds train-v1.1.json and dev-v1.1.json, or train-v2.0.json and dev-v2.0.json.
 
-1.1 is the released script's recipe: batch 12, 3e-5, 2 epochs, windows of 384 tokens every 128. Expected exact match
+1.1 uses the released script's recipe: batch 12, 3e-5, 2 epochs, windows of 384 tokens every 128. Expected exact match
 and F1 on dev: Base 81.25 and 88.41 (the script's), 80.8 and 88.5 (the paper's); Large 84.1 and 90.9.
-2.0 is the paper's: batch 48, 5e-5, 2 epochs; expected of Large 78.7 and 81.9, of Base an F1 of 77.8
-(MultiBERTs), at the threshold that is best on dev. `best_f1_thresh` says which; `--task.null-threshold` sets it.
+2.0 uses the paper's recipe: batch 48, 5e-5, 2 epochs. Expected: Large 78.7 and 81.9; Base an F1 of 77.8 (MultiBERTs);
+both at the threshold that is best on dev, which `best_f1_thresh` gives and `--task.null-threshold` sets.
 """
 
 from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, TaskConfig

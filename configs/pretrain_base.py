@@ -1,10 +1,10 @@
-"""BERT-Base by the original recipe (arXiv 1810.04805, appendix A.2), on one's own text.
+"""BERT-Base by the original recipe (arXiv 1810.04805, appendix A.2), on your own text.
 
     bert-jax pretrain --config pretrain_base --workdir runs/base --corpus.files 'text/*' --tokenizer.path vocab.txt
 
-A million steps of 256 examples, 90 % of them at length 128, the rest at 512: 256 * 512 tokens a batch at most, about 40
-epochs over Wikipedia and BooksCorpus (3.3 billion words). Expected there: held-out masked-LM perplexity 3.99 (loss 1.38
-nats); fine-tuned, GLUE test 79.6 on average (MNLI 84.6/83.4), SQuAD 1.1 dev 80.8 EM and 88.5 F1.
+A million steps of 256 examples, 90 % of them at length 128, the rest at 512: at most 256 * 512 tokens in a batch, about
+40 epochs over Wikipedia and BooksCorpus (3.3 billion words). Expected there: held-out masked-LM perplexity 3.99 (loss
+1.38 nats); fine-tuned, GLUE test 79.6 on average (MNLI 84.6/83.4), SQuAD 1.1 dev 80.8 EM and 88.5 F1.
 """
 
 from bert_jax.config import (

@@ -1,4 +1,4 @@
-"""BERT-Large by the original recipe (arXiv 1810.04805, appendix A.2), on one's own text.
+"""BERT-Large by the original recipe (arXiv 1810.04805, appendix A.2), on your own text.
 
     bert-jax pretrain --config pretrain_large --workdir runs/large --corpus.files 'text/*' --tokenizer.path vocab.txt
 

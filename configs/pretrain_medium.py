@@ -1,8 +1,8 @@
-"""BERT-Medium, 8 layers of 512, a released miniature (arXiv 1908.08962), by BERT's recipe on one's own text.
+"""BERT-Medium, 8 layers of 512, a released miniature (arXiv 1908.08962), by BERT's recipe on your own text.
 
     bert-jax pretrain --config pretrain_medium --workdir runs/medium --corpus.files 'text/*' --tokenizer.path vocab.txt
 
-Expected of the released weights, GLUE test (google-research/bert): score 73.5; MNLI-m 80.0, SST-2 89.6, QNLI 87.7.
+The released weights' scores, GLUE test (google-research/bert): score 73.5; MNLI-m 80.0, SST-2 89.6, QNLI 87.7.
 """
 
 import dataclasses

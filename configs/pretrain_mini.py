@@ -1,8 +1,8 @@
-"""BERT-Mini, 4 layers of 256, a released miniature (arXiv 1908.08962), by BERT's recipe on one's own text.
+"""BERT-Mini, 4 layers of 256, a released miniature (arXiv 1908.08962), by BERT's recipe on your own text.
 
     bert-jax pretrain --config pretrain_mini --workdir runs/mini --corpus.files 'text/*' --tokenizer.path vocab.txt
 
-Expected of the released weights, GLUE test (google-research/bert): score 65.8; MNLI-m 74.8, SST-2 85.9, QNLI 84.1.
+The released weights' scores, GLUE test (google-research/bert): score 65.8; MNLI-m 74.8, SST-2 85.9, QNLI 84.1.
 """
 
 import dataclasses

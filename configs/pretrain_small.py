@@ -1,8 +1,8 @@
-"""BERT-Small, 4 layers of 512, a released miniature (arXiv 1908.08962), by BERT's recipe on one's own text.
+"""BERT-Small, 4 layers of 512, a released miniature (arXiv 1908.08962), by BERT's recipe on your own text.
 
     bert-jax pretrain --config pretrain_small --workdir runs/small --corpus.files 'text/*' --tokenizer.path vocab.txt
 
-Expected of the released weights, GLUE test (google-research/bert): score 71.2; MNLI-m 77.6, SST-2 89.7, QNLI 86.4.
+The released weights' scores, GLUE test (google-research/bert): score 71.2; MNLI-m 77.6, SST-2 89.7, QNLI 86.4.
 """
 
 import dataclasses

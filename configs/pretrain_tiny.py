@@ -1,10 +1,10 @@
-"""BERT-Tiny in minutes on two cores: the quick start, on the documentation of the running Python.
+"""BERT-Tiny in minutes on two CPU cores: the quick start, on the documentation of the running Python.
 
     bert-jax pretrain --config pretrain_tiny --workdir runs/tiny
 
 Not the released miniature's recipe but one for four million tokens: small batches, no dropout, and 30 % of the
-tokens predicted, which learns faster than 15 % (arXiv 2202.08005); held out, it is 15 % as ever. Expected: a held-out
-loss about 1.0 nats below the unigram's; README.md has a run's own figures.
+tokens predicted, which learns faster than 15 % (arXiv 2202.08005); in evaluation it is 15 % as usual. Expected: a
+held-out loss about 1.0 nats below that of unigram frequencies; README.md has the figures of a run.
 """
 
 from bert_jax.config import (

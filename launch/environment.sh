@@ -10,9 +10,9 @@ install() {
     if [ ! -x .venv/bin/pip ]; then
         "$PYTHON" -m venv .venv || { echo "cannot make .venv; on Debian: apt-get install python3-venv" >&2; exit 2; }
     fi
-    # Nothing to do where this very setup is installed already.
+    # Nothing to do if this setup is installed already.
     local stamp=.venv/installed state
-    state="$1 $(cat setup.cfg pyproject.toml | sha256sum)" # One line: grep takes each for a pattern.
+    state="$1 $(cat setup.cfg pyproject.toml | sha256sum)" # One line, since grep takes each line for a pattern.
     if ! grep --quiet --line-regexp --fixed-strings "$state" "$stamp" 2>/dev/null; then
         echo "installing $1 into .venv (minutes, the first time)"
         .venv/bin/pip install --quiet --disable-pip-version-check --use-pep517 --editable "$1"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to a trained BERT: makes .venv, installs the package, and pretrains a small model on the documentation of
-# the running Python. Interrupted and typed again, it goes on where it was. Further options go to bert-jax pretrain.
+# the running Python. If interrupted, run it again to continue. Further options go to bert-jax pretrain.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/environment.sh

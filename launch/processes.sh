@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Rehearses a cluster on this machine: N processes of one run, which find each other at localhost:PORT (8476).
 #     DEVICES=4 bash launch/processes.sh 2 pretrain --config pretrain_tiny --workdir runs/two
-# With DEVICES each process has so many simulated devices of the processor. Each line of output says which process it
-# is from; Ctrl-C and SIGTERM are passed on to all. Exits with the first code that isn't 0.
+# DEVICES is the number of simulated CPU devices of each process. Each line of output begins with the number of its
+# process; Ctrl-C and SIGTERM are passed on to all. Exits with the first code that isn't 0.
 set -euo pipefail
 ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 51)) || { echo "processes.sh: needs bash 5.1" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -23,7 +23,7 @@ if [ -n "${DEVICES:-}" ]; then
     export JAX_PLATFORMS=cpu XLA_FLAGS="${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$DEVICES"
 fi
 
-# Each process in a group of its own: Ctrl-C comes to this script alone, which passes it on once, and isn't ignored.
+# Each process has its own group: Ctrl-C reaches only this script, which passes it on once, and isn't ignored.
 set -m
 running=() printers=()
 trap 'kill -TERM "${running[@]}" 2> /dev/null || true' TERM
@@ -41,9 +41,9 @@ code=0
 while ((${#running[@]})); do
     ended='' status=0
     wait -n -p ended "${running[@]}" || status=$?
-    [ -n "${ended:-}" ] || continue # A signal, not an end.
+    [ -n "${ended:-}" ] || continue # A signal came, no process ended.
     unset "running[$ended]"
     ((code)) || code=$status
 done
-wait "${printers[@]}" || true # What they still have to say.
+wait "${printers[@]}" || true # Their remaining output.
 exit "$code"

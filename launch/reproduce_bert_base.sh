@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# BERT-Base's table: fine-tunes on all of GLUE, SQuAD 1.1 and CoNLL-2003, several seeds each, and prints our scores, the
-# paper's, and the difference.
+# Reproduces BERT-Base's table: fine-tunes on all of GLUE, SQuAD 1.1 and CoNLL-2003, with several seeds each, and prints
+# our scores, the paper's, and the difference.
 #     launch/reproduce_bert_base.sh --init bert-base-uncased --cased bert-base-cased --data data --workdir runs/table
-# data holds what there is of the official files: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE and WNLI, squad and
-# conll2003. Without --init the model is pretrained first, by the original's two phases, and needs
+# data holds folders of official files, as many as you have: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, squad
+# and conll2003. Without --init the model is first pretrained in the original's two phases, which needs
 #     --corpus 'text/*.txt' --vocab vocab.txt
-# Interrupted and typed again, it goes on where it was. --seeds (5) and --rates ('2e-5 3e-5 4e-5 5e-5', of which the best
-# on dev counts, as in the paper) change GLUE's runs; what follows a bare -- goes to every bert-jax finetune.
+# If interrupted, run it again to continue. --seeds (5) and --rates ('2e-5 3e-5 4e-5 5e-5', of which the best on dev
+# counts, as in the paper) change GLUE's runs; arguments after a bare -- go to every bert-jax finetune.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -39,7 +39,7 @@ if [ -z "$init" ]; then
         --tokenizer.path "$vocab"
 fi
 
-row() { # ROW FOLDER [OPTIONS]: all seeds of a task whose files are there
+row() { # ROW FOLDER [OPTIONS]: runs all seeds of a task, if its files exist
     local name=$1 folder=$2
     shift 2
     if [ ! -d "$data/$folder" ]; then
@@ -54,7 +54,7 @@ read -ra each <<< "$rates"
 for task in CoLA SST-2 MRPC STS-B QQP MNLI QNLI RTE WNLI; do
     row "${task,,}" "$task" --config finetune_glue --task "${task,,}" --init "$init" --learning-rates "${each[@]}" "$@"
 done
-# The single recipes: SQuAD's of the released script; the paper's for entities, with the document around a sentence.
+# Tasks with one recipe: the released script's for SQuAD; the paper's for entities, with a sentence's document.
 row squad squad --config finetune_squad --task squad --init "$init" --learning-rates 3e-5 "$@"
 row ner conll2003 --config finetune_tagging --task ner --init "${cased:-$init}" --learning-rates 5e-5 \
     --task.document-context --sequence-length 512 "$@"

@@ -1,14 +1,14 @@
-"""The table of reproduce_bert_base.sh: the mean over seeds beside the paper's, of each task's best learning rate.
+"""Prints the table of reproduce_bert_base.sh: mean scores over seeds, at each task's best rate, and the paper's scores.
 
-Which is the best, the first of a task's scores here decides.
+The best learning rate is the one with the highest value of a task's first score in `ROWS`.
 """
 
 import json
 import sys
 from pathlib import Path
 
-# Folder, score, and the paper's for BERT-Base (arXiv 1810.04805): on dev (tables 2, 5 and 7; of tables 2 and 7 the
-# single systems), and on the hidden test set (table 1; GLUE's server scores it). None: not given.
+# Folder, score, and the paper's values for BERT-Base (arXiv 1810.04805): on dev (tables 2, 5 and 7; the single systems
+# in tables 2 and 7), and on the hidden test set (table 1; GLUE's server scores it). None: not given.
 ROWS = (
     ("cola", "dev_matthews", None, 52.1),
     ("sst-2", "dev_accuracy", 92.7, 93.5),
@@ -37,14 +37,14 @@ def main(workdir: Path) -> None:
 
 
 def row(task: str, score: str, dev: float | None, test: float | None, summary: dict) -> list[str]:
-    best_by = next(of_task for name, of_task, *_ in ROWS if name == task)
+    best_by = next(first_score for name, first_score, *_ in ROWS if name == task)
     rate, scores = max(summary["rates"].items(), key=lambda item: item[1][best_by]["mean"])
-    found = scores[score]
+    ours = scores[score]
     paper = dev if dev is not None else test
-    difference = "" if paper is None else f"{found['mean'] - paper:+.1f}{'' if dev is not None else ' to test'}"
-    ours = f"{found['mean']:.1f} ± {found['deviation']:.1f}"
+    difference = "" if paper is None else f"{ours['mean'] - paper:+.1f}{'' if dev is not None else ' to test'}"
+    mean = f"{ours['mean']:.1f} ± {ours['deviation']:.1f}"
     papers = ["" if value is None else f"{value:.1f}" for value in (dev, test)]
-    return [task, score, ours, *papers, difference, rate, str(len(found["runs"])), summary["devices"]]
+    return [task, score, mean, *papers, difference, rate, str(len(ours["runs"])), summary["devices"]]
 
 
 if __name__ == "__main__":

@@ -1,31 +1,31 @@
 #!/usr/bin/env bash
-# Pretrains on a Cloud TPU pod from this checkout, and goes on by itself after a preemption:
+# Pretrains on a Cloud TPU pod from this checkout, and continues by itself after a preemption:
 #     launch/tpu_pod.sh all bert --type v5litepod-256 --zone us-west4-a --spot -- \
 #         pretrain --config pretrain_base --workdir gs://bucket/runs/base --examples gs://bucket/examples
 #
 #   all      create, install and run; again after each preemption or lost worker, until the run is done
 #   create   ask for the pod (a queued resource) and wait until it is there
 #   install  copy this checkout to every worker, and install it there
-#   run      start the command behind `--` on every worker, and follow it. A run that is there already is only followed
+#   run      start the command after `--` on every worker, and follow its log; follow only, if there is a run already
 #   log      follow the log of worker 0
 #   status   the state of the pod, and of the run on each worker
 #   stop     SIGINT to the run: it saves and ends, also for `all`
-#   delete   delete the pod, whatever is running there. Nothing else does: until then it costs
+#   delete   delete the pod, whatever runs there. Nothing else deletes it, and until then it costs money
 #
-# The run goes on when this script is stopped or its machine is off; typed again, `all` and `run` follow it. They exit
+# The run continues when this script is stopped or its machine is off; `all` and `run`, given again, follow it. They exit
 # with the run's code: 0 done, 2 bad input, 130 stopped. Name, zone and slices have to be the same each time.
-#   --type TYPE        the slice, as v5litepod-256, v5p-128, v6e-64
+#   --type TYPE        the slice, for example v5litepod-256, v5p-128, v6e-64
 #   --zone Z, --project P (default: gcloud's own)
-#   --slices N         so many slices, joined by the data center's network
-#   --spot             cheaper, and taken away at times
+#   --slices N         number of slices, joined by the data center's network
+#   --spot             cheaper, but may be preempted
 #   --runtime VERSION  of the TPU software (default: by type)
 #   --dry-run          print the commands instead
-# CREATE_FLAGS and SSH_FLAGS hold further flags of gcloud, as --network=N, --internal-ips and --internal-ip. Needs
-# gcloud, git and bash 4.4.
+# CREATE_FLAGS and SSH_FLAGS hold further flags of gcloud, for example --network=N, --internal-ips and --internal-ip.
+# Needs gcloud, git and bash 4.4.
 set -euo pipefail
 ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) || { echo "tpu_pod.sh: needs bash 4.4" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-POLL=${POLL:-30} # Seconds, whole ones, between two looks at what is waited for.
+POLL=${POLL:-30} # Whole seconds between two checks while waiting.
 
 say() { echo "tpu_pod.sh: $1" >&2; }
 fail() {
@@ -47,23 +47,23 @@ call() {
     echo "${line% }" >&3
 }
 
-# The state of the queued resource, as ACTIVE; empty where there is none.
+# The state of the queued resource, for example ACTIVE; empty where there is none.
 pod_state() {
     call gcloud compute tpus queued-resources list "${where[@]}" --filter="name~/$name\$" --format='value(state.state)'
 }
 
-# on NODE WORKERS COMMAND: a line of shell on that worker, or on all.
+# on NODE WORKERS COMMAND: runs a line of shell on that worker, or on all.
 on() { call gcloud compute tpus tpu-vm ssh "$1" "${where[@]}" "${ssh_flags[@]}" --quiet --worker="$2" --command="$3"; }
 
-# worker NODE WORKERS ACTION...: tpu_worker.sh there, its arguments quoted for the shell that reads the line.
+# worker NODE WORKERS ACTION...: runs tpu_worker.sh there, with arguments quoted for the remote shell.
 worker() {
     local command
     printf -v command '%q ' bash bert_jax/launch/tpu_worker.sh "${@:3}"
     on "$1" "$2" "${command% }"
 }
 
-# each FUNCTION ...: for every slice, all at once; fails where one does. (gcloud's own way to reach all slices,
-# `queued-resources ssh --node=all`, leaves out those that it can't reach, and succeeds.)
+# each FUNCTION ...: calls it for every slice, all at once; fails if one fails. (gcloud's own command for all slices,
+# `queued-resources ssh --node=all`, skips slices that it can't reach, and succeeds.)
 each() {
     local node pid code=0 pids=()
     for node in "${nodes[@]}"; do
@@ -78,10 +78,10 @@ each() {
     return "$code"
 }
 
-# A line for each worker; what gcloud says beside it, two lines for each, isn't shown.
+# A line for each worker, without gcloud's own two lines for each.
 states() { each worker all state 2> /dev/null; }
 
-# Before the pod is there a failure is the person's to mend. Later, maybe in the night, it is tried again for 20 minutes.
+# Before the pod exists, the person corrects a failure. Later, maybe at night, the step is tried again for 20 minutes.
 trouble() {
     [ -n "$there" ] || fail "$1"
     if ((++failures == 5)); then
@@ -101,7 +101,7 @@ create() {
 
 delete() { call gcloud compute tpus queued-resources delete "$name" "${where[@]}" --quiet --force; }
 
-# Asks for the pod where there is none, and waits until it is there.
+# Requests the pod if there is none, and waits until it exists.
 wait_for_pod() {
     local state last='' asked=''
     while true; do
@@ -121,7 +121,7 @@ wait_for_pod() {
         SUSPENDED | FAILED)
             [[ $action$state == allSUSPENDED || -n $there ]] || fail "$name is $state; delete it and create it anew"
             [ "$state" = SUSPENDED ] || trouble "the request for $name failed"
-            # The machines are gone already; what is deleted is the request for them.
+            # The machines are gone already; this deletes the request for them.
             say "$name is $state: asking for another"
             delete || trouble "gcloud can't delete $name"
             ;;
@@ -144,13 +144,13 @@ unpack() {
     on "$1" all "$extract && bash bert_jax/launch/tpu_worker.sh install"
 }
 
-# The checkout as it is here, committed or not, but for what git ignores.
+# Copies the checkout, committed or not, without the files that git ignores.
 install() {
     local list='git ls-files -z --cached --others --exclude-standard'
     call bash -o pipefail -c "$list | tar --null -T - -czf ${archive@Q}" && each copy && each unpack
 }
 
-# The run's exit code out of those of its workers: the first that mustn't be started again, or else the first.
+# The run's exit code from those of its workers: the first that forbids another start, or else the first.
 outcome() {
     local code result=0
     while read -r code; do
@@ -171,7 +171,7 @@ lost() {
     [ -n "$there" ] && return 75 || return 2
 }
 
-# Starts the run where there is none, follows it, and returns its exit code; 75 where workers don't answer.
+# Starts the run if there is none, follows it, and returns its exit code; 75 if workers don't answer.
 run() {
     local now
     now=$(states) || { lost "not all workers of $name answer; is the checkout installed there?" || return; }
@@ -183,7 +183,7 @@ run() {
     fi
     there=yes
     while true; do
-        worker "${nodes[0]}" 0 follow || true # It ends with the run, or with the connection.
+        worker "${nodes[0]}" 0 follow || true # Ends with the run, or with the connection.
         now=$(states) || { lost "not all workers of $name answer" || return; }
         [[ $now == *': running'* ]] || break
         sleep "$POLL"

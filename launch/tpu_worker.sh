@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What tpu_pod.sh asks of a worker of the pod, over ssh, in the copy of the checkout there:
-#   install         into .venv, with Python 3.11 if the machine's own is older
-#   start ARGUMENTS bert-jax with these arguments, detached from the connection
+# Called by tpu_pod.sh on a worker of the pod, over ssh, in the copy of the checkout there:
+#   install         installs into .venv, with Python 3.11 if the machine's own is older
+#   start ARGUMENTS starts bert-jax with these arguments, detached from the connection
 #   follow          prints the run's log until the run ends
 #   state           one line: no run, running, or exit CODE
 #   stop            SIGINT: the run saves and ends; waits for that
@@ -9,14 +9,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 running() {
-    # Not by the number alone: after a restart of the machine it may be another process's.
+    # Not by the process's number alone: after a restart of the machine it may be another process's.
     [ -e run.pid ] && [ ! -e run.exit ] && grep --quiet --text bert_jax "/proc/$(< run.pid)/cmdline" 2> /dev/null
 }
 
 case ${1:-} in
 install)
     if ! python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
-        # The TPU runtimes are Ubuntu 22.04, with Python 3.10; after its start the machine updates itself for a while.
+        # The TPU runtimes are Ubuntu 22.04, with Python 3.10; after booting, the machine updates itself for a while.
         apt=(sudo DEBIAN_FRONTEND=noninteractive apt-get --quiet=2 --yes --option=DPkg::Lock::Timeout=600)
         "${apt[@]}" update
         "${apt[@]}" install python3.11 python3.11-venv
@@ -34,7 +34,7 @@ start)
     setsid --fork bash launch/tpu_worker.sh supervise "${@:2}" >> run.log 2>&1 < /dev/null
     until [ -e run.pid ]; do sleep 0.1; done
     ;;
-supervise) # What `start` leaves behind; it outlives the signals that are meant for the run.
+supervise) # Run by `start` in the background; it outlives the signals that are meant for the run.
     trap : HUP INT TERM
     code=0
     # shellcheck disable=SC2016
@@ -51,7 +51,7 @@ state)
         echo "$(hostname): no run"
     elif running; then
         echo "$(hostname): running"
-    else # Where nothing was left behind, the machine itself went down, which its peers call 75.
+    else # Without run.exit, the machine itself went down, for which its peers exit with 75.
         echo "$(hostname): exit $(cat run.exit 2> /dev/null || echo 75)"
     fi
     ;;

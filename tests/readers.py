@@ -72,7 +72,7 @@ def encoder(folder: Path) -> None:
 
 
 def tokenizer(folder: Path) -> None:
-    use(tokenizer_folders.of_folder(folder))
+    use(tokenizer_folders.read(folder))
 
 
 def sentencepiece(folder: Path) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bert_jax.config import ExamplesConfig, MaskingConfig, Phase
 from bert_jax.data import masking, pipeline, tokenizers
-from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
+from bert_jax.data.masking import ExampleDraws, Masker, RowDraws
 from bert_jax.data.prepare import prepare
 
 VOCABULARY = [*tokenizers.SPECIAL, *(f"w{i}" for i in range(60)), *(f"##p{i}" for i in range(35))]
@@ -75,7 +75,7 @@ class Numbered:
 
 def order(examples, config, count: int, epochs: int, seed: int = 0) -> np.ndarray:
     """[epochs, count] the order in which each epoch visits the examples."""
-    masker = Masker.of(config.masking, 1, examples.tokenizer)
+    masker = Masker.from_config(config.masking, 1, examples.tokenizer)
     make = pipeline.Maker(Numbered(count), masker, seed, 7, (range(7),)).train
     batches = tf.data.Dataset.range(-(-epochs * count // 7)).map(lambda step: make(step, 0)).as_numpy_iterator()
     flat = np.concatenate([batch["next_sentence_labels"] for batch in batches])
@@ -151,10 +151,10 @@ def masked(seed=0, step=0, first_row=0, rows=ROWS, max_predictions=30, static=Fa
     ids[np.arange(ROWS), lengths - 1] = tokenizer.special_ids["[SEP]"]
     ids[:, 9] = tokenizer.special_ids["[SEP]"]
     ids[np.arange(LENGTH) >= lengths[:, None]] = tokenizer.special_ids["[PAD]"]
-    masker = Masker.of(MaskingConfig(**changes), max_predictions, tokenizer)
+    masker = Masker.from_config(MaskingConfig(**changes), max_predictions, tokenizer)
     take = slice(first_row, first_row + rows)
     numbers = range(ROWS)[take]
-    draws = ExampleDraws(seed, numbers) if static else PlaceDraws(seed, step, (numbers,))
+    draws = ExampleDraws(seed, numbers) if static else RowDraws(seed, step, (numbers,))
     out = masker(tf.constant(ids[take]), tf.constant(lengths[take]), draws)
     return tokenizer, ids[take], lengths[take], *(x.numpy() for x in out)
 
@@ -237,9 +237,9 @@ def test_whole_word_masking_takes_each_word_that_fits():
     """A row of one word of nine pieces and single pieces: three are wanted, so the long word never is."""
     tokenizer = tokenizers.WordPiece(VOCABULARY, True)
     row = [2, 10, *([70] * 8), *range(20, 29), 3]
-    masker = Masker.of(MaskingConfig(whole_word=True), 20, tokenizer)
+    masker = Masker.from_config(MaskingConfig(whole_word=True), 20, tokenizer)
     ids = tf.constant([row] * 200, tf.int32)
-    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), PlaceDraws(0, 0, (range(200),)))
+    _, positions, _, weights = masker(ids, tf.fill([200], len(row)), RowDraws(0, 0, (range(200),)))
     assert (weights.numpy().sum(1) == 3).all()
     assert positions.numpy()[weights.numpy() > 0].min() == 10
 

@@ -91,7 +91,7 @@ def test_finetune_in_too_few_steps_to_tell_the_speed(tmp_path, capsys):
     ("flags", "message"),
     [
         (["--seeds", "0"], "--seeds: is 0"),
-        (["--optimizer.name", "lamb"], "optimizer.name: is 'lamb', the peer has 'adamw' alone"),
+        (["--optimizer.name", "lamb"], "optimizer.name: is 'lamb', the peer only has 'adamw'"),
         ([], "give one with --task.dev"),
     ],
 )

@@ -284,7 +284,7 @@ def test_a_folder_that_cant_be_written_is_named_and_nothing_waits_for_it(tmp_pat
             checkpoints.save(1, a_state(), ABOUT, TOKENIZER)
             checkpoints.wait()
         assert_none_but(before)
-        with pytest.raises(InputError, match=f"{folder}: Permission denied; see to its permissions"):
+        with pytest.raises(InputError, match=f"{folder}: Permission denied; check its permissions"):
             Checkpoints(folder, writing=True)
 
 

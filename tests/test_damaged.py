@@ -15,6 +15,7 @@ from bert_jax.config import InputError
 
 # Cases of each reader in the long form, and files that it damages at once.
 CASES = int(os.environ.get("BERT_JAX_CASES", 10_000))
+# What a case may take: seconds of CPU time, as other work may be in the way, and memory.
 SECONDS, BYTES = 5, 1 << 29
 
 
@@ -68,15 +69,18 @@ def clean(read) -> None:
     def hang(*_):
         raise Hang
 
-    before, memory = signal.signal(signal.SIGALRM, hang), most_memory()
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    clocks = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, 20 * SECONDS)}
+    before, memory = {number: signal.signal(number, hang) for number in clocks}, most_memory()
+    for clock, seconds in clocks.values():
+        signal.setitimer(clock, seconds)
     try:
         read()
     except InputError as error:
         assert str(error).isprintable()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for number, (clock, _) in clocks.items():
+            signal.setitimer(clock, 0)
+            signal.signal(number, before[number])
     assert most_memory() - memory < BYTES
 
 

@@ -79,4 +79,4 @@ def test_64_bits_are_turned_off_with_a_word(capsys):
         assert not jax.config.jax_enable_x64
     finally:
         jax.config.update("jax_enable_x64", False)
-    assert capsys.readouterr().err.startswith("JAX_ENABLE_X64 is left out of account")
+    assert capsys.readouterr().err.startswith("JAX_ENABLE_X64 is ignored")

@@ -45,7 +45,7 @@ def root(whole, tmp_path):
     ("text", "problem"),
     [
         ('{"a": 1', "Expecting"),
-        ('{"a": NaN}', "NaN is no finite number"),
+        ('{"a": NaN}', "NaN isn't a finite number"),
         ("[-Infinity]", "-Infinity is no"),
         ("1e999", "1e999 is no"),
         ("[" * 101 + "]" * 101, "more than 100 lists and objects"),
@@ -219,7 +219,7 @@ def test_ids_of_a_vocabulary_far_above_its_pieces(root):
     values["model"]["vocab"]["far"] = 4_000_000_000
     file.write_text(json.dumps(values))
     with pytest.raises(InputError, match="pieces, but ids up to 4000000000"):
-        pretrained.tokenizer_folders.of_folder(root / "bpe")
+        pretrained.tokenizer_folders.read(root / "bpe")
 
 
 # ---- What needn't be there ------------------------------------------------------------------------------------------

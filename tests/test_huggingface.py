@@ -24,8 +24,7 @@ from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError, ModelConfig, Phase, model_preset
 from bert_jax.config.files import load_config
 from bert_jax.convert import huggingface, names, pretrained
-from bert_jax.data import tokenizers
-from bert_jax.data.tokenizer_folders import to_folder
+from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.models import head_of, make_model
 from bert_jax.runs.pretraining import pretrain
 
@@ -365,7 +364,7 @@ def test_importing_a_large_takes_less_than_twice_its_size(tmp_path):
     config = {name: getattr(model, name) for name in huggingface.FIELDS} | {"hidden_act": "gelu", "model_type": "bert"}
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["BertForPreTraining"]}))
     vocabulary = tokenizers.WordPiece([*tokenizers.SPECIAL, *(f"w{i}" for i in range(30_517))], True)
-    to_folder(vocabulary, folder, 512)
+    tokenizer_folders.write(vocabulary, folder, 512)
     size = (folder / "model.safetensors").stat().st_size
     command = [sys.executable, "-m", "bert_jax", "import", str(folder), str(tmp_path / "imported")]
     # A child begins with the peak of the process that starts it, which is large here: another one starts it.

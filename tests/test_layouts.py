@@ -6,10 +6,9 @@ from tokenizers import processors
 from transformers import AutoTokenizer, XLMRobertaTokenizer
 
 from bert_jax.config import ExamplesConfig, InputError, TaskConfig, TokenizerConfig
-from bert_jax.data import words
-from bert_jax.data.layouts import Layout, of_post_processor
+from bert_jax.data import tokenizer_folders, words
+from bert_jax.data.layouts import Layout, from_post_processor
 from bert_jax.data.prepare import prepare
-from bert_jax.data.tokenizer_folders import of_folder
 from bert_jax.data.tokenizers import WordPiece
 from bert_jax.tasks import multiple_choice, squad, squad_files, tagging
 from bert_jax.tasks.classification import model_input
@@ -25,7 +24,7 @@ def xlmr(tmp_path):
     scores = [*((name, 0.0) for name in SPECIAL), *((piece, -len(LETTERS) / len(piece)) for piece in pieces)]
     XLMRobertaTokenizer(vocab=[*scores, ("<mask>", 0.0)]).save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    return of_folder(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    return tokenizer_folders.read(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
 
 
 def test_a_bert_with_the_pieces_of_xlmr(xlmr):
@@ -72,14 +71,14 @@ def test_windows_of_squad(xlmr):
 def test_tags_and_choices(xlmr):
     tokenizer, theirs = xlmr
     example = tagging.Example(["the", "fox"], None, "", 0, ["the", "fox"])
-    (window,) = tagging.of(TaskConfig("ner"), ("O", "B-X")).features([example], tokenizer, 20, training=False)
-    assert window.input_ids == theirs("the fox")["input_ids"] and window.places == [1, 2]
+    (window,) = tagging.from_config(TaskConfig("ner"), ("O", "B-X")).features([example], tokenizer, 20, training=False)
+    assert window.input_ids == theirs("the fox")["input_ids"] and window.positions == [1, 2]
     choices = multiple_choice.Example("the fox", ["a dog", "who"], None, "0")
     (feature,) = multiple_choice.MultipleChoice(TaskConfig("swag")).features([choices], tokenizer, 20, training=False)
     assert feature.input_ids == theirs(["the fox"] * 2, ["a dog", "who"])["input_ids"]
     predicate = tagging.Example(["the", "fox"], None, "", 0, ["the", "fox"], predicate=1)
     with pytest.raises(InputError, match="marks the predicate by a token type"):
-        tagging.of(TaskConfig("srl"), ("O", "B-V")).features([predicate], tokenizer, 20, training=False)
+        tagging.from_config(TaskConfig("srl"), ("O", "B-V")).features([predicate], tokenizer, 20, training=False)
 
 
 def test_pretraining_examples(xlmr, tmp_path, config):
@@ -103,7 +102,7 @@ def test_pretraining_examples(xlmr, tmp_path, config):
 def test_the_predicate_is_marked_by_its_type_as_before():
     tokenizer = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"], True)
     example = tagging.Example(["a", "b", "c"], None, "", 0, ["a", "b", "c"], predicate=1)
-    (window,) = tagging.of(TaskConfig("srl"), ("O", "B-V")).features([example], tokenizer, 20, training=False)
+    (window,) = tagging.from_config(TaskConfig("srl"), ("O", "B-V")).features([example], tokenizer, 20, training=False)
     assert (window.input_ids, window.token_type_ids) == ([2, 5, 6, 7, 3, 6, 3], [0, 0, 1, 0, 0, 1, 1])
 
 
@@ -122,13 +121,13 @@ def test_layouts_that_are_not_read(single, pair, message):
     special = [("c", 7), ("s", 8)]
     processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
     with pytest.raises(InputError, match=message):
-        of_post_processor(processor).joined(([1], [2]))
+        from_post_processor(processor).joined(([1], [2]))
     if "two" in message:
-        assert of_post_processor(processor).joined(([1],)) == ([7, 1, 8], [0, 0, 0])
+        assert from_post_processor(processor).joined(([1],)) == ([7, 1, 8], [0, 0, 0])
 
 
 def test_token_types_that_versions_of_transformers_give_differently():
-    layout = of_post_processor(processors.BertProcessing(("s", 8), ("c", 7)), token_types=None)
+    layout = from_post_processor(processors.BertProcessing(("s", 8), ("c", 7)), token_types=None)
     with pytest.raises(InputError, match="add it: "):
         layout.joined(([1], [2]))
-    assert of_post_processor(processors.BertProcessing(("s", 8), ("c", 7))) == Layout(7, 8, (8,), (0, 0, 0, 1, 1))
+    assert from_post_processor(processors.BertProcessing(("s", 8), ("c", 7))) == Layout(7, 8, (8,), (0, 0, 0, 1, 1))

@@ -109,7 +109,7 @@ def test_examples_that_cannot_be_written_can_be_read(examples, tmp_path, monkeyp
 
     monkeypatch.setattr(os, "open", refuse)
     with folders.shared(examples.folder):
-        assert "nobody is kept from replacing it" in capsys.readouterr().err
+        assert "another process may replace it" in capsys.readouterr().err
 
 
 # ---- Where the kernel has no locks ----------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_commands_of_a_pretraining_run_take_all_of_its_options(command, capsys):
     [
         (["--run.evaluate-every", "5"], "--run.evaluate-every"),
         (["--optimizer.warmup-steps", "5"], "--optimizer.warmup-steps"),
-        (["--task", "rte"], "--task rte: says which of a config's tasks, and there is no --config"),
+        (["--task", "rte"], "--task rte: chooses among a config's tasks, but there is no --config"),
         (["--task", "x", "--config", "{}/plain.py"], "plain.py: its get_config() has no choice of task; leave out"),
         (["--config", "{}/often.py"], "often.py: run.evaluate_every is 5, but fine-tuning evaluates after each epoch"),
     ],

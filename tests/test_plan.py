@@ -15,8 +15,8 @@ from bert_jax.config import InputError, MeshConfig, Phase, model_preset
 from bert_jax.config.files import load_config
 from bert_jax.devices.chips import CHIPS, GIB
 from bert_jax.devices.memory import bytes_on_a_device
-from bert_jax.planning import hlo, phase, roofline
-from bert_jax.planning.plan import plan, with_vocabulary
+from bert_jax.planning import costs, hlo, phase, roofline
+from bert_jax.planning.plan import _custom_call_lines, plan, with_vocabulary
 from bert_jax.planning.search import meshes, search
 from bert_jax.planning.topology import make_topology
 from bert_jax.training.metrics import PEAK_FLOPS
@@ -66,21 +66,21 @@ ENTRY %main (start: SHAPES) -> SHAPES {
 
 
 def test_what_a_loop_does_counts_as_often_as_it_runs():
-    costs = hlo.costs(LOOP)
-    assert costs.flops == 5 * 2 * 128 * 64 * 256
+    found = costs.costs(LOOP)
+    assert found.flops == 5 * 2 * 128 * 64 * 256
     # One matrix and the product go through HBM, the index too; then the sum's operand. The weights don't. The
     # condition reads two integers and writes a truth; counting reads two and writes one.
     matrix, product = 128 * 64 * 4, 128 * 256 * 4
-    assert costs.bytes == 5 * (matrix + product + 4 + product + 9 + 12)
-    assert costs.collectives == [hlo.Collective("all-reduce", product, (0, 1, 2, 3), 5, False)]
-    assert hlo.costs(LOOP, loops=False).flops == 2 * 128 * 64 * 256
+    assert found.bytes == 5 * (matrix + product + 4 + product + 9 + 12)
+    assert found.collectives == [costs.Collective("all-reduce", product, (0, 1, 2, 3), 5, False)]
+    assert costs.costs(LOOP, loops=False).flops == 2 * 128 * 64 * 256
 
 
 def test_a_loop_of_unknown_length_is_no_guess():
     with pytest.raises(ValueError, match="how often the loop runs"):
-        hlo.costs(LOOP.replace("constant(9)", "constant({9})"))
+        costs.costs(LOOP.replace("constant(9)", "constant({9})"))
     with pytest.raises(ValueError, match="HLO of an unknown form: "):
-        hlo.costs(LOOP.replace("condition=", "until="))
+        costs.costs(LOOP.replace("condition=", "until="))
 
 
 @pytest.mark.parametrize(
@@ -98,14 +98,14 @@ def test_a_loop_of_unknown_length_is_no_guess():
     ],
 )
 def test_groups_of_devices_in_every_form(groups, first):
-    assert hlo._group(f", channel_id=1, {groups}, use_global_device_ids=true") == first
+    assert hlo.group(f", channel_id=1, {groups}, use_global_device_ids=true") == first
 
 
 def test_a_product_with_batches_is_a_dilated_convolution():
     line = "  %c = f32[16,12,512,512]{3,2,1,0} convolution(%a, %b), window={size=16x12 stride=15x11 lhs_dilate=16x12}, "
-    instruction = hlo._instruction(line + "dim_labels=0b1f_0o1i->01bf")
+    instruction = hlo.instruction(line + "dim_labels=0b1f_0o1i->01bf")
     queries, keys = hlo.Array("bf16", (16, 512, 12, 64), True), hlo.Array("bf16", (16, 512, 12, 64), True)
-    assert hlo._convolution_flops(instruction, queries, keys) == 2 * 16 * 12 * 512 * 512 * 64
+    assert costs._convolution_flops(instruction, queries, keys) == 2 * 16 * 12 * 512 * 512 * 64
 
 
 def test_flops_of_a_program_that_xla_compiled_here():
@@ -115,7 +115,25 @@ def test_flops_of_a_program_that_xla_compiled_here():
     x, weights = jnp.ones((48, 64)), jnp.ones((7, 64, 64))
     text = jax.jit(jax.grad(layers, argnums=1)).lower(x, weights).compile().as_text()
     # Forward once, backward for x and for the weights.
-    assert hlo.costs(text).flops == 3 * 7 * 2 * 48 * 64 * 64
+    assert costs.costs(text).flops == 3 * 7 * 2 * 48 * 64 * 64
+
+
+def test_custom_calls_are_listed_and_counted_by_whoever_knows_them():
+    program = jax.jit(lambda x: (jnp.linalg.cholesky(x @ x.T), jax.lax.top_k(x, 2)))
+    text = program.lower(jnp.ones((16, 8))).compile().as_text()
+    found, product = costs.costs(text), 2 * 16 * 8 * 16
+    assert found.flops == product
+    assert {c.target: c.flops for c in found.custom_calls} == {"lapack_spotrf_ffi": None, "TopK": 0.0}
+    lines = "\n".join(_custom_call_lines(phase._custom_calls(found)))
+    assert "lapack_spotrf_ffi x 1: NOT COUNTED" in lines and "without arithmetic: TopK x 1" in lines
+
+    def known(operation, operands):
+        return operands[0][0] ** 3 / 3 if operation.endswith("/cholesky") else None
+
+    found = costs.costs(text, known=known)
+    assert found.flops == product + 16**3 / 3
+    (calls, _) = phase._custom_calls(found)
+    assert calls == phase.CustomCalls("TopK", 1, 0.0)
 
 
 def test_times_of_collectives_by_hand():
@@ -123,7 +141,7 @@ def test_times_of_collectives_by_hand():
     places = [(x, y, 0) for x in range(4) for y in range(4)]
 
     def seconds(kind, group, size=16_000_000):
-        return roofline.seconds_of(hlo.Collective(kind, size, group, 1, False), chip, places, shape)
+        return roofline.seconds_of(costs.Collective(kind, size, group, 1, False), chip, places, shape)
 
     # Along one axis of four, an open line of 50 GB/s: 3/4 of it, and three hops; summed, twice.
     assert seconds("all-gather", (0, 1, 2, 3)) == pytest.approx(12e6 / 50e9 + 3e-6)
@@ -137,11 +155,14 @@ def test_times_of_collectives_by_hand():
 
 
 def test_a_step_waits_for_what_was_not_started_ahead():
-    costs = hlo.Costs(
-        [hlo.Work(197e9, 0, 2), hlo.Work(0, 819e6, 3)],  # 1 ms of products twice, 1 ms of bytes three times
-        [hlo.Collective("slice all-reduce", 3_125_000, (), 4, hidden) for hidden in (True, False)],  # 1 ms, four times
+    found = costs.Costs(
+        [costs.Work(197e9, 0, 2), costs.Work(0, 819e6, 3)],  # 1 ms of products twice, 1 ms of bytes three times
+        [
+            costs.Collective("slice all-reduce", 3_125_000, (), 4, hidden) for hidden in (True, False)
+        ],  # 1 ms, four times
+        [],
     )
-    times = roofline.times(costs, CHIPS["v5e"], [], ())
+    times = roofline.times(found, CHIPS["v5e"], [], ())
     assert (times.compute, times.memory, times.chip) == pytest.approx((2e-3, 3e-3, 5e-3))
     assert (times.waiting, times.hidden, times.step) == pytest.approx((4e-3, 4e-3, 9e-3))
 
@@ -263,6 +284,18 @@ def test_base_on_eight_chips(tmp_path, capsys):
     assert {c["axes"] for c in sums} == {"data"} and len(sums) == len(found["collectives"])
     assert found["hours"] == pytest.approx(found["times"]["step"] * 100_000 / 3600)
     assert "fits" in printed and "tokens/s" in printed and "Assumed" in printed
+
+
+@pytest.mark.long
+@needs_libtpu
+def test_a_kernel_is_counted_by_its_shapes():
+    """Forward twice, as it is computed again, and backward: products of 128 x 128 of the 64 tokens' blocks."""
+    config = tiny(attention="tpu_flash")
+    (found,) = plan(config, "v5e:2x4")
+    (kernels,) = (c for c in found.custom_calls if c.flops != 0)
+    rows, layers, heads = 64 // 8, 2, 2
+    assert kernels.target == "tpu_custom_call" and kernels.times == layers * 4
+    assert kernels.flops == layers * heads * rows * (2 + 2 + 4 + 3) * 2 * 128 * 128 * 64
 
 
 @pytest.mark.long

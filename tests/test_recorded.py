@@ -17,7 +17,7 @@ from test_prepare import numbered_documents
 
 from bert_jax.config import ExamplesConfig, MaskingConfig
 from bert_jax.data import examples, tokenizers
-from bert_jax.data.masking import Masker, PlaceDraws
+from bert_jax.data.masking import Masker, RowDraws
 from bert_jax.tasks import squad_metrics
 
 FOLDER = Path(__file__).parent / "recorded"
@@ -28,10 +28,10 @@ SQUAD = json.loads((FOLDER / "squad_scores.json").read_text())
 @pytest.mark.parametrize("most", [20, 77])
 def test_as_many_tokens_are_masked(most):
     tokenizer = tokenizers.WordPiece([*tokenizers.SPECIAL, *(f"w{i}" for i in range(60))], True)
-    masker = Masker.of(MaskingConfig(), most, tokenizer)
+    masker = Masker.from_config(MaskingConfig(), most, tokenizer)
     lengths = np.arange(10, 513)
     ids = np.where(np.arange(512) < lengths[:, None] - 2, 20, tokenizer.special_ids["[PAD]"]).astype(np.int32)
-    weights = masker(tf.constant(ids), tf.constant(lengths), PlaceDraws(0, 0, (range(len(ids)),)))[3].numpy()
+    weights = masker(tf.constant(ids), tf.constant(lengths), RowDraws(0, 0, (range(len(ids)),)))[3].numpy()
     assert weights.sum(1).tolist() == DATA["masked"][str(most)]
 
 

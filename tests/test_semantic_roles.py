@@ -38,7 +38,7 @@ def srl(tmp_path, train: str, dev: str | None = None) -> tagging.Tagging:
     if dev is not None:
         (tmp_path / "dev.conll").write_text(dev)
     files = {"train": str(tmp_path / "train.conll"), "dev": dev and str(tmp_path / "dev.conll")}
-    return tagging.of(TaskConfig(name="srl", **files))
+    return tagging.from_config(TaskConfig(name="srl", **files))
 
 
 def test_columns_of_conll_2005(tmp_path):
@@ -64,7 +64,7 @@ def test_words_and_props_of_conll_2005(tmp_path):
             (tmp_path / split / kind).mkdir(parents=True)
             text = "\n".join(" ".join(row[cells]) for row in merged)
             (tmp_path / split / kind / f"{split}.02.{kind}.gz").write_bytes(gzip.compress(text.encode()))
-    task = tagging.of(TaskConfig(name="srl", folder=str(tmp_path)))
+    task = tagging.from_config(TaskConfig(name="srl", folder=str(tmp_path)))
     assert (task.dev_splits, task.test_splits) == (("dev",), ("test", "test-brown"))
     expected = srl(tmp_path, CONLL_2005).read("train")
     assert [(e.words, e.tags) for e in task.read("dev")] == [(e.words, e.tags) for e in expected]
@@ -74,7 +74,7 @@ def test_words_and_props_of_conll_2005(tmp_path):
     assert [file.name for file in task.submit(tmp_path, "test-brown", brown, tagged)] == ["test-brown.props"]
     (tmp_path / "devel/words/devel.02.words.gz").unlink()
     with pytest.raises(InputError, match="devel.02.props.gz: its words are missing; put devel.02.words.gz beside it"):
-        tagging.of(task.config).read("dev")
+        tagging.from_config(task.config).read("dev")
 
 
 def test_columns_of_conll_2012(tmp_path):

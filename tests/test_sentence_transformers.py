@@ -257,7 +257,7 @@ DAMAGED = {
         "version https://git-lfs.github.com/spec/v1"
     ),
     "without type or path": lambda f: (f / "modules.json").write_text('[{"path": ""}]'),
-    "must be a plain name of what lies beside it": lambda f: modules(f, ["", "../1_Pooling"]),
+    "must be a plain name of a file beside it": lambda f: modules(f, ["", "../1_Pooling"]),
     "begins with StaticEmbedding": lambda f: modules(f, [""], ["models.StaticEmbedding"]),
     "begins with Transformer": lambda f: modules(f, ["0_Transformer"]),
     "max_seq_length is '9'": lambda f: edit(f / ENCODER, max_seq_length="9"),

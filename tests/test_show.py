@@ -24,13 +24,13 @@ ROW = {
 
 def test_a_pair_and_a_row_of_texts():
     assert _described(ROW, PIECES, sentence_pairs=True).split("\n") == [
-        "7 of 8 places used, 3 to predict; B is from elsewhere",
+        "7 of 8 positions used, 3 to predict; B is from elsewhere",
         "  A  [CLS] the [MASK]{dog} [SEP]",
         "  B  cat{bark} ##s{##s} [SEP]",
     ]
     packed = ROW | {"sequence_ids": np.array([1, 1, 1, 1, 2, 2, 2, 0])}
     assert _described(packed, PIECES, sentence_pairs=False).split("\n") == [
-        "7 of 8 places used, 3 to predict",
+        "7 of 8 positions used, 3 to predict",
         "  1  [CLS] the [MASK]{dog} [SEP]",
         "  2  cat{bark} ##s{##s} [SEP]",
     ]

@@ -89,7 +89,7 @@ def scored(tmp_path, gold: list[list[str]], guess: list[list[str]], labels: tupl
     text = "".join("".join(f"w\t{tag}\n" for tag in one) + "\n" for one in gold)
     for split in ("train", "dev"):
         (tmp_path / f"{split}.conll").write_text(text)
-    task = tagging.of(TaskConfig(name="ner", folder=str(tmp_path)), labels)
+    task = tagging.from_config(TaskConfig(name="ner", folder=str(tmp_path)), labels)
     assert labels or set(task.head.labels) == {tag for one in (*gold, *guess) for tag in one}
     return task.metrics(task.read("dev"), [tagging.Tagged(one, [1.0] * len(one)) for one in guess])
 
@@ -137,7 +137,9 @@ def test_scores_of_parts_of_speech_are_those_of_words(tmp_path, labels):
 def test_tags_that_cannot_be_scored_are_refused(tmp_path, text, labels, message):
     (tmp_path / "dev.conll").write_text(text)
     with pytest.raises(InputError, match=message) as error:
-        tagging.of(TaskConfig(name="ner", dev=str(tmp_path / "dev.conll")), labels or ("O", "B-PER")).read("dev")
+        tagging.from_config(TaskConfig(name="ner", dev=str(tmp_path / "dev.conll")), labels or ("O", "B-PER")).read(
+            "dev"
+        )
     assert "\n" not in str(error.value)
 
 

@@ -49,7 +49,7 @@ def json_lines(rows: list[dict]) -> str:
 def test_json_lines_and_one_list(tmp_path, name, write):
     assert read(tmp_path / name, write(ROWS)) == ROWS
     rows = read_table(tmp_path / name)
-    assert rows[1].place.endswith((f"{name}, line 2", f"{name}, record 2"))
+    assert rows[1].location.endswith((f"{name}, line 2", f"{name}, record 2"))
 
 
 # Tabs between columns: quotes as characters, as GLUE and many others have them.
@@ -94,7 +94,7 @@ def test_texts_alone_are_whole_lines_and_keep_their_place(tmp_path):
     assert read(tmp_path / "a.txt", content, header=False) == [{"1": line} for line in lines]
     assert read(tmp_path / "a.txt", "text\n" + content) == [{"text": line} for line in lines]
     rows = read_table(tmp_path / "a.txt")
-    assert [row.place.rpartition(" ")[2] for row in rows] == ["2", "3", "4", "5", "6", "7"]
+    assert [row.location.rpartition(" ")[2] for row in rows] == ["2", "3", "4", "5", "6", "7"]
     assert read(tmp_path / "a.csv", 'text\none\n\n""\n"two, three"\n') == [
         {"text": text} for text in ("one", "", "", "two, three")
     ]
@@ -124,7 +124,7 @@ def test_a_header_that_comes_again_is_refused(tmp_path, again):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "sep=;\ntext;label\none;a\n", "line 1: is for Excel alone"),
+        ("a.csv", "sep=;\ntext;label\none;a\n", "line 1: is only for Excel"),
         ("a.md", "| text | label |\n|---|:-:|\n| one | a |\n", "line 2: is a rule under a header"),
         ("a.jsonl", '{"text": "one", "label": 1, "label": 2}\n', "line 1: .*a name comes twice.*text, label, label"),
         ("a.csv", "text,label\none,a,b\n", "line 2: has 3 columns, the first line has 2"),
@@ -144,7 +144,7 @@ def test_columns_without_a_name_may_be_several(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"text": "a",\n "label": 1}\n', "line 1: not JSON.*an object a line, or all in one list"),
+        ('{"text": "a",\n "label": 1}\n', "line 1: not JSON.*an object on each line, or all in one list"),
         ('[{"text": "a"}, 3]', "nor a list of them"),
         ('[{"text": "a"}', "not JSON"),
         ("[]", "holds no rows"),

@@ -35,7 +35,7 @@ def ner(tmp_path, train: str = CONLL_2003, dev: str | None = None, **changes) ->
     for name, text in (("train", train), ("dev", dev)):
         if text is not None:
             (tmp_path / f"{name}.conll").write_text(text, encoding="utf-8")
-    return tagging.of(TaskConfig(name="ner", folder=str(tmp_path), **changes))
+    return tagging.from_config(TaskConfig(name="ner", folder=str(tmp_path), **changes))
 
 
 def pieces(ids: list[int]) -> str:
@@ -73,11 +73,11 @@ def test_tabs_comments_odd_tokens_and_a_model_with_labels(tmp_path):
     task = ner(tmp_path, train=text)
     assert [example.words for example in task.read("train")] == [["\u00a0a", "", "#"], ["a\u2028b", "new york"]]
     (tmp_path / "test.txt").write_text("a\nb\n")
-    trained = tagging.of(TaskConfig(name="ner", test=str(tmp_path / "test.txt")), labels=("O", "B-X"))
+    trained = tagging.from_config(TaskConfig(name="ner", test=str(tmp_path / "test.txt")), labels=("O", "B-X"))
     assert trained.head.labels == ("O", "B-X")
     examples = trained.read("test")
     features = trained.features(examples, TOKENIZER, 16, training=False)
-    assert (examples[0].tags, features[0].label, features[0].places) == (None, None, [1, 2])
+    assert (examples[0].tags, features[0].label, features[0].positions) == (None, None, [1, 2])
     tagged = trained.predict(examples, features, [np.array([[0, 0], [1, 2], [2, 1], [0, 9]])])
     assert tagged[0].tags == ["B-X", "O"]
     np.testing.assert_allclose(tagged[0].probabilities, [1 / (1 + np.exp(-1))] * 2)
@@ -91,8 +91,8 @@ def test_tabs_comments_odd_tokens_and_a_model_with_labels(tmp_path):
 @pytest.mark.parametrize(
     ("train", "dev", "message"),
     [
-        ("a O\nb\n", None, r"train.conll, line 2: columns parted by spaces: 1, but 2"),
-        ("a\tO\n\nb\tx\tO\n", None, r"train.conll, line 3: columns parted by tabs: 3, but 2"),
+        ("a O\nb\n", None, r"train.conll, line 2: columns separated by spaces: 1, but 2"),
+        ("a\tO\n\nb\tx\tO\n", None, r"train.conll, line 3: columns separated by tabs: 3, but 2"),
         ("a O\nb PER\n", None, r"train.conll, line 2: .*'PER' is neither O nor B-, I-, E- or S-"),
         ("a O\nb B-\n", None, r"train.conll, line 2: .*'B-'"),
         ("a\nb\n", None, r"train.conll, line 1: has a token and no tag"),
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_read(tmp_path):
         if content:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=f"{name}.*{message}"):
-            tagging.of(TaskConfig(name="ner", train=str(tmp_path / name))).read("train")
+            tagging.from_config(TaskConfig(name="ner", train=str(tmp_path / name))).read("train")
 
 
 # Features
@@ -138,7 +138,7 @@ def test_a_word_without_pieces_is_an_unknown_one(tmp_path):
     task = ner(tmp_path, train="a\tO\n\u200d\tB-PER\n\tO\n[SEP]\tO\n")
     (feature,) = task.features(task.read("train"), TOKENIZER, 16, training=True)
     assert pieces(feature.input_ids) == "[CLS] a [UNK] [UNK] [UNK] [UNK] [UNK] [SEP]"
-    assert feature.places == [1, 2, 3, 4]
+    assert feature.positions == [1, 2, 3, 4]
     assert feature.input_ids.count(TOKENIZER.special_ids["[SEP]"]) == 1
 
 
@@ -150,7 +150,7 @@ def test_context_of_the_document(tmp_path):
         "[CLS] a b ##x say ##s c d [SEP]",
         "[CLS] e f [SEP]",
     ]
-    assert [feature.places for feature in features] == [[1, 2, 4, 6], [7], [1, 2]]
+    assert [feature.positions for feature in features] == [[1, 2, 4, 6], [7], [1, 2]]
     assert [label == NO_LABEL for label in features[1].label] == [True] * 7 + [False, True]
     # Whole words only, on both sides, as many as fit.
     features = task.features(task.read("train"), TOKENIZER, 6, training=True)
@@ -173,8 +173,8 @@ def test_each_word_is_predicted_once_however_long_the_sentence(tmp_path, documen
     words = [[] for _ in examples]
     for feature in features:
         assert len(feature.input_ids) == len(feature.token_type_ids) == len(feature.label) <= length
-        assert [i for i, label in enumerate(feature.label) if label != NO_LABEL] == feature.places
-        for k, place in enumerate(feature.places):
+        assert [i for i, label in enumerate(feature.label) if label != NO_LABEL] == feature.positions
+        for k, place in enumerate(feature.positions):
             word = examples[feature.example].words[feature.first + k]
             assert feature.input_ids[place] == TOKENIZER.encode([word])[0][0]
             words[feature.example].append(feature.first + k)
@@ -190,7 +190,7 @@ def test_parts_of_a_long_sentence_are_read_with_what_stands_around(tmp_path):
     assert [pieces(feature.input_ids) for feature in features] == [
         *("[CLS] a b c d e f [SEP]", "[CLS] c d e f g h [SEP]", "[CLS] e f g h i j [SEP]", "[CLS] e f g h i j [SEP]"),
     ]
-    assert [feature.places for feature in features] == [[1, 2, 3], [2, 3, 4], [3, 4, 5], [6]]
+    assert [feature.positions for feature in features] == [[1, 2, 3], [2, 3, 4], [3, 4, 5], [6]]
 
 
 # Scores
@@ -237,7 +237,7 @@ def test_real_files(real_data, tmp_path, file, counts, entities):
     vocab = str(real_data / "vocab/bert-base-cased-vocab.txt")
     tokenizer = tokenizers.load(vocab, TokenizerConfig(lowercase=False))
     theirs = BertTokenizer(vocab, do_lower_case=False)
-    task = tagging.of(TaskConfig(name="ner", train=str(real_data / "ner" / file)))
+    task = tagging.from_config(TaskConfig(name="ner", train=str(real_data / "ner" / file)))
     examples = task.read("train")
     assert (len(examples), sum(len(example.words) for example in examples)) == counts
     assert sum(tag.startswith("B-") for example in examples for tag in example.tags) == entities
@@ -250,7 +250,7 @@ def test_real_files(real_data, tmp_path, file, counts, entities):
         firsts = [i for i, word in enumerate(ids) if word is not None and word != ids[i - 1]]
         if len(firsts) == len(example.words) and not special & set(encoded["input_ids"][1:-1]):
             assert feature.input_ids == encoded["input_ids"]
-            assert [i for i, label in enumerate(feature.label) if label != NO_LABEL] == firsts == feature.places
+            assert [i for i, label in enumerate(feature.label) if label != NO_LABEL] == firsts == feature.positions
             compared += 1
     assert compared > 0.8 * len(examples)
     tagged = predicted(task, examples, features)

@@ -77,7 +77,7 @@ def test_a_damaged_byte_in_utf8_is_no_other_encoding(tmp_path):
     file, new = tmp_path / "a.txt", tmp_path / "a.utf8.txt"
     file.write_bytes("größer\nschön\n".encode() + b"kaputt\xff hier\n" + "später\n".encode())
     said = told(file)
-    assert f"{file}, line 3: not UTF-8 (byte 6: 0xff); it is but for some bytes" in said
+    assert f"{file}, line 3: not UTF-8 (byte 6: 0xff); only some bytes aren't" in said
     subprocess.run(said.rpartition("drop them: ")[2], shell=True)  # iconv says that it left something out.
     assert read_text(new) == "größer\nschön\nkaputt hier\nspäter\n\n"
     file.write_bytes(b"fine\nnot \0 fine\n")

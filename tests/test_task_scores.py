@@ -178,8 +178,8 @@ def test_types_of_tags_that_are_alike_are_refused(tmp_path):
     ("content", "message"),
     [
         ('{"tokens": ["a"], "ner_tags": [0]}\n', "line 1: is JSON"),
-        ("a,O\nb,B-PER\n", "line 1: a token and its tag stand together"),
-        ("a;O\n\nb;O\n", "line 1: a token and its tag stand together"),
+        ("a,O\nb,B-PER\n", "line 1: a token and its tag are one column"),
+        ("a;O\n\nb;O\n", "line 1: a token and its tag are one column"),
     ],
 )
 def test_other_formats_of_tags_are_named(tmp_path, content, message):

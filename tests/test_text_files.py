@@ -103,7 +103,7 @@ def test_wherever_a_file_is_cut_its_records_are_the_same(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"text": "cut', "line 41: not JSON (.*); mend the line"),
+        ('{"text": "cut', "line 41: not JSON (.*); correct the line"),
         ('["text"]', "line 41: not a JSON object"),
         ('{"body": "x", "url": "y"}', "line 41: has no field 'text'; --corpus.text-field is one of body, url"),
         ('{"text": ["x"], "url": "y"}', r"line 41: has \['x'\] for field 'text'; --corpus.text-field is one of url"),

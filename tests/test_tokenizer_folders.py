@@ -9,8 +9,7 @@ from test_tokenizers import ODD, VOCABULARIES, differing
 from transformers import AutoTokenizer
 
 from bert_jax.config import InputError, TokenizerConfig
-from bert_jax.data import tokenizers
-from bert_jax.data.tokenizer_folders import of_folder, to_folder
+from bert_jax.data import tokenizer_folders, tokenizers
 
 WORDS = ["the", "qu", "##ick", "brown", "fox", "##es", "cafe", "café", "The", "中", "文", "中文", "[", "]", "mask", "."]
 TEXTS = ["The quick brown foxes.", "café 中文 the", "", "<ent>the New York [x]", "a\u0300 b"]
@@ -27,7 +26,7 @@ def token(content: str, **changes) -> dict:
 def saved(tokenizer, folder):
     """The folder, with AutoTokenizer's reading of it."""
     folder.mkdir(exist_ok=True)
-    to_folder(tokenizer, folder, 512)
+    tokenizer_folders.write(tokenizer, folder, 512)
     (folder / "config.json").write_text('{"model_type": "bert"}')
     return AutoTokenizer.from_pretrained(folder)
 
@@ -59,21 +58,21 @@ def assert_same(tokenizer, theirs, texts, masked=()) -> None:
 def test_wordpiece_there_and_back(tmp_path, options):
     tokenizer = tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], **options)
     assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), TEXTS, MASKED)
-    again = of_folder(tmp_path / "folder")
+    again = tokenizer_folders.read(tmp_path / "folder")
     assert tokenizers.fingerprint(again) == tokenizers.fingerprint(tokenizer)
     assert tokenizers.fingerprint(tokenizers.from_dict(again.to_dict())) == tokenizers.fingerprint(tokenizer)
     for name in ("tokenizer.json", "vocab.txt"):  # Either is enough.
         content = (tmp_path / "folder" / name).read_bytes()
         (tmp_path / "folder" / name).unlink()
-        assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+        assert tokenizer_folders.read(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
         (tmp_path / "folder" / name).write_bytes(content)
     (tmp_path / "folder/tokenizer_config.json").unlink()
     unsaid = {"lowercase": True, "strip_accents": None, "split_chinese": True}
     if tokenizer.options == unsaid:
-        assert of_folder(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
+        assert tokenizer_folders.read(tmp_path / "folder").encode(TEXTS) == tokenizer.encode(TEXTS)
     else:  # AutoTokenizer takes those for unsaid options, tokenizer.json has others.
         with pytest.raises(InputError, match=r"its normalizer\.\w+ is \w+, but BertTokenizer's \w+.*; say"):
-            of_folder(tmp_path / "folder")
+            tokenizer_folders.read(tmp_path / "folder")
 
 
 def test_files_of_old_versions(tmp_path):
@@ -81,7 +80,7 @@ def test_files_of_old_versions(tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join([*tokenizers.SPECIAL, *WORDS]) + "\n")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<b>": 22, "<a>": 21}))
-    tokenizer = of_folder(tmp_path)
+    tokenizer = tokenizer_folders.read(tmp_path)
     assert tokenizer.vocab_size == 23 and tokenizer.pieces()[21:] == ["<a>", "<b>"]
     texts = ["The <b>quick<a> Café", "<a> fox"]
     assert tokenizer.encode(texts) == AutoTokenizer.from_pretrained(tmp_path)(texts, add_special_tokens=False).input_ids
@@ -102,7 +101,7 @@ def test_files_of_old_versions(tmp_path):
 def test_case_of_folders_that_do_not_say(tmp_path, name, extra, lowercase):
     (tmp_path / name).mkdir()
     (tmp_path / name / "vocab.txt").write_text("\n".join([*tokenizers.SPECIAL, extra]) + "\n")
-    assert of_folder(tmp_path / name).options["lowercase"] is lowercase
+    assert tokenizer_folders.read(tmp_path / name).options["lowercase"] is lowercase
 
 
 @pytest.mark.parametrize(
@@ -137,14 +136,14 @@ def test_case_of_folders_that_do_not_say(tmp_path, name, extra, lowercase):
     ],
 )
 def test_other_tokenizers_are_refused(tmp_path, file, change, message):
-    to_folder(tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True), tmp_path, 512)
+    tokenizer_folders.write(tokenizers.WordPiece([*tokenizers.SPECIAL, *WORDS], True), tmp_path, 512)
     values = json.loads((tmp_path / "tokenizer_config.json").read_text())
     del values["added_tokens_decoder"], values["tokenizer_class"]
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(values))
     values = json.loads((tmp_path / file).read_text()) if (tmp_path / file).exists() else {}
     (tmp_path / file).write_text(json.dumps(values | change))
     with pytest.raises(InputError, match=message) as error:
-        of_folder(tmp_path)
+        tokenizer_folders.read(tmp_path)
     assert str(tmp_path) in str(error.value)
 
 
@@ -154,7 +153,7 @@ def test_a_trained_sentencepiece_model(tmp_path, corpus, lowercase):
     tokenizer = tokenizers.train(corpus.read_text().split("\n"), config)
     texts = [*sentences(200, 3), *(text for text in ODD if text not in DIFFERENT)]
     assert_same(tokenizer, saved(tokenizer, tmp_path / "folder"), texts, MASKED)
-    assert tokenizers.fingerprint(of_folder(tmp_path / "folder")) == tokenizers.fingerprint(tokenizer)
+    assert tokenizers.fingerprint(tokenizer_folders.read(tmp_path / "folder")) == tokenizers.fingerprint(tokenizer)
 
 
 @pytest.mark.parametrize("options", [dict(model_type="bpe"), dict(model_type="unigram", byte_fallback=True)])
@@ -202,10 +201,10 @@ def test_a_sentencepiece_file_alone_is_read_only_where_its_ids_are_the_models(tm
     for content in (own.model, model.getvalue()):
         (tmp_path / name).write_bytes(content)
         if (content, name, kind) == (own.model, "spiece.model", None):
-            assert of_folder(tmp_path).to_dict() == own.to_dict()
+            assert tokenizer_folders.read(tmp_path).to_dict() == own.to_dict()
         else:
             with pytest.raises(InputError, match=r"tokenizer.json.*AutoTokenizer.from_pretrained\(FOLDER\)"):
-                of_folder(tmp_path)
+                tokenizer_folders.read(tmp_path)
 
 
 def test_weights_are_read_without_a_tokenizer_that_is_refused(tmp_path, capsys):

@@ -7,8 +7,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from bert_jax.data import tokenizers
-from bert_jax.data.tokenizer_folders import of_folder, to_folder
+from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.tasks.classification import model_input
 
 WORDS = [
@@ -226,10 +225,10 @@ def test_in_and_out_again(tmp_path, seed):
     source, exported = tmp_path / "source", tmp_path / "exported"
     source.mkdir(), exported.mkdir()
     rng.choice([bert_folder, general_folder])(rng, source)
-    tokenizer = of_folder(source)
+    tokenizer = tokenizer_folders.read(source)
     assert_as_theirs(tokenizer, source)
-    to_folder(tokenizer, exported, 512)
+    tokenizer_folders.write(tokenizer, exported, 512)
     written(exported, "config.json", {"model_type": "bert"})
-    assert of_folder(exported).to_dict() == tokenizer.to_dict()
+    assert tokenizer_folders.read(exported).to_dict() == tokenizer.to_dict()
     assert tokenizers.from_dict(json.loads(json.dumps(tokenizer.to_dict()))).to_dict() == tokenizer.to_dict()
     assert_as_theirs(tokenizer, exported)

@@ -33,7 +33,7 @@ def test_a_field_that_has_another_name_now_is_read_and_the_run_goes_on(config, s
     assert config_of(saved) == config
     check_same_run(saved, about(config), "runs/x")
     place[new] = place[old]
-    with pytest.raises(InputError, match=f"{new}: is there twice, once under an older name"):
+    with pytest.raises(InputError, match=f"{new}: is given twice, once under an older name"):
         config_of(saved)
 
 

@@ -134,7 +134,7 @@ def test_words_come_through_to_the_masks(chinese, tmp_path):
         ("test_words:cut", "can't be imported.*has no attribute 'cut'"),
         ("test_words:BIT", "isn't a function"),
         ("test_words:changing", "changes the text .*choose another function"),
-        ("test_words:failing", "failed with ZeroDivisionError: division by zero on .*; mend it"),
+        ("test_words:failing", "failed with ZeroDivisionError: division by zero on .*; correct it"),
     ],
 )
 def test_a_segmenter_that_is_no_good_is_named(chinese, tmp_path, segmenter, message):

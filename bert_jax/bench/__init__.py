@@ -1,15 +1,15 @@
-"""Measurements beside a peer, in alternating rounds of one run: on a shared machine only the ratio says much."""
+"""Measurements against another library, in alternating rounds of one run: on a shared machine only ratios tell much."""
 
 
 def compile_seconds() -> list[float]:
-    """A list that grows by the seconds of each program that JAX compiles from now on."""
+    """A list to which JAX appends the seconds of each program that it compiles from now on."""
     import jax
 
-    found: list[float] = []
+    seconds: list[float] = []
 
     def note(event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith("backend_compile_duration"):
-            found.append(duration_secs)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(note)
-    return found
+    return seconds

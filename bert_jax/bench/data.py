@@ -1,4 +1,4 @@
-"""Measurements beside a peer, in alternating rounds of one run: on a shared machine only the ratio says much."""
+"""Measures `prepare` and the input pipeline against another library, in alternating rounds of one run."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ from bert_jax.config.files import from_dict
 from bert_jax.data.examples import HEADER, continues_bit
 from bert_jax.data.records import Examples
 
-# transformers' fast tokenizer on the same lines, as one would call it, and nothing else.
+# transformers' fast tokenizer on the same lines, in its usual call, and nothing else.
 PEER = """
 import sys
 from transformers import BertTokenizer
@@ -28,8 +28,8 @@ lines = [line for line in open(sys.argv[1], encoding="utf-8").read().split("\\n"
 BertTokenizer(sys.argv[2])(lines, return_attention_mask=False, return_token_type_ids=False)
 """
 
-# transformers' collator in torch's loader, in the quickest of the ways to call it: rows of one length as bare tensors,
-# so that it neither pads nor makes attention masks and segments.
+# transformers' collator in torch's loader, called in the fastest way: rows of one length as bare tensors, so that it
+# neither pads nor makes attention masks and segments; and in the usual way, with dictionaries.
 PEER_PIPELINE = """
 import sys, time, numpy, torch
 from torch.utils.data import DataLoader, Dataset
@@ -61,12 +61,12 @@ while time.perf_counter() < start + seconds:
 print(count * batch * rows.rows.shape[1] / (time.perf_counter() - start))
 """
 BATCH = 256
-# The time to the first batch is measured on a corpus of so many examples, at the first step and at this one.
+# The time to the first batch is measured with this many examples, at the first step and at this late one.
 MANY_EXAMPLES, LATE_STEP = 10_000_000, 1_000_000
 
 
 def bench_prepare(text: Path, vocab: Path, rounds: int) -> None:
-    """`bert-jax prepare` of a text file beside the fast tokenizer alone; its peak memory for a tenth of the file."""
+    """Measures `bert-jax prepare` of a text file against the fast tokenizer alone, and its memory for a tenth of it."""
     _check_peer()
     for file in (text, vocab):
         if not file.is_file():
@@ -76,15 +76,15 @@ def bench_prepare(text: Path, vocab: Path, rounds: int) -> None:
         content = text.read_text(encoding="utf-8")
         tenth.write_text(content[: len(content) // 10], encoding="utf-8")
         size = text.stat().st_size
-        # Starting Python and importing is part of both.
+        # Starting Python and importing are part of both times.
         peer = [sys.executable, "-c", PEER, str(text), str(vocab)]
         ours, theirs = [], []
         _measure(_prepare(text, vocab, folder))  # Warms the file cache.
         for number in range(rounds):
             ours.append(_measure(_prepare(text, vocab, folder)))
             theirs.append(_measure(peer))
-            said = f"prepare {ours[-1][0]:.1f} s, the tokenizer alone {theirs[-1][0]:.1f} s"
-            print(f"round {number + 1}: {said}", flush=True)
+            times = f"prepare {ours[-1][0]:.1f} s, the tokenizer alone {theirs[-1][0]:.1f} s"
+            print(f"round {number + 1}: {times}", flush=True)
         small = _measure(_prepare(tenth, vocab, folder))
     ratios = [a[0] / b[0] for a, b in zip(ours, theirs, strict=True)]
     for name, runs in (("bert-jax prepare", ours), ("the tokenizer alone", theirs)):
@@ -99,12 +99,12 @@ def bench_prepare(text: Path, vocab: Path, rounds: int) -> None:
 def _prepare(text: Path, vocab: Path, folder: str) -> list[str]:
     command = [sys.executable, "-m", "bert_jax", "prepare", "--config", "pretrain_base", "--overwrite"]
     command += ["--output", str(Path(folder) / "examples"), "--corpus.files", str(text), "--tokenizer.path", str(vocab)]
-    # One length, as one phase would have it.
+    # A single sequence length, as in one phase.
     return [*command, "--phases.1.sequence-length", "128", "--phases.1.max-predictions", "20"]
 
 
 def _measure(command: list[str]) -> tuple[float, int]:
-    """Seconds of the command, and the most memory that it and its children held at once, in bytes."""
+    """The command's seconds, and the peak memory of it and its children together, in bytes."""
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "true"}
     with tempfile.TemporaryFile("w+") as errors:
         start, peak = time.perf_counter(), 0
@@ -127,7 +127,7 @@ def _memory(process: psutil.Process) -> int:
         for p in (process, *process.children(recursive=True)):
             total += p.memory_info().rss
     except psutil.NoSuchProcess:
-        pass  # It ended while we looked.
+        pass  # The process ended meanwhile.
     return total
 
 
@@ -137,7 +137,7 @@ def _check_peer() -> None:
 
 
 def bench_pipeline(folder: str, rounds: int, seconds: float) -> None:
-    """For each length: our batches beside the peer's, what our stages cost, and the time to the first batch."""
+    """For each length: our batches against the peer's, the time of our stages, and the time to the first batch."""
     _check_peer()
     examples = Examples(folder)
     if examples.tokenizer.kind != "wordpiece":
@@ -153,7 +153,7 @@ def bench_pipeline(folder: str, rounds: int, seconds: float) -> None:
 
 
 def _config(examples: Examples, length: int, **masking) -> PretrainConfig:
-    """Batches as pretraining would take them, without end."""
+    """A config for batches as in pretraining, without end."""
     phase = Phase(length, BATCH, 2 * LATE_STEP, max_predictions=math.ceil(0.15 * length))
     made_by = from_dict(ExamplesConfig, examples.manifest["config"]["examples"])
     return PretrainConfig(examples=made_by, masking=MaskingConfig(**masking), phases=(phase,))
@@ -186,7 +186,7 @@ def _beside_peer(examples: Examples, length: int, rounds: int, seconds: float) -
 
 
 def _tokens_a_second(batches: Iterator[dict], seconds: float) -> float:
-    for _ in range(8):  # As the peer: the start isn't counted.
+    for _ in range(8):  # As for the peer, the start isn't counted.
         next(batches)
     start, tokens = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
@@ -195,7 +195,7 @@ def _tokens_a_second(batches: Iterator[dict], seconds: float) -> float:
 
 
 def _ids(examples: Examples, length: int) -> np.ndarray:
-    """[examples, length] of the training split, as they are on disk but for the words' bits."""
+    """[examples, length] the ids of the training split, as on disk but without the bits of words."""
     reader = examples.split("train", length)
     ids = reader.read(np.arange(len(reader)))[:, HEADER:]
     if examples.manifest["config"]["examples"]["word_segmenter"]:
@@ -204,25 +204,25 @@ def _ids(examples: Examples, length: int) -> np.ndarray:
 
 
 def _stages(examples: Examples, length: int, seconds: float) -> None:
-    """What a batch costs in each stage alone, and handed over as numpy arrays when nothing is left to do."""
+    """The time of a batch in each stage alone, and of passing a finished batch through tf.data to NumPy."""
     import tensorflow as tf
 
     from bert_jax.data import pipeline
 
     config = _config(examples, length)
-    maker = pipeline.Maker.of(examples, config, config.phases[0], "train")
+    maker = pipeline.Maker.from_config(examples, config, config.phases[0], "train")
     shuffled = tf.function(lambda step: maker.shuffled(step, 0))
     masked = tf.function(maker.masked)
     step = tf.constant(LATE_STEP, tf.int64)
     indices = shuffled(step)
     records = tf.constant(maker.reader.read(indices.numpy()))
     made = masked(records, indices, step)
-    handed_over = pipeline.run(tf.data.Dataset.range(1 << 60), lambda _: dict(made))
+    finished = pipeline.run(tf.data.Dataset.range(1 << 60), lambda _: dict(made))
     stages = {
         "shuffled indices": lambda: shuffled(step),
         "read": lambda: maker.reader.read(indices.numpy()),
         "mask": lambda: masked(records, indices, step),
-        "tf.data, to numpy": lambda: next(handed_over),
+        "tf.data, to numpy": lambda: next(finished),
     }
     costs = (f"{name} {_milliseconds(stage, seconds / len(stages)):.2f}" for name, stage in stages.items())
     print(f"{length}, ms a batch of each stage alone: {', '.join(costs)}", flush=True)
@@ -239,25 +239,25 @@ def _milliseconds(stage: Callable, seconds: float) -> float:
 
 
 def _first_batches(examples: Examples, length: int, rounds: int) -> None:
-    """From opening the folder to the first batch, at the first step and at a late one, of `MANY_EXAMPLES`."""
+    """The time from opening a folder of `MANY_EXAMPLES` to the first batch, at the first step and at a late one."""
     from bert_jax.data import pipeline
 
     times: dict[int, list[float]] = {0: [], LATE_STEP: []}
     with tempfile.TemporaryDirectory() as folder:
         _repeat(examples, length, Path(folder))
         for _ in range(rounds + 1):
-            for step, found in times.items():
+            for step, seconds in times.items():
                 start = time.perf_counter()
                 many = Examples(folder)
                 next(pipeline.batches(many, _config(many, length), step))
-                found.append(time.perf_counter() - start)
-    first, late = (statistics.median(found[1:]) for found in times.values())
-    seconds = f"{first:.2f} s at step 0, {late:.2f} s at step {LATE_STEP:,}"
-    print(f"{length}, first batch of {MANY_EXAMPLES:,} examples: {seconds}, ratio {late / first:.2f}", flush=True)
+                seconds.append(time.perf_counter() - start)
+    first, late = (statistics.median(seconds[1:]) for seconds in times.values())
+    both = f"{first:.2f} s at step 0, {late:.2f} s at step {LATE_STEP:,}"
+    print(f"{length}, first batch of {MANY_EXAMPLES:,} examples: {both}, ratio {late / first:.2f}", flush=True)
 
 
 def _repeat(examples: Examples, length: int, folder: Path) -> None:
-    """Makes `folder` one of `MANY_EXAMPLES`, of links to the training files."""
+    """Makes `folder` a folder of at least `MANY_EXAMPLES`, with repeated links to the training files."""
     source, target = (path / str(length) / "train" for path in (examples.local.absolute(), folder))
     target.mkdir(parents=True)
     shards = []

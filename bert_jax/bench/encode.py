@@ -1,6 +1,6 @@
-"""`bert-jax bench encode`: sentences to vectors beside torch, in alternating rounds of one run.
+"""`bert-jax bench encode`: vectors of sentences, measured against torch in alternating rounds of one run.
 
-torch runs in a process of its own, which waits while ours runs: its threads would take time from ours.
+torch has its own process, which waits while ours computes: its threads would take time from ours.
 """
 
 import contextlib
@@ -25,7 +25,8 @@ from bert_jax.devices import compiling
 from bert_jax.inference.bert import Bert, load
 from bert_jax.inference.engine import POSITIONS
 
-# transformers' encoder and fast tokenizer, mean pooling. Reads a JSON line each time: which order, which batch size.
+# transformers' encoder and fast tokenizer, with mean pooling. Each JSON line that it reads asks for a measurement, with
+# the order of the sentences and the batch size.
 PEER = """
 import json, numpy, sys, time, torch
 from transformers import AutoModel, AutoTokenizer, logging
@@ -55,12 +56,12 @@ def roof(shapes):
     seconds = 0
     for rows, wide, out, times in shapes:
         x, w, b = torch.randn(rows, wide), torch.randn(out, wide), torch.randn(out)
-        found = []
+        measured = []
         for _ in range(20):
             start = time.perf_counter()
             torch.nn.functional.linear(x, w, b)
-            found.append(time.perf_counter() - start)
-        seconds += times * sorted(found)[len(found) // 2]
+            measured.append(time.perf_counter() - start)
+        seconds += times * sorted(measured)[len(measured) // 2]
     return seconds
 
 with torch.inference_mode():
@@ -77,14 +78,14 @@ with torch.inference_mode():
         print(seconds, flush=True)
 """
 BATCHES = (16, 32, 64, 128, 256)
-# To choose the batch size, one of so many sentences is encoded.
+# To choose the batch size, one in this many sentences is encoded.
 SAMPLE = 8
-# Of the peer: the seconds of what is asked, or for "roof" of these products.
+# Asks the peer for a measurement and returns its seconds; for "roof", those of the given matrix products.
 Ask = Callable[..., float]
 
 
 def bench_encode(model: str, files: list[Path], rounds: int) -> None:
-    """Sentences a second of `Bert.encode` and of torch, with batches sorted by length and in the order given."""
+    """Sentences per second of `Bert.encode` and of torch, whose batches are sorted by length, or in the given order."""
     if importlib.util.find_spec("transformers") is None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
     sentences = []
@@ -128,7 +129,7 @@ def _peer(model: str, sentences: list[str], bert: Bert) -> Iterator[Ask]:
                 to.flush()
                 answer = answers.readline()
                 if not answer:
-                    raise InputError(f"{model}: the peer stopped; what it said is above")
+                    raise InputError(f"{model}: the peer stopped; its message is above")
                 return float(answer)
 
             try:

@@ -1,4 +1,4 @@
-"""`bert-jax bench finetune`: fine-tuning beside transformers in torch, a seed after the other, in turns."""
+"""`bert-jax bench finetune`: fine-tuning against transformers in torch, seed by seed, in turns."""
 
 import dataclasses
 import importlib.util
@@ -24,25 +24,25 @@ from bert_jax.tasks.base import Feature
 
 PEER = Path(__file__).with_name("torch_finetune.py")
 PEERS_RECIPE = {"name": "adamw", "bias_correction": True, "schedule": "linear", "decay": "from_warmup"}
-# What the peer does, by the methods of `bert_jax.Bert`.
+# The uses of a head that the peer supports, named like the methods of `bert_jax.Bert`.
 USES = ("classify", "tag", "answer")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     scores: dict[str, float]
-    """Of the dev split, after the last step."""
+    """The scores on the dev split, after the last step."""
     seconds: float
-    """In all: ours from the model's folder to the last score, the peer's from it to the last logits."""
+    """Total seconds from reading the model's folder: ours until the last score, the peer's until the last logits."""
     examples_per_second: float
-    """Of training alone: without evaluation, and ours without compilation."""
+    """The speed of training alone: without evaluation, and for ours without compilation."""
 
 
 def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
-    """Scores and speed of both, from the same features and by the same recipe.
+    """Prints scores and speed of both, with the same features and the same recipe.
 
-    A seed's fresh head is the same for both, for small sets differ by points from one to the other. Both draw their
-    batches at random, not the same ones; ours puts several texts in a row, and the peer pads to the longest of a batch.
+    For each seed both begin with the same new head, since heads differ by points on small sets. Both draw their batches
+    at random, but not the same ones; ours have several texts in a row, the peer pads to the longest of a batch.
     """
     if importlib.util.find_spec("transformers") is None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
@@ -53,9 +53,9 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         peer = _Peer(config, init, Path(folder))
         for seed in range(config.seed, config.seed + seeds):
-            one = dataclasses.replace(config, seed=seed)
+            seeded = dataclasses.replace(config, seed=seed)
             compiled.clear()
-            ours.append(_ours(one, init, Path(folder) / f"seed-{seed}", peer.examples))
+            ours.append(_ours(seeded, init, Path(folder) / f"seed-{seed}", peer.examples))
             compiling.append(sum(compiled))
             theirs.append(peer.run(seed))
             for name, run in (("bert_jax", ours[-1]), ("torch", theirs[-1])):
@@ -81,7 +81,7 @@ def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Ru
 
 
 class _Peer:
-    """transformers' model on our features, in a process of its own for each seed: its threads don't disturb ours."""
+    """transformers' model on our features, in its own process for each seed, so that its threads don't disturb ours."""
 
     def __init__(self, config: FinetuneConfig, init: str, folder: Path):
         self._folder, self._model = folder, pretrained.read(init).model
@@ -89,13 +89,13 @@ class _Peer:
         self.best_by, head = self._task.best_by, self._task.head
         if (kind := kind_of(head)).use not in USES:
             raise InputError(
-                f"{config.task.name}: the peer can {', '.join(USES)}; a head of {head.kind} is for none of it"
+                f"{config.task.name}: the peer can only {', '.join(USES)}, which a head {head.kind} isn't for"
             )
         if config.epochs != int(config.epochs):
             raise InputError(f"epochs: is {config.epochs}, the peer does whole ones")
         for name, value in PEERS_RECIPE.items():
             if (given := getattr(config.optimizer, name)) != value:
-                raise InputError(f"optimizer.{name}: is {given!r}, the peer has {value!r} alone")
+                raise InputError(f"optimizer.{name}: is {given!r}, the peer only has {value!r}")
         if not self._task.dev_splits:
             raise InputError(f"{config.task.name}: no file to compare scores on; give one with --task.dev")
         tokenizer = pretrained.tokenizer_of(init)
@@ -109,7 +109,7 @@ class _Peer:
         self.examples = len(train)
         steps = math.ceil(len(train) / config.batch_size) * int(config.epochs)
         optimizer = dataclasses.asdict(config.optimizer) | {"warmup_steps": round(steps * config.warmup)}
-        self._asked = {
+        self._job = {
             **{name: getattr(config, name) for name in ("batch_size", "evaluation_batch_size", "dropout")},
             **optimizer,
             **dict(model=init, use=kind.use, labels=len(head.labels), steps=steps, epochs=int(config.epochs)),
@@ -121,21 +121,21 @@ class _Peer:
     def run(self, seed: int) -> Run:
         head = init_params(make_model(self._model, self._task.head), seed)["classifier"]["dense"]
         np.savez(self._folder / "head.npz", weight=head["kernel"].T, bias=head["bias"])
-        (self._folder / "task.json").write_text(json.dumps(self._asked | {"seed": seed}))
+        (self._folder / "task.json").write_text(json.dumps(self._job | {"seed": seed}))
         command = [sys.executable, "-W", "ignore", str(PEER), str(self._folder)]
-        found = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if found.returncode:
-            raise InputError("the peer stopped; what it said is above")
-        took = json.loads(found.stdout)
+        peer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if peer.returncode:
+            raise InputError("the peer stopped; its message is above")
+        seconds = json.loads(peer.stdout)
         ends = np.cumsum([1 if self._by_text else len(f.input_ids) for f in self._features])
         logits = np.split(np.load(self._folder / "logits.npy"), ends[:-1])
         logits = [row[0] for row in logits] if self._by_text else logits
         scores = self._task.metrics(self._dev, self._task.predict(self._dev, self._features, logits))
-        return Run(scores, took["seconds"], self.examples * self._asked["epochs"] / took["training"])
+        return Run(scores, seconds["seconds"], self.examples * self._job["epochs"] / seconds["training"])
 
     @property
     def _by_text(self) -> bool:
-        return self._asked["use"] == "classify"
+        return self._job["use"] == "classify"
 
 
 def _plain(feature: Feature) -> dict:

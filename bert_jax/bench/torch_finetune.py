@@ -1,8 +1,8 @@
 """The peer of `bert-jax bench finetune`, run as a script: transformers' model trained in torch, with dynamic padding.
 
-Reads `task.json` of the folder that it is given, features as `bert_jax.tasks` makes them and the recipe, and
-`head.npz`, the fresh head. Leaves `logits.npy` of the dev features, one after the other, and prints a line of JSON:
-seconds in all, and of training alone.
+Its argument is a folder. Reads `task.json`, the features that `bert_jax.tasks` made and the recipe, and `head.npz`, the
+new head. Writes `logits.npy`, those of all dev features concatenated, and prints a line of JSON: the total seconds, and
+those of training alone.
 """
 
 import json
@@ -28,56 +28,56 @@ NO_LABEL = -100
 def main(folder: Path) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    asked = json.loads((folder / "task.json").read_text())
+    job = json.loads((folder / "task.json").read_text())
     start = time.perf_counter()
-    torch.manual_seed(asked["seed"])
-    model = load(asked, np.load(folder / "head.npz"))
-    seconds = train(model, asked)
-    logits = predict(model, asked)
+    torch.manual_seed(job["seed"])
+    model = load(job, np.load(folder / "head.npz"))
+    seconds = train(model, job)
+    logits = predict(model, job)
     np.save(folder / "logits.npy", np.concatenate(logits))
     print(json.dumps({"seconds": time.perf_counter() - start, "training": seconds}))
 
 
-def load(asked: dict, fresh: Mapping[str, np.ndarray]) -> torch.nn.Module:
-    use, labels = asked["use"], asked["labels"]
-    options = {} if use == "answer" else {"num_labels": labels, "problem_type": asked["problem_type"]}
-    if asked["dropout"] is not None:
-        options |= {"hidden_dropout_prob": asked["dropout"], "attention_probs_dropout_prob": asked["dropout"]}
-    model = CLASSES[use].from_pretrained(asked["model"], **options)
+def load(job: dict, head_weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    use, labels = job["use"], job["labels"]
+    options = {} if use == "answer" else {"num_labels": labels, "problem_type": job["problem_type"]}
+    if job["dropout"] is not None:
+        options |= {"hidden_dropout_prob": job["dropout"], "attention_probs_dropout_prob": job["dropout"]}
+    model = CLASSES[use].from_pretrained(job["model"], **options)
     head = model.qa_outputs if use == "answer" else model.classifier
-    head.load_state_dict({name: torch.tensor(fresh[name]) for name in ("weight", "bias")})
+    head.load_state_dict({name: torch.tensor(head_weights[name]) for name in ("weight", "bias")})
     return model
 
 
-def train(model: torch.nn.Module, asked: dict) -> float:
-    """Seconds of all epochs without their evaluations, whose scores nobody reads before the last."""
-    optimizer, schedule = recipe(model, asked)
+def train(model: torch.nn.Module, job: dict) -> float:
+    """Trains, and returns the seconds of all epochs without their evaluations, whose scores only count at the end."""
+    optimizer, schedule = recipe(model, job)
     seconds = 0.0
-    for epoch in range(asked["epochs"]):
+    for epoch in range(job["epochs"]):
         if epoch:
-            predict(model, asked)
+            predict(model, job)
         start = time.perf_counter()
         model.train()
-        for batch in batches(asked, "train", asked["batch_size"], shuffle=True):
-            step(model, optimizer, schedule, batch, asked)
+        for batch in batches(job, "train", job["batch_size"], shuffle=True):
+            step(model, optimizer, schedule, batch, job)
         seconds += time.perf_counter() - start
     return seconds
 
 
-def recipe(model: torch.nn.Module, asked: dict):
-    """AdamW and the linear schedule with warm-up."""
+def recipe(model: torch.nn.Module, job: dict):
+    """The optimizer AdamW and the linear schedule with warm-up."""
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [p for p in model.parameters() if all(p is not other for other in plain)]
-    groups = [{"params": decayed, "weight_decay": asked["weight_decay"]}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, asked["learning_rate"], (asked["b1"], asked["b2"]), asked["eps"])
-    return optimizer, transformers.get_linear_schedule_with_warmup(optimizer, asked["warmup_steps"], asked["steps"])
+    groups = [{"params": decayed, "weight_decay": job["weight_decay"]}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, job["learning_rate"], (job["b1"], job["b2"]), job["eps"])
+    return optimizer, transformers.get_linear_schedule_with_warmup(optimizer, job["warmup_steps"], job["steps"])
 
 
-def step(model, optimizer, schedule, batch: dict, asked: dict) -> float:
+def step(model, optimizer, schedule, batch: dict, job: dict) -> float:
     """One update; returns the loss before it."""
     loss = model(**batch).loss
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), asked["clip_norm"])
+    torch.nn.utils.clip_grad_norm_(model.parameters(), job["clip_norm"])
     optimizer.step()
     schedule.step()
     optimizer.zero_grad()
@@ -85,23 +85,23 @@ def step(model, optimizer, schedule, batch: dict, asked: dict) -> float:
 
 
 @torch.inference_mode()
-def predict(model: torch.nn.Module, asked: dict) -> list[np.ndarray]:
+def predict(model: torch.nn.Module, job: dict) -> list[np.ndarray]:
     """The logits of each dev feature, without padding."""
     model.eval()
-    found = []
-    for batch in batches(asked, "dev", asked["evaluation_batch_size"], shuffle=False):
+    result = []
+    for batch in batches(job, "dev", job["evaluation_batch_size"], shuffle=False):
         lengths = batch["attention_mask"].sum(1).tolist()
         for name in ("labels", "start_positions", "end_positions"):
             batch.pop(name, None)
         outputs = model(**batch)
         logits = outputs.logits if "logits" in outputs else torch.stack([outputs.start_logits, outputs.end_logits], -1)
         rows = [x[:n] for x, n in zip(logits, lengths, strict=True)] if logits.ndim == 3 else logits[:, None]
-        found += [np.asarray(row) for row in rows]
-    return found
+        result += [np.asarray(row) for row in rows]
+    return result
 
 
-def batches(asked: dict, split: str, size: int, shuffle: bool) -> DataLoader:
-    return DataLoader(asked[split], size, shuffle=shuffle, collate_fn=lambda rows: collate(rows, asked["use"]))
+def batches(job: dict, split: str, size: int, shuffle: bool) -> DataLoader:
+    return DataLoader(job[split], size, shuffle=shuffle, collate_fn=lambda rows: collate(rows, job["use"]))
 
 
 def collate(rows: list[dict], use: str) -> dict[str, torch.Tensor]:

@@ -1,1 +1,1 @@
-"""The command line: a module a command, imported when it runs, so that help comes at once."""
+"""The command line: a module for each command, imported when it runs, so that help comes at once."""

@@ -14,24 +14,24 @@ from bert_jax.config import FinetuneConfig
 
 @dataclass(frozen=True)
 class BenchFinetune:
-    """Fine-tuning beside transformers in torch: scores and speed, a seed after the other, in turns."""
+    """Compares fine-tuning with transformers in torch: scores and speed, seed by seed, in turns."""
 
     init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
-    """A Hugging Face folder: both start from it."""
+    """A Hugging Face folder, from which both start."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
     config_name: OptionalConfigName = None
     """A config file, or the name of one that ships with bert_jax."""
     task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
-    """Which of the config file's tasks."""
+    """The task to choose, where the config file has several."""
     seeds: int = 3
-    """So many, from the config's on."""
+    """Number of seeds, counted up from the config's seed."""
 
     UNREAD: ClassVar[dict[str, str]] = Finetune.UNREAD
 
 
 @dataclass(frozen=True)
 class BenchPrepare:
-    """Text to examples, beside a fast tokenizer."""
+    """Text to examples, against a fast tokenizer."""
 
     files: Path
     """A text file."""
@@ -47,7 +47,7 @@ class BenchPrepare:
 
 @dataclass(frozen=True)
 class BenchPipeline:
-    """Examples to batches, beside a collator for masked words."""
+    """Examples to batches, against a collator for masked words."""
 
     examples: str
     """A folder that bert-jax prepare made."""
@@ -63,7 +63,7 @@ class BenchPipeline:
 
 @dataclass(frozen=True)
 class BenchEncode:
-    """Sentences to vectors, beside torch with batches sorted by length, and not."""
+    """Sentences to vectors, against torch with batches sorted by length, and unsorted."""
 
     model: str
     """A Hugging Face folder of a BERT encoder."""
@@ -85,6 +85,6 @@ def run(arguments: list[str]) -> None:
         bench_finetune(command.config, command.init, command.seeds)
         return
     commands: dict[str, Callable] = {"prepare": BenchPrepare, "pipeline": BenchPipeline, "encode": BenchEncode}
-    commands["finetune"] = BenchFinetune  # For the list of them.
-    description = "Measures bert_jax beside a peer, in turns."
+    commands["finetune"] = BenchFinetune  # Only for the list of commands.
+    description = "Measures bert_jax against another library, in turns."
     tyro.extras.subcommand_cli_from_dict(commands, prog="bert-jax bench", description=description, args=arguments).run()

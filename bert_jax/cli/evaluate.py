@@ -9,8 +9,8 @@ from bert_jax.cli.options import ConfigFields, OptionalConfigName, check_task, c
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config.files import load_config
 
-# Of the run section.
-OF_TRAINING = (
+# Settings of the run section that only training uses.
+TRAINING_ONLY = (
     *("log_every", "evaluate_every", "checkpoint_every", "keep_last", "keep_best", "accumulate_steps"),
     "max_skipped_updates",
 )
@@ -26,16 +26,16 @@ class EvaluateTask:
     config_name: OptionalConfigName = None
     """A config file or name (default: the config that the model was trained with)."""
     task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
-    """Which of the config file's tasks."""
+    """The task to choose, where the config file has several."""
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """For scores, predictions, the official submission files, and a page to look at."""
+    """Folder for scores, predictions, the official submission files, and a page to look at."""
 
     UNREAD: ClassVar[tuple[str, ...]] = (
         *("seed", "batch_size", "epochs", "warmup", "dropout", "objective", "optimizer"),
-        *("task.train", "task.train_examples", *(f"run.{name}" for name in OF_TRAINING), "run.workers"),
+        *("task.train", "task.train_examples", *(f"run.{name}" for name in TRAINING_ONLY), "run.workers"),
         "run.evaluation_batches",
     )
-    """Of the config, what says something to training alone."""
+    """Settings of the config that only training uses."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class EvaluateText:
     config_name: OptionalConfigName = None
     """A config file or name (default: the config that the model was trained with)."""
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """For scores.json."""
+    """Folder for scores.json."""
 
     UNREAD: ClassVar[tuple[str, ...]] = (
         *("corpus.held_out", "tokenizer", "masking.rate", "masking.static", "model", "objective", "optimizer"),
         "phases.0.steps",
-        *(f"run.{name}" for name in OF_TRAINING),
+        *(f"run.{name}" for name in TRAINING_ONLY),
     )
-    """Of the config, what says something to training alone, or the model brings with it."""
+    """Settings of the config that only training uses, or that come with the model."""
 
 
 def run(arguments: list[str]) -> None:
@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> None:
         raise InputError("--model: name the model to evaluate")
     task = {"task": named.task} if named.task else {}
     config = load_config(named.config, object, **task) if named.config else None
-    if not named.model:  # Help, and the end: on a task's options, where no --config says otherwise.
+    if not named.model:  # Prints help and exits; without --config, help on a task's options.
         _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
     from bert_jax.convert import pretrained
     from bert_jax.devices import compiling
@@ -73,9 +73,9 @@ def run(arguments: list[str]) -> None:
 
     compiling.set_up()
     saved = pretrained.read(named.model)
-    config, places = (config, {}) if config else own_config(saved, named.model)
+    config, external = (config, {}) if config else own_config(saved, named.model)
     command = _parse(config, named.model, arguments)
-    check_repeated(command.config, places)
+    check_repeated(command.config, external)
     scores = evaluate(saved, command.config, command.output)
     for name, value in scores.items():
         print(f"{name}  {value:.4f}")

@@ -11,21 +11,21 @@ from bert_jax.config import FinetuneConfig
 
 @dataclass(frozen=True)
 class Finetune(Distributed):
-    """Fine-tunes a pretrained model on a task in a workdir, or goes on where it was."""
+    """Fine-tunes a pretrained model on a task in a workdir, or continues a run that was stopped."""
 
     workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
-    """Holds the run: checkpoints, metrics, plot; with several seeds or rates, a folder for each run."""
+    """Folder of the run: checkpoints, metrics, plot; with several seeds or rates, a subfolder for each run."""
     init: Annotated[str, tyro.conf.arg(metavar="MODEL")]
     """The pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder."""
     config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
     config_name: OptionalConfigName = None
-    """A config file, or the name of one that ships with bert_jax (none: a table of one's own)."""
+    """A config file, or the name of one that ships with bert_jax (none: your own table)."""
     task: Annotated[str | None, tyro.conf.arg(name="task", metavar="TASK")] = None
-    """Which of the config file's tasks, as rte of finetune_glue."""
+    """The task to choose, where the config file has several, for example rte in finetune_glue."""
     seeds: int = 1
-    """Runs with so many seeds, from the config's on, one after the other; ends in mean and deviation."""
+    """Number of seeds, counted up from the config's, to run one after the other; ends with mean and deviation."""
     learning_rates: tuple[float, ...] = ()
-    """Runs all seeds at each of these rates."""
+    """Learning rates; all seeds run at each of them."""
     profile: bool = False
     """Write a trace of a few steps into the workdir."""
 

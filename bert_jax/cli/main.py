@@ -22,10 +22,10 @@ commands:
   finetune  train a pretrained model on a task
   evaluate  a task's scores, or a pretrained model's loss on any text
   predict   fill-mask, embed, classify, tag, answer: use a trained model on texts
-  import    a Hugging Face or google-research folder -> a folder of ours
+  import    a Hugging Face or google-research folder -> a folder of bert_jax
   export    a model -> a folder of Hugging Face, TensorFlow 1, ONNX or StableHLO
   plan      what a run needs and how long it takes on TPUs that aren't here
-  bench     prepare, pipeline, encode, finetune: measured beside a peer, in alternating rounds
+  bench     prepare, pipeline, encode, finetune: measured against another library, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _leave(code: int, error: Exception | None = None) -> None:
-    """Ends a process of several that failed, where JAX would have it wait for the others first."""
+    """Ends a process that failed in a run of several, which JAX would let wait for the others first."""
     from bert_jax.cluster import supervisor
 
     if supervisor.role() == supervisor.PLACE and code not in supervisor.GOOD:
@@ -77,7 +77,7 @@ def _main(arguments: list[str] | None) -> int:
     if arguments[0] == "--version":
         print(bert_jax.__version__)
         return 0
-    if not sys.stderr.isatty():  # In a log, a progress bar every ten seconds is enough.
+    if not sys.stderr.isatty():  # In a log, a line of progress every ten seconds is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     ending = Ending()
     try:
@@ -89,11 +89,12 @@ def _main(arguments: list[str] | None) -> int:
             return run(arguments[1:]) or 0
     except InputError as error:
         return _fail(str(error))
-    except BrokenPipeError:  # Whoever read our output, like head, has enough.
+    except BrokenPipeError:  # The reader of our output, such as head, has closed it.
         sys.stdout = None
         return 141
     except OSError as error:
-        # A full disk, a folder that can't be written: the person's to mend. Anything else is a bug, with its traceback.
+        # A full disk or a folder that can't be written, which the person can correct. Anything else is a bug, and shows
+        # its traceback.
         if error.errno not in contents.REMEDIES:
             raise
         return _fail(contents.what_to_do(error))

@@ -1,4 +1,4 @@
-"""What the commands' options have in common: a config whose fields they are, and several processes."""
+"""What the commands' options have in common: they are the fields of a config, and options for several processes."""
 
 import argparse
 import dataclasses
@@ -22,7 +22,7 @@ OptionalConfigName = Annotated[str | None, tyro.conf.arg(name="config", metavar=
 
 
 def find(arguments: list[str], *flags: str) -> tuple[argparse.Namespace, list[str]]:
-    """The values of these flags, None where they aren't given, and all other arguments."""
+    """The values of these flags, None where a flag isn't given, and all other arguments."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for flag in flags:
         finder.add_argument(flag)
@@ -30,9 +30,9 @@ def find(arguments: list[str], *flags: str) -> tuple[argparse.Namespace, list[st
 
 
 def parse(command: type, arguments: list[str]):
-    """The command with the config that --config names, each of its fields overridden by the flag of its path.
+    """The command with the config that --config names, whose fields can be overridden by flags with their paths.
 
-    A command's `UNREAD` has the fields that say nothing to it, with the reason: they are no options of it, and raise
+    A command's `UNREAD` has the fields that it doesn't use, with the reasons: they aren't options, and raise
     `InputError` where the config has another value than the default.
     """
     named, _ = find(arguments, "--config", "--task")
@@ -43,8 +43,8 @@ def parse(command: type, arguments: list[str]):
     config = load_config(named.config, kind, **task) if named.config else kind()
     unread = getattr(command, "UNREAD", {})
     for path, reason in unread.items():
-        value, usual = (functools.reduce(getattr, path.split("."), c) for c in (config, kind()))
-        if value != usual:
+        value, default_value = (functools.reduce(getattr, path.split("."), c) for c in (config, kind()))
+        if value != default_value:
             raise InputError(f"{named.config}: {path} is {value!r}, but {reason}; leave it out")
     default = command(**{**required, "config": config})
     name = re.sub("(?<=[a-z])(?=[A-Z])", " ", command.__name__).lower()
@@ -54,15 +54,15 @@ def parse(command: type, arguments: list[str]):
 
 
 def check_task(named: argparse.Namespace) -> None:
-    """Raises `InputError` where --task chooses among the tasks of no config."""
+    """Raises `InputError` where --task is given without --config."""
     if named.task and not named.config:
         raise InputError(
-            f"--task {named.task}: says which of a config's tasks, and there is no --config; give it, or --task.name"
+            f"--task {named.task}: chooses among a config's tasks, but there is no --config; give it, or --task.name"
         )
 
 
 def command_line(command: type, prog: str, default: Any, arguments: list[str], unread: Iterable[str]):
-    """The command from its arguments. Fields of the config whose paths are in `unread` are no options."""
+    """The command from its arguments. Fields of the config whose paths are in `unread` aren't options."""
     left_out: dict[type, set[str]] = {}
     for path in unread:
         *parents, name = path.split(".")
@@ -71,7 +71,7 @@ def command_line(command: type, prog: str, default: Any, arguments: list[str], u
 
     @registry.struct_rule
     def without(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
-        names = left_out.pop(info.type, None)  # Popped, as tyro is asked for its own rule's answer.
+        names = left_out.pop(info.type, None)  # Removed meanwhile, so that tyro below uses its own rule.
         if names is None:
             return None
         spec = registry.get_struct_spec(info)
@@ -91,18 +91,18 @@ def _part(config, name: str):
 
 @dataclass(frozen=True, kw_only=True)
 class Distributed:
-    """Options of a command that several processes run together."""
+    """Options of a command that several processes can run together."""
 
     distributed: bool = False
-    """This is one process of several. Cloud TPU, Slurm and Kubernetes tell which; elsewhere the next three do."""
+    """This is one of several processes. Cloud TPU, Slurm and Kubernetes tell which one; elsewhere the next three do."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where all meet; the port after it must be free too."""
+    """HOST:PORT of process 0, to which all others connect; the next port must be free too."""
     processes: int | None = None
-    """How many processes the run has."""
+    """Number of processes of the run."""
     process: int | None = None
-    """The number of this one, from 0."""
+    """The number of this process, from 0."""
     timeout: float = 300.0
-    """Seconds to wait for the others, at the start and at the end."""
+    """Seconds to wait for the other processes, at the start and at the end."""
 
 
 def run_together(
@@ -112,7 +112,7 @@ def run_together(
     run: Callable[[], int],
     prepare: Callable = lambda: None,
 ) -> int:
-    """Runs the command here, or as one of several processes that supervisors watch; `prepare` in the first alone."""
+    """Runs the command here, or as one of several supervised processes, of which only the first runs `prepare`."""
     from bert_jax.cluster import detection, supervisor
 
     if not command.distributed:

@@ -20,10 +20,10 @@ Texts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[
 
 @dataclass(frozen=True, kw_only=True)
 class Predict:
-    """What all tasks have."""
+    """The options that all tasks have."""
 
     NAME: ClassVar[str]
-    """Of the task, in `bert_jax.predict`."""
+    """The task's name in `bert_jax.predict`."""
 
     text: Texts = ()
     """The texts; without them and --input, standard input."""
@@ -38,11 +38,11 @@ class Predict:
 
     @property
     def second(self) -> str | None:
-        """The second text that goes with each that has none of its own."""
+        """The second text for all texts that don't have their own."""
         return None
 
     def options(self) -> dict[str, Any]:
-        """The options of the task, for `bert_jax.predict`."""
+        """The task's options for `bert_jax.predict`."""
         return {}
 
 
@@ -61,7 +61,7 @@ class FillMask(Predict):
 
 @dataclass(frozen=True, kw_only=True)
 class Embed(Predict):
-    """A vector for each text. What isn't said is as the model's folder says, else the mean, not normalized."""
+    """A vector for each text. Defaults are what the model's folder says, else the mean, not normalized."""
 
     NAME = "embed"
 
@@ -70,11 +70,11 @@ class Embed(Predict):
     normalize: Flag = False
     """Scale each vector to length 1."""
     no_normalize: Flag = False
-    """Don't, whatever the model's folder says."""
+    """Don't scale vectors, whatever the model's folder says."""
     prompt_name: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """The model's prompt that is put before each text."""
+    """The name of the model's prompt to put before each text."""
     prompt: Text = None
-    """What is put before each text instead."""
+    """A text to put before each text instead."""
 
     def options(self) -> dict[str, Any]:
         if self.normalize and self.no_normalize:
@@ -91,7 +91,7 @@ class Classify(Predict):
     NAME = "classify"
 
     pair: Text = None
-    """The second text of all pairs; else a line may have its own, after a tab."""
+    """The second text of all pairs; without it, each line may have its own, after a tab."""
 
     @property
     def second(self) -> str | None:
@@ -105,7 +105,7 @@ class Tag(Predict):
     NAME = "tag"
 
     predicate: Annotated[str | None, tyro.conf.arg(metavar="WORD")] = None
-    """For semantic roles, the word whose roles are tagged; else a line may have its own, after a tab."""
+    """For semantic roles, the word whose roles are tagged; without it, each line may have its own, after a tab."""
 
     @property
     def second(self) -> str | None:
@@ -119,7 +119,7 @@ class Answer(Predict):
     NAME = "answer"
 
     context: Text = None
-    """The text in which all answers are looked for; else a line may have its own, after a tab."""
+    """The text in which all answers are searched; without it, each line may have its own, after a tab."""
 
     @property
     def second(self) -> str | None:
@@ -142,7 +142,7 @@ def run(arguments: list[str]) -> None:
     from bert_jax.runs.prediction import predictor
 
     compiling.begin()
-    # Before the model is loaded and anything is written.
+    # Texts are checked before the model is loaded and anything is written.
     checks: dict[str, Callable[[str], object]] = {
         "fill-mask": prediction.needs_mask,
         "answer": lambda line: prediction.needs_context(line, command.second),
@@ -155,7 +155,7 @@ def run(arguments: list[str]) -> None:
     if isinstance(command, FillMask) and command.text and not command.output and sys.stdout.isatty():
         _print_filled(bert, list(command.text), command.top)
         return
-    # What only the model can tell.
+    # Checks that need the model.
     checks |= {"fill-mask": bert.masked_ids, "tag": lambda line: prediction.check_tag(bert, line, command.second)}
     check = checks.get(command.NAME, check)
     for text in command.text:
@@ -169,7 +169,7 @@ def _check(command: Predict) -> None:
     for text in (*command.text, *filter(None, (getattr(command, "prompt", None), command.second))):
         try:
             text.encode()
-        except UnicodeEncodeError:  # Python gives what it can't decode as surrogates.
+        except UnicodeEncodeError:  # Python has replaced undecodable bytes by surrogates.
             raise InputError(f"{text!r}: not UTF-8; convert it") from None
     if command.text and command.input:
         raise InputError("give texts, or --input with a file of them, not both")
@@ -184,7 +184,7 @@ def _check(command: Predict) -> None:
 
 
 def _print_filled(bert, texts: list[str], top: int) -> None:
-    """As a person reads it."""
+    """Prints the guesses for a person to read."""
     for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
         print(harmless(text))
         for guesses in masks:

@@ -18,19 +18,19 @@ class Prepare:
     """A config file, or the name of one that ships with bert_jax."""
     config: ConfigFields
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder to make; it may lie in a bucket (gs://), as all folders here."""
+    """The folder to make; like all folders here, it may be in a bucket (gs://)."""
     overwrite: bool = False
     """Replace the folder if it exists."""
     dry_run: bool = False
-    """Make nothing, but say from a sample of the corpus what would be made, and in what time."""
+    """Make nothing, but estimate from a sample of the corpus what would be made, and how long it takes."""
     show: int = 0
-    """Print so many examples of the folder, as a person reads them; where there is none yet, it is made first."""
+    """Number of examples in the folder to print for a person to read; if there is no folder, it is made first."""
     runner: str | None = None
     """Do the work with Apache Beam: DirectRunner, DataflowRunner, ... Beam's options follow a bare `--`."""
 
 
 def run(arguments: list[str]) -> None:
-    arguments, beam_options = _parted(arguments)
+    arguments, beam_options = _split(arguments)
     command = parse(Prepare, arguments)
     from bert_jax.training.program import check_names
 
@@ -54,8 +54,8 @@ def run(arguments: list[str]) -> None:
         print("\n\n".join(show(Examples(command.output), command.config, command.show)))
 
 
-def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before and behind a bare `--`."""
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments before and after a bare `--`."""
     at = arguments.index("--") if "--" in arguments else len(arguments)
     return arguments[:at], arguments[at + 1 :]
 
@@ -64,5 +64,6 @@ def _beam_engine(runner: str, options: list[str]):
     try:
         from bert_jax.data.beam import BeamEngine
     except ModuleNotFoundError as error:
-        raise InputError(f"--runner {runner}: Apache Beam isn't here ({error}); pip install 'bert-jax[beam]'") from None
+        why = f"Apache Beam isn't installed ({error})"
+        raise InputError(f"--runner {runner}: {why}; pip install 'bert-jax[beam]'") from None
     return BeamEngine([f"--runner={runner}", *options])

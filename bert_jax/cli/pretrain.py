@@ -11,18 +11,18 @@ from bert_jax.files import storage
 
 @dataclass(frozen=True)
 class Pretrain(Distributed):
-    """Pretrains a model in a workdir, or goes on where it was."""
+    """Pretrains a model in a workdir, or continues a run that was stopped."""
 
     workdir: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
-    """Holds the run: checkpoints, metrics, plot, and the examples unless they lie elsewhere."""
+    """Folder of the run: checkpoints, metrics, plot, and the examples unless they are elsewhere."""
     config_name: ConfigName
     """A config file, or the name of one that ships with bert_jax."""
     config: ConfigFields
     examples_folder: Annotated[str | None, tyro.conf.arg(name="examples", metavar="FOLDER")] = None
-    """Examples that bert-jax prepare made, to be used instead of the config's corpus and tokenizer."""
+    """Folder of examples that bert-jax prepare made, used instead of the config's corpus and tokenizer."""
     init: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
-    """A model (a workdir, a checkpoint's folder, a Hugging Face folder) to take the first weights, and without
-    --tokenizer.path the tokenizer, from."""
+    """A model (a workdir, a checkpoint's folder, a Hugging Face folder) that gives the initial weights and, without
+    --tokenizer.path, the tokenizer."""
     profile: bool = False
     """Write a trace of a few steps into the workdir."""
 

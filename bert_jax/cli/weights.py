@@ -14,18 +14,18 @@ Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 @dataclass(frozen=True)
 class Import:
-    """Makes a model of ours from another's folder."""
+    """Makes a folder of bert_jax from another model's folder."""
 
     source: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="SOURCE")]]
     """A Hugging Face or google-research BERT folder, or any other MODEL."""
     folder: Folder
     """The folder to make; pretrain takes it as --init, all other commands as --model."""
     head: Annotated[str | None, tyro.conf.arg(metavar="KIND")] = None
-    """Another head than the source's; encoder can be had out of any source."""
+    """Another head than the source's; encoder can be taken from any source."""
     labels: Annotated[tuple[str, ...], tyro.conf.arg(metavar="LABEL [LABEL ...]", help_behavior_hint="")] = ()
-    """What the labels are called, where the source doesn't say."""
+    """The names of the labels, if the source doesn't give them."""
     allow_missing: Flag = False
-    """Give what is missing fresh values."""
+    """Initialise missing weights anew."""
     overwrite: Flag = False
     """Replace the folder if it exists."""
 
@@ -56,15 +56,15 @@ def import_model(arguments: list[str]) -> None:
     if command.head:
         kind_of(HeadConfig(command.head))
     with folders.whole_folder(storage.path(command.folder), command.overwrite) as aside:
-        found = pretrained.read(command.source, command.allow_missing, command.head)
-        if isinstance(found.tokenizer, NoTokenizer) and not command.head:
-            raise InputError(f"{found.tokenizer.reason}; --head {found.head.kind} imports the weights without it")
+        saved = pretrained.read(command.source, command.allow_missing, command.head)
+        if isinstance(saved.tokenizer, NoTokenizer) and not command.head:
+            raise InputError(f"{saved.tokenizer.reason}; --head {saved.head.kind} imports the weights without it")
         if command.labels:
-            found = pretrained.with_labels(found, command.labels)
-        pretrained.save(found, aside)
-    sizes = f"{found.model.num_hidden_layers} layers, {found.model.hidden_size} wide"
-    print(f"{command.folder}: {found.head.kind}, {sizes}")
-    for line in found.report.lines():
+            saved = pretrained.with_labels(saved, command.labels)
+        pretrained.save(saved, aside)
+    sizes = f"{saved.model.num_hidden_layers} layers, {saved.model.hidden_size} wide"
+    print(f"{command.folder}: {saved.head.kind}, {sizes}")
+    for line in saved.report.lines():
         print(f"  {printable(line)}")
 
 

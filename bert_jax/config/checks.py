@@ -42,7 +42,7 @@ def pretraining_problems(c):
     yield from at_least(1, "examples", "dupe_factor")
     if c.examples.dupe_factor > 1 and not (c.examples.sentence_pairs or c.masking.static):
         alike = f"is {c.examples.dupe_factor}, but copies of {c.examples.format} are alike"
-        yield "examples.dupe_factor", f"{alike}; leave it 1, or tell their masks apart: --masking.static"
+        yield "examples.dupe_factor", f"{alike}; leave it 1, or give each copy its own masks: --masking.static"
     yield from share("masking", "rate", "evaluation_rate")
     m = c.model
     yield from ((f"model.{name}", problem) for name, problem in model_problems(m))
@@ -114,7 +114,7 @@ def head_problems(c):
 def _table_problems(task):
     """The problems of the settings for a person's own table."""
     if not task.label_separator:
-        yield "task.label_separator", "is empty; give what stands between two labels, for example ';'"
+        yield "task.label_separator", "is empty; give the text between two labels, for example ';'"
     if len(set(task.labels)) < len(task.labels) or any(label != label.strip() or not label for label in task.labels):
         yield "task.labels", f"are {', '.join(map(repr, task.labels))}; name each once, without spaces around it"
     for name in ("pair_column", "label_column"):
@@ -201,7 +201,7 @@ def type_problems(hint, value, where: str = ""):
         elif type(value) is float and not math.isfinite(value):
             yield where, f"is {value}, must be a finite number"
         elif type(value) is int and abs(value) >= 1 << 63:
-            yield where, "is a number of more than 63 bits; choose one that a computer can count to"
+            yield where, "is a number of more than 63 bits; choose a smaller one"
 
 
 def _choices(hint) -> tuple:

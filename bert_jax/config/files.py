@@ -146,17 +146,9 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
       >>> bert_jax.load_config("finetune_glue", bert_jax.FinetuneConfig, task="mnli").task.name
       'mnli'
     """
-    path = Path(name)
-    shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}
-    if path.suffix != ".py":
-        if name not in shipped:
-            raise InputError(f"config {name!r} is neither a .py file nor one of {', '.join(shipped)}")
-        path = shipped[name]
-    if not path.is_file():
-        raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
+    path = file_of(name)
     try:
         module = execute(path)
-        EXECUTED.append(path.absolute())
         for name in arguments.keys() - inspect.signature(module.get_config).parameters:
             raise InputError(f"its get_config() has no choice of {name}; leave out --{name}")
         config = module.get_config(**arguments)
@@ -170,13 +162,24 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
     return config
 
 
-# The config files that this process has read. They may have added to the registries of architectures, optimizers and
-# whatever else a config names: a process that is started to work on a config executes them first.
-EXECUTED: list[Path] = []
+def file_of(name: str) -> Path:
+    """The file of a config, by its path or its shipped name. Raises `InputError` where there is none."""
+    path = Path(name)
+    shipped = {p.stem: p for p in sorted(_configs_folder().glob("*.py")) if p.stem != "__init__"}
+    if path.suffix != ".py":
+        if name not in shipped:
+            raise InputError(f"config {name!r} is neither a .py file nor one of {', '.join(shipped)}")
+        path = shipped[name]
+    if not path.is_file():
+        raise InputError(f"{path}: no such config file; those that ship with bert_jax are {', '.join(shipped)}")
+    return path
 
 
 def execute(path: Path) -> ModuleType:
-    """A config file as a module. Not by Python's loader, which leaves a __pycache__ in the person's folder."""
+    """A config file as a module: what it adds to architectures, optimizers and other tables is there from then on.
+
+    Not by Python's loader, which leaves a __pycache__ in the person's folder.
+    """
     module = ModuleType(f"bert_jax_config_{path.stem}")
     module.__file__ = str(path)
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)

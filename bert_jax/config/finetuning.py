@@ -22,8 +22,9 @@ class TaskConfig(Section):
     """
 
     name: str = "classification"
-    """Of one's own tables classification, multi_label or regression; of GLUE cola, sst-2, mrpc, sts-b, qqp, mnli, qnli,
-    rte, wnli or ax; squad; ner; srl; swag; multiple_choice; or what a config file adds to bert_jax.tasks.TASKS."""
+    """For your own tables classification, multi_label or regression; GLUE's cola, sst-2, mrpc, sts-b, qqp, mnli, qnli,
+    rte, wnli or ax; squad; ner; srl; swag; multiple_choice; or a name that a config file adds to
+    bert_jax.tasks.TASKS."""
     folder: str | None = None
     """Folder with the task's official files under their original names; GLUE's may lie in a subfolder with the task's
     name. None: GLUE's come through TensorFlow Datasets."""
@@ -91,7 +92,7 @@ class FinetuneConfig(Section):
     dropout: float | None = None
     """Dropout in the encoder and before the head (None: the model's own)."""
     objective: str = "head"
-    """What is minimised: head, the loss of the task's own head; or what a config file adds to
+    """What is minimised: head, the loss of the task's own head; or a name that a config file adds to
     bert_jax.objectives.OBJECTIVES."""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay="from_warmup"))
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -46,6 +46,9 @@ class ModelConfig(Section):
     remat: Remat = "auto"
     """What the backward pass recomputes, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is also faster; none on a CPU."""
+    attention: str = "plain"
+    """The program that computes attention in pretraining. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on
+    TPUs, without dropout of the probabilities. A model that is read, to fine-tune or to use it, has plain."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""
@@ -55,7 +58,7 @@ class ModelConfig(Section):
 
     @property
     def known_vocab_size(self) -> int:
-        """`vocab_size` of a model that can be made; raises `InputError` where it is None."""
+        """`vocab_size`; raises `InputError` where it is None, so that the model can't be made yet."""
         if self.vocab_size is None:
             raise InputError("model.vocab_size: isn't known yet; give it the size of the tokenizer's vocabulary")
         return self.vocab_size

@@ -149,8 +149,8 @@ class PretrainConfig(Section):
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: str = "head"
-    """What is minimised: head, the loss of the model's own head, masked words and next sentences; or what a config file
-    adds to bert_jax.objectives.OBJECTIVES."""
+    """What is minimised: head, the loss of the model's own head, masked words and next sentences; or a name that a
+    config file adds to bert_jax.objectives.OBJECTIVES."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     phases: tuple[Phase, ...] = (Phase(),)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -35,7 +35,7 @@ def migrated(kind: str, values: dict, where: str = "") -> dict:
         if field not in REMOVED:
             new = RENAMED.get(field, name)
             if new in now:
-                raise InputError(f"{where}{new}: is there twice, once under an older name")
+                raise InputError(f"{where}{new}: is given twice, once under an older name")
             now[new] = value
         elif value != REMOVED[field]:
             what = f"is {value!r}, and this version only does what {REMOVED[field]!r} did"

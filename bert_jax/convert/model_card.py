@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from bert_jax.config import GLUE, EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig
+from bert_jax.config import GLUE, EmbeddingConfig, FinetuneConfig, HeadConfig, ModelConfig, PretrainConfig
 from bert_jax.config.files import flags, without_external
 from bert_jax.convert import sentence_transformers
 from bert_jax.convert.formats import Format
@@ -76,6 +76,11 @@ def _is_in_memory(config: FinetuneConfig) -> bool:
     return config.task.name not in GLUE and not (config.task.train or config.task.folder)
 
 
+def _objective(config: FinetuneConfig | PretrainConfig) -> list[tuple[str, str]]:
+    """Where it isn't the loss of the head."""
+    return [("minimised", config.objective)] if config.objective != type(config).objective else []
+
+
 def _fine_tuning(run: FinetuningRun) -> str:
     config, task = run.config, run.config.task
     elsewhere = "in the memory of the program that trained it" if _is_in_memory(config) else "TensorFlow Datasets"
@@ -85,6 +90,7 @@ def _fine_tuning(run: FinetuningRun) -> str:
         *([("started from", run.init)] if run.init else []),
         ("steps", f"{run.step:,}, of {config.epochs:g} epochs"),
         ("batch", f"{config.batch_size:,} examples, up to {config.sequence_length} tokens each"),
+        *_objective(config),
         ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
         ("seed", str(config.seed)),
     ]
@@ -104,6 +110,7 @@ def _pretraining(run: PretrainingRun) -> str:
             (f"phase {i}", f"{p.steps:,} steps of {p.batch_size:,} examples at length {p.sequence_length}")
             for i, p in enumerate(config.phases, 1)
         ),
+        *_objective(config),
         ("optimizer", f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}"),
         ("seed", str(config.seed)),
     ]

@@ -17,7 +17,7 @@ from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.convert import huggingface, names
 from bert_jax.convert.formats import Format
 from bert_jax.models import architecture_of, head_of, kind_of
-from bert_jax.models.encoder import MASK_ADDER
+from bert_jax.models.attention import MASK_ADDER
 
 if TYPE_CHECKING:
     from onnx import NodeProto

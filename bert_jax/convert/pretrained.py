@@ -85,7 +85,7 @@ def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
     """That of a MODEL, without its weights."""
     folder = folder_of(name)
     if format_of(folder):
-        return tokenizer_folders.of_folder(folder)
+        return tokenizer_folders.read(folder)
     checkpoints, step = find_checkpoint(name)
     return _tokenizer_of(checkpoints, step)
 
@@ -126,7 +126,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: str, overwr
         saved = model if isinstance(model, Pretrained) else read(model)
         FORMATS[form].write(aside, saved.model, saved.head, saved.params)
         embedding, longest = saved.embedding, saved.model.max_position_embeddings
-        tokenizer_folders.to_folder(saved.tokenizer, aside, embedding.max_length or longest)
+        tokenizer_folders.write(saved.tokenizer, aside, embedding.max_length or longest)
         if embedding.sentence_transformers:
             sentence_transformers.write(aside, embedding, longest, saved.model.hidden_size)
         model_card.write(aside, FORMATS[form], saved.model, saved.head, saved.origin)
@@ -203,7 +203,8 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
             model, head = from_dict(ModelConfig, about.get("model"), "model."), _head(about.get("head"), origin)
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
-        return model.validate(), head.validate(), origin
+        # How attention is computed is the run's, not the model's.
+        return dataclasses.replace(model.validate(), attention="plain"), head.validate(), origin
     except InputError as error:
         raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
 
@@ -282,7 +283,7 @@ def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
     """One that can't be read bars nobody who makes ids elsewhere; a file that is broken is an error all the same."""
     contents.check_links(folder)
     try:
-        tokenizer = tokenizer_folders.of_folder(folder)
+        tokenizer = tokenizer_folders.read(folder)
     except contents.NotTheFile:
         raise
     except InputError as error:

@@ -49,7 +49,9 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
 
 def forward(model: ModelConfig, head: HeadConfig):
     """The function of (parameters by their paths, input_ids, token_type_ids, attention_mask) to named outputs."""
-    module = make_model(dataclasses.replace(model, dtype="float32", remat="none", scan_unroll=1), head)
+    module = make_model(
+        dataclasses.replace(model, dtype="float32", remat="none", scan_unroll=1, attention="plain"), head
+    )
 
     def outputs(weights, input_ids, token_type_ids, attention_mask):
         inputs = [input_ids, token_type_ids, attention_mask]

@@ -35,8 +35,6 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_ran
 # The 2018 release has erf in its code; where another form was trained with, its name in transformers stands here.
 ACTIVATIONS: dict[str, HiddenAct] = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
 POOLER = "bert/pooler/dense/kernel"
-# Kinds that share the variables output_weights and output_bias.
-UNNAMED = tuple(kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names))
 
 
 def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
@@ -146,12 +144,17 @@ def _index(prefix: Path) -> Path:
     return prefix.with_name(f"{prefix.name}.index")
 
 
+def _unnamed() -> list[str]:
+    """Kinds that share the variables output_weights and output_bias."""
+    return [kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names)]
+
+
 def _to_json(model: ModelConfig, head: HeadConfig) -> dict:
     values = {name: getattr(model, name) for name in (*SIZES, *RATES)}
     values["hidden_act"] = next(name for name, ours in ACTIVATIONS.items() if ours == model.hidden_act)
     if model.layer_norm_eps == ModelConfig.layer_norm_eps:
         del values["layer_norm_eps"]
-    return values | ({"head": to_dict(head)} if head.kind in UNNAMED else {})
+    return values | ({"head": to_dict(head)} if head.kind in _unnamed() else {})
 
 
 def _config(file: Path) -> dict:
@@ -196,13 +199,13 @@ def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path, kind: str
 def _kind(there: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
     """What the variables of the original say; those of a tagger are called as a classifier's."""
     shown = [h.kind for h in HEADS.values() if h.shown_by_tf1 is not None and there.keys() >= {*h.shown_by_tf1}]
-    named = [kind for kind in shown if kind not in (*UNNAMED, Alone.kind)]
+    named = [kind for kind in shown if kind not in (*_unnamed(), Alone.kind)]
     return (named or ([own.kind] if own else shown))[0]
 
 
 def _own_head(values: dict, file: Path) -> HeadConfig:
-    if not isinstance(values, dict) or values.get("kind") not in UNNAMED:
-        raise InputError(f"{file}: head is {values!r}, must have a kind, one of {', '.join(UNNAMED)}")
+    if not isinstance(values, dict) or values.get("kind") not in _unnamed():
+        raise InputError(f"{file}: head is {values!r}, must have a kind, one of {', '.join(_unnamed())}")
     try:
         return from_dict(HeadConfig, values, "head.").validate()
     except InputError as error:
@@ -215,7 +218,7 @@ def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:
         labels = (
             f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ... unless --labels say it"
         )
-        others = [kind for kind in UNNAMED if HEADS[kind].labelled and kind != head.kind]
+        others = [kind for kind in _unnamed() if HEADS[kind].labelled and kind != head.kind]
         notes.append(f"{labels}; if it isn't of the kind {head.kind}, give --head {' or '.join(others)}")
     return [*notes, *hf_config.unknown({name: value for name, value in values.items() if name != "head"})]
 

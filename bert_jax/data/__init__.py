@@ -2,6 +2,6 @@
 
 import os
 
-# TensorFlow only makes batches here: no use for oneDNN's products, nor for the lines that it prints about them.
+# TensorFlow only makes batches here, so it needs neither oneDNN's matrix products nor the log lines about them.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

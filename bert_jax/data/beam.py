@@ -1,7 +1,7 @@
-"""The same work as an Apache Beam pipeline, past one machine: Dataflow, Flink, Spark, or Beam's own runner here.
+"""The work of `prepare` as an Apache Beam pipeline, on many machines: Dataflow, Flink, Spark, or Beam's local runner.
 
-Every worker must see the output's folder and the corpus under the same paths. The shards come out byte for byte as
-`prepare` makes them in its own processes: the work on a chunk and the writing of a shard are the same functions.
+Every worker must see the output folder and the corpus under the same paths. The shards are equal, byte for byte, to
+those that `prepare` makes in its own processes: the same functions work on a chunk and write a shard.
 """
 
 import copy
@@ -31,10 +31,10 @@ class BeamEngine:
 
     def __call__(self, writer: ShardWriter, calls: Calls) -> None:
         tokenizer = calls.tokenizer.to_dict()
-        # What a worker raises is raised here too.
+        # A worker's errors are raised here too; without this they are also logged.
         logging.getLogger("apache_beam.runners.worker").setLevel(logging.CRITICAL)
         with self._pipeline() as pipeline:
-            # Listed by a worker: the pipeline's description is limited to some megabytes.
+            # A worker lists the pieces, since the pipeline's description is limited to some megabytes.
             pieces = (
                 pipeline
                 | beam.Create([None])
@@ -63,18 +63,18 @@ class BeamEngine:
 
 
 def _starts(counts: list[tuple[int, int]]) -> np.ndarray:
-    """[pieces] the number of each piece's first chunk, from the pieces' numbers and counts of chunks."""
+    """[pieces] the number of each piece's first chunk, from (number, count of chunks) of each piece."""
     return np.cumsum([0, *(count for _, count in sorted(counts))])[:-1]
 
 
-def _numbered(placed: tuple[int, Chunk | Piece], starts: np.ndarray) -> Iterator[Numbered]:
+def _numbered(numbered_piece: tuple[int, Chunk | Piece], starts: np.ndarray) -> Iterator[Numbered]:
     """The chunks of a piece with their numbers in the whole corpus."""
-    place, piece = placed
-    return enumerate(corpora.chunks_of(piece), int(starts[place]))
+    number, piece = numbered_piece
+    return enumerate(corpora.chunks_of(piece), int(starts[number]))
 
 
 class _Work(beam.DoFn):
-    """Chunks to their results, in a process that keeps its tokenizer."""
+    """Turns chunks into their results, in a process that keeps its tokenizer."""
 
     def __init__(self, job: Job, repeated: RepeatedLines | None, tokenizer: dict):
         self._job, self._repeated, self._values = job, repeated, tokenizer
@@ -84,12 +84,12 @@ class _Work(beam.DoFn):
 
     def process(self, numbered: Numbered) -> Iterator[tuple[int, str, ChunkResult]]:
         number, chunk = numbered
-        repeated = self._repeated.of(number) if self._repeated else None
+        repeated = self._repeated.in_chunk(number) if self._repeated else None
         yield number, chunk.source, work(chunk, number, repeated, self._job, self._tokenizer)
 
 
 def _write(writer: ShardWriter, number: int, results: Iterable[tuple[int, str, ChunkResult]]) -> None:
-    writer = copy.copy(writer)  # Of its own: a runner may write several shards at a time.
+    writer = copy.copy(writer)  # Its own copy: a runner may write several shards at the same time.
     for _, source, result in sorted(results, key=lambda done: done[0]):
         writer.add(number, source, result)
     writer.close()

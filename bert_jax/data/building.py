@@ -1,4 +1,4 @@
-"""What a worker does with a chunk of the corpus: tokens, examples, records, and what it counts on the way."""
+"""What a worker makes of a chunk of the corpus: tokens, examples, records, and statistics."""
 
 import dataclasses
 import hashlib
@@ -21,7 +21,7 @@ ENCODED_AT_ONCE = 1 << 11  # sentences
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What the work on a chunk needs besides it; the same for all chunks of a split."""
+    """What the work on a chunk needs besides the chunk; the same for all chunks of a split."""
 
     split: str
     corpus: CorpusConfig
@@ -32,16 +32,16 @@ class Job:
 
 @dataclasses.dataclass
 class Statistics:
-    """What is counted of some text."""
+    """Counts of a text."""
 
     documents: int = 0
     lines: int = 0
     removed_lines: int = 0
-    """Dropped because they occurred before; not counted in `lines`."""
+    """Lines dropped because they occurred before; not counted in `lines`."""
     characters: int = 0
     sentences: int = 0
     words: int = 0
-    """As the tokenizer parts them before it takes them apart: punctuation and single Chinese characters are words."""
+    """Words as the tokenizer splits them before word pieces: punctuation and single Chinese characters are words."""
     tokens: int = 0
     unknown: int = 0
 
@@ -52,7 +52,7 @@ class Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class ChunkResult:
-    """The records of each sequence length, and what was counted; held-out documents are handed back as they are."""
+    """The records for each sequence length, and the counts; held-out documents are returned as they are."""
 
     records: dict[int, list[bytes]]
     used: dict[int, int]
@@ -64,11 +64,11 @@ class ChunkResult:
     random_next: dict[int, int]
     """Examples whose second segment is from elsewhere."""
     made_of: dict
-    """`text_of` the chunk."""
+    """The chunk's `text_of`."""
 
 
 def text_of(chunk: Chunk, repeated: np.ndarray | None) -> dict:
-    """What the chunk's text is, wherever it lies, and where it lies if that is in plain files."""
+    """A digest of the chunk's text, wherever its files lie; and where they lie, if they are plain files."""
     left_out = b"" if repeated is None else repeated.tobytes()
     digest = hashlib.blake2b(chunk.digest() + left_out, digest_size=16).hexdigest()
     return {"digest": digest, "source": chunk.source, "parts": parts_of(chunk)}
@@ -84,7 +84,7 @@ def lines_of(chunk: Chunk, job: Job) -> np.ndarray:
 
 
 def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, tokenizer: Tokenizer) -> ChunkResult:
-    """The examples of chunk `number`. Where `repeated` is given, the lines that it marks are left out."""
+    """The examples of chunk `number`, without the lines that `repeated` marks, if given."""
     documents, removed = _without(list(chunk.documents(job.corpus.clean)), repeated)
     held_out: list[Document] = []
     if job.split == "train" and job.corpus.held_out:
@@ -97,7 +97,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
     counts = np.bincount(tokens & (bit - 1) if segmenter else tokens, minlength=tokenizer.vocab_size)
     records, used, random_next = {}, {}, {}
     for length in job.lengths:
-        # Of the chunk and the seed alone: who does the work, and when, changes nothing.
+        # The draws depend on the chunk and the seed alone: which worker does the work, and when, changes nothing.
         rng = random.Random(f"{job.seed} {job.split} {number} {length}")
         copies = job.examples.dupe_factor if job.split == "train" else 1
         made = [example for _ in range(copies) for example in build(encoded, length, job.examples, rng)]
@@ -120,7 +120,7 @@ def work(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job, token
 
 
 def _without(documents: list[Document], repeated: np.ndarray | None) -> tuple[list[Document], int]:
-    """The documents without the lines marked, and how many those were."""
+    """The documents without the marked lines, and the number of those lines."""
     if repeated is None or not repeated.any():
         return documents, 0
     marks = iter(repeated.tolist())
@@ -129,16 +129,16 @@ def _without(documents: list[Document], repeated: np.ndarray | None) -> tuple[li
 
 
 def hold_out(documents: list[Document], share: float, at_least_one: bool) -> tuple[list[Document], list[Document]]:
-    """Parts documents into those to train on and those held out; one at least, so that a small corpus is measured."""
+    """Splits documents into (train, held out). `at_least_one` holds one out in any case, to evaluate a small corpus."""
     held_out = [corpora.is_held_out(document, share) for document in documents]
     if at_least_one and not any(held_out) and len(documents) > 1:
-        held_out[min(range(len(documents)), key=lambda i: corpora.place(documents[i]))] = True
+        held_out[min(range(len(documents)), key=lambda i: corpora.hash_fraction(documents[i]))] = True
     train = [document for document, held in zip(documents, held_out, strict=True) if not held]
     return train, [document for document, held in zip(documents, held_out, strict=True) if held]
 
 
 def _encode(documents: Iterable[Document], encode: Callable[[list[str]], list[Ids]]) -> list[list[Ids]]:
-    """Documents of lines -> documents of sentences of ids; sentences and documents that come out empty are left out."""
+    """Documents of lines -> documents of sentences of ids, without empty sentences and documents."""
     sentences = [[s for line in document for s in split_sentences(line)] for document in documents]
     flat = list(itertools.chain.from_iterable(sentences))
     ids = itertools.chain.from_iterable(
@@ -154,10 +154,11 @@ _tokenizer: Tokenizer
 
 
 def start_worker(tokenizer: dict) -> None:
-    """Sets up a process for `work_here`."""
+    """Sets up a worker process for `work_in_process`."""
     global _tokenizer
     _tokenizer = tokenizers.from_dict(tokenizer)
 
 
-def work_here(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job) -> ChunkResult:
+def work_in_process(chunk: Chunk, number: int, repeated: np.ndarray | None, job: Job) -> ChunkResult:
+    """`work` with the tokenizer of this process."""
     return work(chunk, number, repeated, job, _tokenizer)

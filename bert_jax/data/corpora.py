@@ -1,8 +1,8 @@
 """Corpora: the embedded documentation, text files, or a TFDS text data set, as chunks of documents.
 
 A document is a list of lines that aren't blank; a line is a paragraph or a sentence. A chunk of plain files only says
-where its text lies, and is read by the process that works on it. Other sources come in pieces (a compressed file, a
-shard of a data set), each to be read from its start, and are chunks once they are read.
+where its text lies; the process that works on it reads it. Other sources come in pieces (a compressed file, a shard of
+a data set), which can only be read from their start, and become chunks while they are read.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Sized = TypeVar("Sized", Part, TextFile)
 
 @dataclass(frozen=True)
 class Chunk:
-    """About `CHUNK_BYTES` of text: parts of plain files, or documents read already. `source` is the corpus's name."""
+    """About `CHUNK_BYTES` of text: parts of plain files, or documents already read. `source` is the corpus's name."""
 
     source: str
     parts: tuple[Part, ...] = ()
@@ -35,18 +35,18 @@ class Chunk:
 
     @property
     def size(self) -> int:
-        """Bytes in the files, or characters of the documents."""
+        """Number of bytes in the files, or of characters in the documents."""
         return sum(part.size for part in self.parts) + sum(len(line) for d in self.read for line in d)
 
     def documents(self, clean: bool) -> Iterator[Document]:
-        """Its documents, cleaned or as they stand. Raises `InputError` naming the file and line."""
+        """The chunk's documents, cleaned or unchanged. Raises `InputError` naming the file and line."""
         for document in self.read or chain.from_iterable(part.documents() for part in self.parts):
             lines = [line for line in map(clean_line, document) if line] if clean else document
             if lines:
                 yield lines
 
     def digest(self) -> bytes:
-        """Equal only for chunks of the same text, wherever it lies."""
+        """A hash that is equal only for chunks of the same text, wherever its files lie."""
         digest = hashlib.blake2b(digest_size=16)
         for part in self.parts:
             digest.update(part.digest())
@@ -57,7 +57,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Piece:
-    """What has to be read from its start: a compressed file, a shard of a data set, the documentation."""
+    """A source that must be read from its start: a compressed file, a shard of a data set, the documentation."""
 
     source: str
     read: Callable[[], Iterator[Document]]
@@ -75,12 +75,12 @@ def chunks(config: CorpusConfig) -> Iterator[Chunk]:
 
 
 def pieces(config: CorpusConfig) -> Iterator[Chunk | Piece]:
-    """The corpus in pieces and, where it is plain files, chunks, that any process can read by themselves."""
+    """The corpus in pieces or, where it is plain files, chunks; any process can read each alone."""
     if config.source == "text":
         for pattern, files in text_files(config.files, config.text_field).items():
             yield from _text_pieces(pattern, files)
     elif config.source == "tfds":
-        # TensorFlow comes with it, so only here.
+        # Imported only here, because it imports TensorFlow.
         from bert_jax.data.tfds_corpus import tfds_documents, tfds_shards
 
         for split in tfds_shards(config):
@@ -90,7 +90,7 @@ def pieces(config: CorpusConfig) -> Iterator[Chunk | Piece]:
 
 
 def chunks_of(piece: Chunk | Piece) -> Iterator[Chunk]:
-    """The chunks of a piece; a chunk is one already."""
+    """The chunks of a piece; a chunk itself if it is one already."""
     return iter([piece]) if isinstance(piece, Chunk) else read_chunks(piece.source, piece.read())
 
 
@@ -106,23 +106,24 @@ def sizes(config: CorpusConfig) -> dict[str, int]:
     return {"python-docs": 2 * CHUNK_BYTES}
 
 
-def place(document: Document) -> float:
-    """A place in [0, 1) by the document's content alone."""
+def hash_fraction(document: Document) -> float:
+    """A number in [0, 1), a hash of the document's content."""
     digest = hashlib.blake2b("\n".join(document).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
 
 def is_held_out(document: Document, share: float) -> bool:
-    """Whether a document belongs to the held-out split: by its content, so that copies lie on the same side."""
-    return place(document) < share
+    """Whether a document belongs to the held-out split: its content decides, so that copies are in the same split."""
+    return hash_fraction(document) < share
 
 
-# What no tokenizer makes a token of: control characters that aren't white space, and the mark of broken text.
+# Characters that no tokenizer keeps: control characters that aren't white space, and U+FFFD, the mark of broken text.
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufffd]")
 
 
 def clean_line(line: str) -> str:
-    """HTML entities resolved, control characters dropped, Unicode composed (NFC), as released vocabularies have it."""
+    """The line with HTML entities resolved, control characters dropped and Unicode composed (NFC), which released
+    vocabularies expect."""
     if "&" in line:
         line = html.unescape(line)
     if not line.isascii() or not line.isprintable():
@@ -131,13 +132,14 @@ def clean_line(line: str) -> str:
 
 
 def _text_pieces(pattern: str, files: list[TextFile]) -> Iterator[Chunk | Piece]:
-    """Large plain files are cut, small ones share a chunk; compressed ones share a piece as far as they are small."""
+    """Chunks of plain files, where large files are cut and small ones share a chunk; pieces of compressed files, where
+    small ones share a piece."""
     for compressed, neighbours in groupby(files, key=lambda file: file.compressed):
         if compressed:
-            yield from (Piece(pattern, partial(_documents, together)) for together in _filled(neighbours))
+            yield from (Piece(pattern, partial(_documents, group)) for group in _filled(neighbours))
         else:
             parts = (part for file in neighbours for part in _parts(file))
-            yield from (Chunk(pattern, together) for together in _filled(parts))
+            yield from (Chunk(pattern, group) for group in _filled(parts))
 
 
 def _parts(file: TextFile) -> Iterator[Part]:
@@ -146,17 +148,17 @@ def _parts(file: TextFile) -> Iterator[Part]:
 
 
 def _filled(items: Iterable[Sized]) -> Iterator[tuple[Sized, ...]]:
-    """Neighbours together, up to `CHUNK_BYTES`: a next sentence from another document needs one in the chunk."""
-    together: list[Sized] = []
+    """Groups of neighbours of up to `CHUNK_BYTES`: a random next sentence needs another document in the same chunk."""
+    group: list[Sized] = []
     room = CHUNK_BYTES
     for item in items:
-        if item.size > room and together:
-            yield tuple(together)
-            together, room = [], CHUNK_BYTES
-        together.append(item)
+        if item.size > room and group:
+            yield tuple(group)
+            group, room = [], CHUNK_BYTES
+        group.append(item)
         room -= item.size
-    if together:
-        yield tuple(together)
+    if group:
+        yield tuple(group)
 
 
 def _documents(files: tuple[TextFile, ...]) -> Iterator[Document]:
@@ -164,7 +166,7 @@ def _documents(files: tuple[TextFile, ...]) -> Iterator[Document]:
 
 
 def read_chunks(source: str, documents: Iterable[Document]) -> Iterator[Chunk]:
-    """Documents, as they come, in chunks."""
+    """The documents, in their order, in chunks."""
     waiting: list[Document] = []
     characters = 0
     for document in documents:

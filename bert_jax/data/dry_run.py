@@ -1,4 +1,4 @@
-"""What `prepare` would make of a corpus, and in what time, told from a sample of its chunks."""
+"""An estimate, from a sample of a corpus, of what `prepare` would make of it and how long that takes."""
 
 import dataclasses
 import tempfile
@@ -18,9 +18,9 @@ SAMPLED = 24  # chunks
 
 
 def dry_run(config: PretrainConfig) -> dict[str, float]:
-    """Prints, and returns by name, what is to be expected; writes nothing that stays.
+    """Prints the estimates and returns them by name; writes nothing that stays.
 
-    Plain files are sampled all over, other sources at their beginning. Without `tokenizer.path` the vocabulary is
+    Plain files are sampled evenly, other sources at their beginning. Without `tokenizer.path` the vocabulary is
     trained on the sample.
     """
     sizes = corpora.sizes(config.corpus)
@@ -28,7 +28,7 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     size = sum(chunk.size for chunk in chunks)
     if not size:
         raise InputError(empty(config))
-    times = 1.0 if whole else max(sum(sizes.values()) / size, 1.0)  # The corpus is so many times the sample.
+    times = 1.0 if whole else max(sum(sizes.values()) / size, 1.0)  # Size of the corpus over that of the sample.
     start = time.perf_counter()
     tokenizer = _tokenizer(config, chunks)
     trained = time.perf_counter() - start
@@ -39,7 +39,7 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     total = counts.total()
     if not config.tokenizer.path:
         trained *= min(config.tokenizer.training_characters / size, times)
-    found = {
+    estimates = {
         "documents": total.documents * times,
         "sentences": total.sentences * times,
         "tokens": total.tokens * times,
@@ -51,23 +51,22 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
     }
     print(f"corpus           {times * size / 1e6:,.1f} MB of text, of which {size / 1e6:,.1f} MB were sampled")
     for name in ("documents", "sentences", "tokens"):
-        print(f"{name:16} {found[name]:,.0f}")
+        print(f"{name:16} {estimates[name]:,.0f}")
     for source, statistics in counts.sources.items():
         print(f"  {source}: {describe(statistics)} in the sample")
-    print(f"unknown tokens   {found['unknown_rate']:.3%}")
-    print(f"duplicate lines  {found['duplicate_lines']:.1%} of the sample's; the whole can have more")
+    print(f"unknown tokens   {estimates['unknown_rate']:.3%}")
+    print(f"duplicate lines  {estimates['duplicate_lines']:.1%} of the sample's; the whole can have more")
     for length in examples:
-        print(f"examples         {found[f'examples_{length}']:,.0f} of length {length}")
+        print(f"examples         {estimates[f'examples_{length}']:,.0f} of length {length}")
     report_documents(total, counts.random_shares(examples) if config.examples.sentence_pairs else None)
-    print(f"disk             {found['disk_bytes'] / 1e6:,.0f} MB")
-    print(
-        f"time             {found['seconds']:,.0f} s in {workers} processes, {trained:,.0f} s of it for the vocabulary"
-    )
-    return found
+    print(f"disk             {estimates['disk_bytes'] / 1e6:,.0f} MB")
+    vocabulary = f"{trained:,.0f} s of it for the vocabulary"
+    print(f"time             {estimates['seconds']:,.0f} s in {workers} processes, {vocabulary}")
+    return estimates
 
 
 def _sample(config: PretrainConfig, size: int) -> tuple[list[Chunk], bool]:
-    """Chunks of the corpus, and whether they are all of it."""
+    """A sample of the corpus's chunks, and whether it is the whole corpus."""
     every = max(size // corpora.CHUNK_BYTES // SAMPLED, 1)
     sampled: list[Chunk] = []
     for number, chunk in enumerate(corpora.chunks(config.corpus)):
@@ -88,7 +87,7 @@ def _tokenizer(config: PretrainConfig, chunks: list[Chunk]) -> tokenizers.Tokeni
 def _prepared(
     config: PretrainConfig, chunks: list[Chunk], tokenizer: tokenizers.Tokenizer
 ) -> tuple[Counts, dict[int, int], int]:
-    """Prepares the sample into a folder that is thrown away: counts, examples of each length, and bytes."""
+    """Prepares the sample in a temporary folder: its counts, numbers of examples by length, and bytes."""
     whole = dataclasses.replace(config.corpus, held_out=0.0)
     job = Job("train", whole, config.examples, sequence_lengths(config), config.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,5 +96,5 @@ def _prepared(
             writer.add(0, chunk.source, work(chunk, number, None, job, tokenizer))
         writer.close()
         entries, counts = writer.summary()
-    examples = {n: sum(entry["examples"] for entry in found) for n, found in entries.items()}
-    return counts, examples, sum(entry["bytes"] for found in entries.values() for entry in found)
+    examples = {length: sum(shard["examples"] for shard in shards) for length, shards in entries.items()}
+    return counts, examples, sum(shard["bytes"] for shards in entries.values() for shard in shards)

@@ -1,4 +1,4 @@
-"""Lines that occur more than once: counted by a sample, or found exactly to be dropped. Both in bounded memory."""
+"""Lines that occur more than once: counted in a sample, or found exactly to be dropped. Both in bounded memory."""
 
 import hashlib
 import tempfile
@@ -10,21 +10,21 @@ import numpy as np
 
 from bert_jax.files import storage
 
-# Lines (8 bytes each, and as much again to sort them) that are compared at once.
+# Number of lines (8 bytes each, and 8 more to sort them) that are compared at once.
 COMPARED_AT_ONCE = 1 << 25
 
 
 def line_hashes(lines: Iterable[str]) -> np.ndarray:
-    """[n] uint64."""
+    """[n] uint64, a hash of each line."""
     digests = b"".join(hashlib.blake2b(line.encode(), digest_size=8).digest() for line in lines)
     return np.frombuffer(digests, np.uint64)
 
 
 class DuplicateLines:
-    """The share of lines that occurred before.
+    """Estimates the share of lines that are equal to an earlier one.
 
-    Exact up to `most` distinct lines; beyond, it keeps those whose hash ends in ever more zeros: a sample of the
-    distinct lines with all of their copies, so the share stays an unbiased estimate.
+    Exact up to `most` distinct lines; beyond that, it keeps only lines whose hash ends in more and more zeros: a sample
+    of the distinct lines with all their copies, so that the share stays an unbiased estimate.
     """
 
     def __init__(self, most: int = 1 << 16):
@@ -36,7 +36,7 @@ class DuplicateLines:
         self._add(*np.unique(hashes, return_counts=True))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What was counted, to be `merge`d elsewhere."""
+        """The counts, as arguments for another instance's `merge`."""
         numbers = len(self._counts)
         return {
             "zeros": np.array(self._zeros),
@@ -67,20 +67,20 @@ class DuplicateLines:
 
 
 def find_repeated(hashes: Path, repeated: Path, at_once: int = COMPARED_AT_ONCE) -> int:
-    """For a file of uint64 hashes, writes a file of one byte each: 1 where the same hash stands earlier in the file.
+    """For a file of uint64 hashes, writes a file with a byte for each: 1 if the same hash is earlier in the file.
 
-    Returns how many there are. They are compared in as many rounds as it takes, each the hashes of a range of values.
+    Returns the number of ones. Hashes are compared in rounds, each for one range of values, to bound the memory.
     """
     values = np.memmap(hashes, np.uint64, "r") if hashes.stat().st_size else np.zeros(0, np.uint64)
     rounds = 1 << max(0, (len(values) - 1) // at_once).bit_length()
     width = (1 << 64) // rounds
-    found = 0
+    count = 0
     with open(repeated, "wb") as stream:
         stream.truncate(len(values))
     marks = np.memmap(repeated, np.uint8, "r+") if len(values) else np.zeros(0, np.uint8)
     for number in range(rounds):
         low, high = np.uint64(number * width), np.uint64((number + 1) * width - 1)
-        places = np.concatenate(
+        positions = np.concatenate(
             [
                 start + np.flatnonzero((block >= low) & (block <= high))
                 for start in range(0, len(values), at_once)
@@ -88,27 +88,27 @@ def find_repeated(hashes: Path, repeated: Path, at_once: int = COMPARED_AT_ONCE)
             ]
             or [np.zeros(0, np.int64)]
         )
-        chosen = values[places]
-        order = np.argsort(chosen, kind="stable")  # Stable: of equal ones, the first comes first.
+        chosen = values[positions]
+        order = np.argsort(chosen, kind="stable")  # Stable: the earliest of equal hashes comes first.
         chosen = chosen[order]
-        again = places[order[1:][chosen[1:] == chosen[:-1]]]
+        again = positions[order[1:][chosen[1:] == chosen[:-1]]]
         marks[again] = 1
-        found += len(again)
-    return found
+        count += len(again)
+    return count
 
 
 class RepeatedLines:
-    """Which lines of each chunk occurred before in the corpus."""
+    """Tells which lines of each chunk occurred before in the corpus."""
 
     def __init__(self, marks: Path, lines: list[int]):
-        """`marks` is the file of a byte for each line of the corpus, `lines` how many the chunks have."""
+        """`marks` is a file with a byte for each line of the corpus; `lines` are the chunks' numbers of lines."""
         self._marks = marks
         self._starts = np.cumsum([0, *lines])
         self._copy: IO[bytes] | None = None
 
-    def of(self, number: int) -> np.ndarray:
-        """[lines] bool."""
-        if storage.is_remote(self._marks) and not self._copy:  # Once for each process that asks.
+    def in_chunk(self, number: int) -> np.ndarray:
+        """[lines] bool: whether each line of the chunk occurred before."""
+        if storage.is_remote(self._marks) and not self._copy:  # Once in each process.
             self._copy = tempfile.NamedTemporaryFile(prefix="bert_jax_")  # noqa: SIM115
             storage.download(self._marks, Path(self._copy.name))
         start, end = self._starts[number : number + 2]

@@ -1,4 +1,4 @@
-"""Files opened by what they hold, plain or compressed, and what to type where that isn't UTF-8."""
+"""Opens text files, plain or compressed, by their content; and gives the command that converts them to UTF-8."""
 
 import bz2
 import gzip
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bert_jax.config import InputError
 
-# The first bytes of compressed files, what opens them, and the command that unpacks them.
+# The first bytes of compressed files, the function that opens them, and the command that unpacks them.
 COMPRESSED: list[tuple[re.Pattern[bytes], Callable, str]] = [
     (re.compile(rb"\x1f\x8b\x08"), gzip.open, "gzip"),
     (re.compile(rb"\xfd7zXZ\0"), lzma.open, "xz"),
@@ -21,8 +21,8 @@ RUSSIAN, KANA = (
     ("оеаинтсрвлкмдпуя", 0.6),
     ("のにはをたがでてとしれさるいまなかすらもこっりんあくそよきけえわめつちう", 0.3),
 )
-# Encodings by iconv's names, with letters and signs beyond ASCII that are frequent in their languages, and the share
-# that these have at least of all such characters.
+# Encodings by iconv's names, with the characters beyond ASCII that are frequent in their languages, and the least share
+# that these have of all characters beyond ASCII.
 ENCODINGS = {
     "CP1252": ("äöüßÄÖÜéèêàâçîôûùëïœñóíáúãõåøæìòÉÈÀÇÁÓÑÅØÆ¿¡’‘“”–—…«»€£°", 0.9),
     "CP1250": ("ąćęłńóśźżáčďéěíňřšťúůýžőűöüäôľĺŕĄĆĘŁŃÓŚŹŻÁČĎÉĚÍŇŘŠŤÚŮÝŽŐŰÖÜ„”–’", 0.9),
@@ -35,18 +35,19 @@ ENCODINGS = {
     "GB18030": ("的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过很", 0.15),
     "BIG5": ("的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過很", 0.15),
 }
-# Latin letters with marks stand in words with others, at least so many of them; of other letters it takes a few.
+# Encodings of Latin letters; the least share of letters with marks that stand beside ASCII letters in them; and the
+# least number of characters beyond ASCII by which any other encoding is recognised.
 LATIN, IN_LATIN_WORDS, FEW = ("CP1252", "CP1250"), 0.3, 5
-SAMPLE = 1 << 18  # bytes, to tell an encoding by
+SAMPLE = 1 << 18  # bytes by which an encoding is recognised
 
 
 def opener(file: Path) -> Callable:
-    """`open`, or its like for a file that is compressed; its name doesn't matter."""
+    """`open`, or the equivalent function for a compressed file, whatever the file's name."""
     return _compression(file)[0]
 
 
 def _compression(file: Path) -> tuple[Callable, str | None]:
-    """What opens a file, and the command that unpacks it if it is compressed."""
+    """The function that opens a file, and the command that unpacks it if it is compressed."""
     with open(file, "rb") as stream:
         start = stream.read(10)
     for pattern, function, command in COMPRESSED:
@@ -56,8 +57,8 @@ def _compression(file: Path) -> tuple[Callable, str | None]:
 
 
 def not_utf8(file: Path) -> InputError:
-    """Says where a file's first byte is that isn't UTF-8, and what to type."""
-    number, problem, others = 0, None, 0  # Lines before it that have characters beyond ASCII.
+    """The error that names the first byte of a file that isn't UTF-8, and the command that converts the file."""
+    number, problem, others = 0, None, 0  # `others`: the lines before it with characters beyond ASCII.
     with opener(file)(file, "rb") as stream:
         start = stream.read(SAMPLE)
         stream.seek(0)
@@ -65,12 +66,12 @@ def not_utf8(file: Path) -> InputError:
             if problem := _problem(line):
                 break
             others += not line.isascii()
-        if problem is None:  # Read in parts of characters.
+        if problem is None:  # Every line is UTF-8, but not the part that was read.
             return InputError(f"{file}, line {number}: not UTF-8: ends in the middle of a character; copy it again")
         sample = line + stream.read(SAMPLE)
     where = f"{file}, line {number}: not UTF-8 (byte {problem.start}: {line[problem.start]:#04x})"
-    lines = [one for one in sample.split(b"\n")[: -1 if len(sample) > SAMPLE else None] if not one.isascii()]
-    wrong = sum(_problem(one) is not None for one in lines)
+    lines = [line for line in sample.split(b"\n")[: -1 if len(sample) > SAMPLE else None] if not line.isascii()]
+    wrong = sum(_problem(line) is not None for line in lines)
     if encoding := utf_16_or_32(start):
         likely = [encoding]
     else:  # Text of another encoding seldom looks like UTF-8.
@@ -79,7 +80,7 @@ def not_utf8(file: Path) -> InputError:
 
 
 def _problem(line: bytes) -> UnicodeDecodeError | None:
-    """What isn't UTF-8 in a line."""
+    """The error of decoding a line as UTF-8; None where it is UTF-8."""
     try:
         line.decode()
     except UnicodeDecodeError as error:
@@ -88,7 +89,7 @@ def _problem(line: bytes) -> UnicodeDecodeError | None:
 
 
 def _likely(lines: bytes) -> list[str]:
-    """iconv's names of the encodings that the text is likely to have; of those that read it alike, the first."""
+    """iconv's names of the likely encodings of the text; only the first of those that decode it to the same text."""
     likely: dict[str, str] = {}
     for name, (frequent, least) in ENCODINGS.items():
         try:
@@ -105,12 +106,12 @@ def _likely(lines: bytes) -> list[str]:
 
 
 def iconv(file: Path, *encodings: str) -> str:
-    """What to type to have a file in UTF-8, from one of these encodings, or without its `DAMAGED` bytes."""
+    """The command that converts a file to UTF-8 from one of these encodings, or drops its `DAMAGED` bytes."""
     target, text = shlex.quote(str(beside(file, "utf8"))), printing(file)
     if encodings == (DAMAGED,):
         # iconv takes it for an error if the last character isn't whole; the line's end prevents that.
         drop = f"({text}; echo) | iconv -c -f UTF-8 -t UTF-8 > {target}"
-        return f"it is but for some bytes: correct them, or drop them: {drop}"
+        return f"only some bytes aren't: correct them, or drop them: {drop}"
     convert = f"{text} | iconv -f {encodings[0] if len(encodings) == 1 else 'ENCODING'} -t UTF-8 > {target}"
     if len(encodings) == 1:
         return f"it seems {encodings[0]}; convert it: {convert}"
@@ -118,19 +119,19 @@ def iconv(file: Path, *encodings: str) -> str:
 
 
 def printing(file: Path) -> str:
-    """The command that prints a file, unpacked."""
+    """The command that prints a file's unpacked content."""
     command = _compression(file)[1]
     return f"{f'{command} -dc' if command else 'cat'} {shlex.quote(str(file))}"
 
 
 def beside(file: Path, what: str) -> Path:
-    """A name for the file when it is changed: a.txt or a.txt.gz becomes a.utf8.txt."""
+    """A name beside the file for its changed content: a.txt or a.txt.gz becomes a.utf8.txt."""
     plain = file.with_suffix("") if opener(file) is not open else file
     return plain.with_name(f"{plain.stem}.{what}{plain.suffix}")
 
 
 def utf_16_or_32(start: bytes) -> str | None:
-    """The encoding of bytes that begin with its mark, or that have a zero beside each character of ASCII."""
+    """UTF-16 or UTF-32, where the bytes begin with its byte order mark or have a zero beside each ASCII character."""
     if start.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         return "UTF-32"
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -1,7 +1,7 @@
-"""Documents to unmasked examples: next-sentence pairs (paper, appendix A.2), whole sentences, or several texts a row.
+"""Makes unmasked examples of documents: next-sentence pairs (BERT paper, appendix A.2), whole sentences, packed texts.
 
-An example is `(label, texts)`: the texts that share its row, each the ids of its one or two segments without special
-tokens, and the next-sentence label (0: the second segment follows the first, 1: it is from elsewhere).
+An example is `(label, texts)`: the next-sentence label (0: the second segment follows the first, 1: it is from
+elsewhere), and the texts that share a row, each as the ids of its one or two segments without special tokens.
 """
 
 import bisect
@@ -34,7 +34,7 @@ def build(documents: list[list[Ids]], length: int, config: ExamplesConfig, rng: 
 
 
 def _full_sentences(document: list[Ids], most: int) -> Iterator[Ids]:
-    """Sentences joined as long as `most` tokens hold them whole; one that is longer alone is cut."""
+    """Texts of whole sentences, as many as fit in `most` tokens; a longer sentence is cut."""
     text: Ids = []
     for sentence in document:
         if text and len(text) + len(sentence) > most:
@@ -49,7 +49,7 @@ def _full_sentences(document: list[Ids], most: int) -> Iterator[Ids]:
 
 
 def _packed(texts: list[Ids], length: int, rng: random.Random) -> list[list[Ids]]:
-    """Rows of texts by best fit, the longest first: each goes where the least room is left that it fits in."""
+    """Rows of texts by best fit, longest first: each text goes into the fullest row that has room for it."""
     rows: list[list[Ids]] = []
     rooms: list[tuple[int, int]] = []  # (tokens left, number of the row), ascending.
     for text in sorted(texts, key=len, reverse=True):
@@ -62,12 +62,13 @@ def _packed(texts: list[Ids], length: int, rng: random.Random) -> list[list[Ids]
             room, number = rooms.pop(at)
         rows[number].append(text)
         bisect.insort(rooms, (room - size, number))
-    rng.shuffle(rows)  # Any stretch of them is then a sample: an evaluation may stop early.
+    rng.shuffle(rows)  # So that an evaluation which stops early sees a sample of all rows.
     return rows
 
 
 def _sentence_pairs(documents, index: int, most: int, short_probability: float, rng) -> Iterator[Example]:
-    """As the original: fill up with sentences, part them anywhere, and take half of the second parts from elsewhere."""
+    """The original's algorithm: collect sentences up to the length, split them between two sentences at random, and
+    replace half of the second segments by sentences from elsewhere."""
     document = documents[index]
     target = rng.randint(2, most) if rng.random() < short_probability else most
     chunk: list[Ids] = []
@@ -83,7 +84,7 @@ def _sentence_pairs(documents, index: int, most: int, short_probability: float, 
         is_random = len(chunk) == 1 or rng.random() < 0.5
         if is_random:
             b = _random_segment(documents, index, target - len(a), rng)
-            i -= len(chunk) - a_end  # The sentences not used are put back.
+            i -= len(chunk) - a_end  # The unused sentences are put back.
         else:
             b = [token for sentence in chunk[a_end:] for token in sentence]
         yield int(is_random), [_truncate(a, b, most, rng)]
@@ -91,9 +92,9 @@ def _sentence_pairs(documents, index: int, most: int, short_probability: float, 
 
 
 def _random_segment(documents, index: int, target: int, rng) -> Ids:
-    """Sentences from a random place of another document, up to `target` tokens."""
+    """Sentences from a random position in another document, until they have `target` tokens."""
     other = index
-    for _ in range(10):  # As in the original: with one document only, it is the same one.
+    for _ in range(10):  # As in the original: if there is one document only, it is taken itself.
         other = rng.randrange(len(documents))
         if other != index:
             break
@@ -111,7 +112,7 @@ def _truncate(a: Ids, b: Ids, most: int, rng) -> tuple[Ids, Ids]:
     excess = len(a) + len(b) - most
     if excess <= 0:
         return a, b
-    # First the longer is brought to the other's length; then both are cut in turn, b first.
+    # First the longer one is cut to the other's length; then both are cut in turn, b first.
     keep_a, keep_b = len(a), len(b)
     cut = min(excess, abs(keep_a - keep_b))
     keep_a, keep_b = (keep_a - cut, keep_b) if keep_a > keep_b else (keep_a, keep_b - cut)
@@ -121,28 +122,28 @@ def _truncate(a: Ids, b: Ids, most: int, rng) -> tuple[Ids, Ids]:
 
 def _cut(segment: Ids, keep: int, rng) -> Ids:
     excess = len(segment) - keep
-    # As many fair coins as tokens to cut: those that show heads are cut at the front.
+    # A fair coin for each token to cut: heads cuts one at the front, tails one at the back.
     front = rng.getrandbits(excess).bit_count() if excess else 0
     return segment[front : front + keep]
 
 
 def tokens_used(example: Example) -> int:
-    """Of the row, special tokens counted."""
+    """Number of tokens in the row, special ones included."""
     return sum(1 + sum(len(segment) + 1 for segment in segments) for segments in example[1])
 
 
 def record_type(vocab_size: int, words: bool = False) -> str:
-    """The numbers of a record: two bytes where the vocabulary, and a bit for `words`, allow it."""
+    """The NumPy type of a record: two bytes where the vocabulary fits, with one more bit if it marks `words`."""
     return "uint16" if vocab_size <= 1 << (15 if words else 16) else "int32"
 
 
 def continues_bit(dtype: str) -> int:
-    """Set in an id that continues a word, in records that hold the words of a segmenter."""
+    """The bit that is set in an id that continues a word, in records with a segmenter's words."""
     return 1 << (15 if dtype == "uint16" else 30)
 
 
 def to_record(example: Example, length: int, special_ids: dict[str, int], dtype: str) -> bytes:
-    """`HEADER` fields and `length` ids: of each text [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; then padding."""
+    """`HEADER` fields and `length` ids: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], for each text; then padding."""
     label, texts = example
     ids: Ids = []
     for segments in texts:

@@ -1,4 +1,4 @@
-"""The formats of text files: where each may be cut, so that processes share a file, and how lines become documents."""
+"""Formats of text files: where each may be cut, so that processes share a file, and how lines become documents."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,8 @@ from bert_jax.files.contents import json_value
 
 Document = list[str]
 
-# Longer documents are parted: memory stays bounded where a corpus has no blank lines, and next sentences from another
-# document can be had near by.
+# Longer documents are split: so memory is bounded where a corpus has no blank lines, and a chunk has several documents
+# to draw random next sentences from.
 LONGEST_DOCUMENT = 1 << 16  # characters
 LONGEST_LINE = 1 << 20  # characters
 # How far plain text is searched for a blank line, a line's end or a space to cut it at.
@@ -20,11 +20,11 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class BadLine(Exception):
-    """What is wrong with the line that was read last, and the remedy."""
+    """The problem with the line that was read last, and the remedy."""
 
 
 def divided(lines: Iterable[str]) -> Iterator[Document]:
-    """Documents of lines, parted at blank lines and where they are too long."""
+    """The documents in lines of text, split at blank lines and where they are too long."""
     document: Document = []
     characters = 0
     for line in map(str.strip, lines):
@@ -40,13 +40,13 @@ def divided(lines: Iterable[str]) -> Iterator[Document]:
 
 @dataclass(frozen=True)
 class PlainText:
-    """A paragraph or sentence a line, a blank line between documents."""
+    """A paragraph or sentence on each line, and a blank line between documents."""
 
     longest_line = LONGEST_LINE
     """Longer lines may be read in parts (-1: none may)."""
 
     def cut(self, stream: BinaryIO, at: int) -> int:
-        """Where a file is cut at or after a byte: behind a blank line, or else a line, a space, or a character."""
+        """The byte at or after `at` where a file is cut: after a blank line, or else a line, a space or a character."""
         if at == 0:
             return 0
         stream.seek(at)
@@ -65,7 +65,7 @@ class PlainText:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """A JSON object a line, as of C4, OSCAR and the Pile; the text in its `field` is a document."""
+    """A JSON object on each line, as in C4, OSCAR and the Pile; the text in its `field` is a document."""
 
     field: str
     longest_line = -1
@@ -80,24 +80,24 @@ class JsonLines:
 
     def _text(self, line: str) -> str:
         try:
-            record = json_value(line, halves=True, nan=True)  # They become marks of broken text.
+            record = json_value(line, halves=True, nan=True)  # Halves of surrogate pairs are replaced below.
         except ValueError as error:
-            raise BadLine(f"not JSON ({error}); mend the line or take it out") from None
+            raise BadLine(f"not JSON ({error}); correct the line or take it out") from None
         if not isinstance(record, dict):
-            raise BadLine("not a JSON object, as the first line is; mend the line or take it out")
+            raise BadLine("not a JSON object, as the first line is; correct the line or take it out")
         text = record.get(self.field, self)
         if text is self or not isinstance(text, str | None):
             what = "no" if text is self else f"{text!r:.40} for"
             texts = ", ".join(name for name, value in record.items() if isinstance(value, str))
             hint = f"--corpus.text-field is one of {texts}" if texts else "it has no text at all"
             raise BadLine(f"has {what} field {self.field!r}; {hint}")
-        # JSON can hold half a pair of surrogates, which is no character: it becomes the mark of broken text.
+        # JSON can hold half a surrogate pair, which isn't a character: it becomes U+FFFD, the mark of broken text.
         return _SURROGATES.sub("\ufffd", text or "")
 
 
 @dataclass(frozen=True)
 class Articles:
-    """WikiExtractor's: an article between <doc ...> and </doc>, with blank lines in it; its title is its first line."""
+    """WikiExtractor's format: articles between <doc ...> and </doc>, with blank lines; the first line is the title."""
 
     BEGIN = "<doc id="
     longest_line = LONGEST_LINE
@@ -123,7 +123,7 @@ Format = PlainText | JsonLines | Articles
 
 
 def _next_line(stream: BinaryIO, at: int) -> int:
-    """Where the first line begins at or after a byte; the stream then stands there."""
+    """The byte at or after `at` where a line begins; the stream's position is then there."""
     if at == 0:
         return 0
     stream.seek(at - 1)

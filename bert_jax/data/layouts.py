@@ -1,4 +1,4 @@
-"""How one or two texts become an input of the model: the special tokens around them, their token types, the cut."""
+"""How one or two texts become an input of the model: special tokens, token types, and where long texts are cut."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ Ids = list[int]
 
 
 class SpecialIds(dict[str, int]):
-    """The ids of [PAD], [UNK], [CLS], [SEP], [MASK], in this order; asking for what the tokenizer lacks is an error."""
+    """The ids of [PAD], [UNK], [CLS], [SEP], [MASK], in this order; one that is missing raises `InputError`."""
 
     def __missing__(self, piece: str) -> int:
         role = f"{piece[1:-1].lower()}_token"
@@ -22,34 +22,34 @@ class SpecialIds(dict[str, int]):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """`first` A `last`, or `first` A `between` B `last`."""
+    """The layout of an input: `first` A `last` for one text, `first` A `between` B `last` for two."""
 
     first: int
-    """The id that stands for [CLS]."""
+    """The id of the token that serves as [CLS]."""
     last: int
-    """The id that stands for [SEP]."""
+    """The id of the token that serves as [SEP]."""
     between: tuple[int, ...]
     types: tuple[int, ...]
-    """Token types of a pair: of `first`, of all of A, of each of `between`, of all of B, and of `last`. Those of one
-    text are 0."""
+    """Token types of a pair: for `first`, all of A, each of `between`, all of B, and `last`. A single text has type
+    0."""
     cut: Literal["left", "right"] = "right"
-    """The side of a text that is cut off where it is too long."""
+    """The side on which a text that is too long is cut."""
     no_pairs: str = ""
-    """Why two texts can't be put together; empty where they can."""
+    """The reason why two texts can't be put together; empty where they can."""
 
     @classmethod
-    def of_bert(cls, special_ids: dict[str, int]) -> "Layout":
-        """[CLS] A [SEP], or [CLS] A [SEP] B [SEP], where B and the [SEP] behind it have type 1."""
+    def bert(cls, special_ids: dict[str, int]) -> "Layout":
+        """BERT's layout: [CLS] A [SEP], or [CLS] A [SEP] B [SEP], where B and the [SEP] after it have type 1."""
         return cls(special_ids[CLS], special_ids[SEP], (special_ids[SEP],), (0, 0, 0, 1, 1))
 
-    def must_be_berts(self) -> None:
-        """Raises `InputError` where a pair isn't [CLS] A [SEP] B [SEP], as sentence pairs to pretrain on are."""
+    def check_bert_pairs(self) -> None:
+        """Raises `InputError` where a pair isn't [CLS] A [SEP] B [SEP], which pretraining on sentence pairs needs."""
         if self.no_pairs or (self.between, self.types) != ((self.last,), (0, 0, 0, 1, 1)):
             remedy = "choose --examples.format full_sentences or packed"
             raise InputError(f"the tokenizer's pairs aren't BERT's, [CLS] A [SEP] B [SEP] with token types; {remedy}")
 
     def special_tokens(self, texts: int) -> int:
-        """How many special tokens an input of one or two texts has."""
+        """Number of special tokens in an input of one or two texts."""
         if texts == 1:
             return 2
         if self.no_pairs:
@@ -57,35 +57,35 @@ class Layout:
         return 2 + len(self.between)
 
     def joined(self, texts: Sequence[Ids]) -> tuple[Ids, Ids]:
-        """Ids and token types of an input of one or two texts."""
+        """The ids and token types of an input of one or two texts."""
         self.special_tokens(len(texts))
         if len(texts) == 1:
             ids = [self.first, *texts[0], self.last]
             return ids, [0] * len(ids)
         a, b = texts
-        first, of_a, *of_between, of_b, last = self.types
+        first_type, a_type, *between_types, b_type, last_type = self.types
         ids = [self.first, *a, *self.between, *b, self.last]
-        return ids, [first, *[of_a] * len(a), *of_between, *[of_b] * len(b), last]
+        return ids, [first_type, *[a_type] * len(a), *between_types, *[b_type] * len(b), last_type]
 
     def shortened(self, text: Ids, most: int) -> Ids:
-        """At most `most` of a text's ids."""
+        """A text's ids, cut to at most `most`."""
         return text[max(len(text) - most, 0) :] if self.cut == "left" else text[:most]
 
 
-def of_post_processor(
+def from_post_processor(
     post_processor, token_types: bool | None = True, cut: Literal["left", "right"] = "right"
 ) -> Layout:
     """The layout that a post-processor of the `tokenizers` library makes.
 
-    `token_types` False: the model isn't given any, so that all are 0; None: it isn't known whether it is. Raises
-    `InputError` where one text isn't a token, the text, and a token, of type 0.
+    `token_types` says whether the model is given token types; False: they are all 0; None: not known. Raises
+    `InputError` where a single text isn't put between two tokens, all of type 0.
     """
     ids, types, sides = _processed(post_processor, pair=False)
     if sides != [None, 0, None] or set(types) != {0}:
         shape = " ".join("A" if side == 0 else "special" for side in sides)
         raise InputError(
             f"its post_processor makes '{shape}' of a text, with token types {types}; what is read has one special "
-            "token before it and one behind, all of type 0: give it such a TemplateProcessing"
+            "token before it and one after it, all of type 0: give it such a TemplateProcessing"
         )
     first, _, last = ids
     ids, types, sides = _processed(post_processor, pair=True)
@@ -104,8 +104,8 @@ def of_post_processor(
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Raises `InputError` for whatever the `tokenizers` library raises on a file that contradicts itself: nothing more
-    special than `Exception` or, where Rust panics, not even that."""
+    """Turns errors of the `tokenizers` library on inconsistent files into `InputError`: it raises plain `Exception` or,
+    where Rust panics, a `BaseException`."""
     try:
         yield
     except BaseException as error:
@@ -115,7 +115,7 @@ def refusals() -> Iterator[None]:
 
 
 def _processed(post_processor, pair: bool) -> tuple[Ids, Ids, Sequence[int | None]]:
-    """Ids, token types, and which text they are of (None: special tokens), for texts of one token each."""
+    """Ids, token types, and the number of their text (None: special tokens), for texts of one token each."""
     from tokenizers import Tokenizer, models
 
     text = Tokenizer(models.WordLevel({"text": 0}, unk_token="text")).encode("text")

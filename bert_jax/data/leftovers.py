@@ -1,4 +1,4 @@
-"""Files that a run leaves for the one that goes on: each with a checksum before it, so that none is used damaged."""
+"""Files that a stopped run leaves for the one that continues it, each with a checksum, so that none is used damaged."""
 
 import sys
 import zlib
@@ -9,7 +9,7 @@ from bert_jax.files import storage
 
 
 class Damaged(InputError):
-    """A file isn't as it was written."""
+    """A file has changed since it was written."""
 
 
 def write(file: Path, content: bytes) -> None:
@@ -17,7 +17,7 @@ def write(file: Path, content: bytes) -> None:
 
 
 def read(file: Path) -> bytes:
-    """Raises `Damaged`, or FileNotFoundError."""
+    """The content of a file. Raises `Damaged` or FileNotFoundError."""
     checksum, content = (whole := file.read_bytes())[:9], whole[9:]
     if checksum != b"%08x\n" % zlib.crc32(content):
         raise Damaged(f"{file}: damaged, or left by another version of bert_jax")
@@ -25,7 +25,7 @@ def read(file: Path) -> bytes:
 
 
 def read_if_whole(file: Path) -> bytes | None:
-    """None where there is no such file, or one that has to be made again, which is said."""
+    """The content of a file; None where it doesn't exist, or is damaged and has to be made again, which is printed."""
     try:
         return read(file)
     except FileNotFoundError:

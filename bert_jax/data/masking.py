@@ -1,10 +1,10 @@
-"""Masked-LM targets for a whole batch at once, in TensorFlow (paper, section 3.1, task 1).
+"""Masked-LM targets for a whole batch at once (BERT paper, section 3.1, task 1).
 
-In TensorFlow, as that leaves Python's lock to the training loop while it works.
+In TensorFlow, which leaves Python's lock to the training loop while it works.
 
-Everything random is drawn by counter: a row's draws depend on the seed and on (step, its place in the global batch),
-or on its example, alone. Every process computes just its own rows, and any number of processes makes the same batch.
-Shapes in comments: B rows, S sequence, K most predictions, V vocabulary.
+Everything random is drawn by counter: a row's draws depend only on the seed and either (step, row number in the global
+batch) or its example. Each process computes only its own rows, and any number of processes makes the same batch.
+Shapes in comments: B rows, S sequence length, K most predictions, V vocabulary.
 """
 
 import dataclasses
@@ -19,14 +19,14 @@ from bert_jax.data import words
 from bert_jax.data.tokenizers import MASK, Tokenizer
 
 PHILOX = 1
-# Shares of the chosen tokens: [MASK], a random token, and the rest as it was.
+# Shares of the chosen tokens that become [MASK] and a random token; the rest stays unchanged.
 MASKED, RANDOM = 0.8, 0.1
 NO_KEY = np.iinfo(np.int32).max
 
 
 @dataclasses.dataclass(frozen=True)
 class Masker:
-    """Chooses and hides the tokens to predict, none of `special_ids`; random ones come out of `replacements`."""
+    """Chooses and hides the tokens to predict, never `special_ids`; random replacements come from `replacements`."""
 
     rate: float
     max_predictions: int
@@ -37,7 +37,9 @@ class Masker:
     continues_word: np.ndarray
 
     @classmethod
-    def of(cls, config: MaskingConfig, max_predictions: int, tokenizer: Tokenizer, held_out: bool = False) -> "Masker":
+    def from_config(
+        cls, config: MaskingConfig, max_predictions: int, tokenizer: Tokenizer, held_out: bool = False
+    ) -> "Masker":
         special_ids = tuple(tokenizer.special_ids.values())
         pool = np.ones(tokenizer.vocab_size, bool)
         if config.random_tokens == "ordinary":
@@ -53,14 +55,14 @@ class Masker:
         )
 
     def __call__(self, input_ids, lengths, draws, continues=None):
-        """[B, S] ids and [B] lengths (special tokens counted) -> masked ids, positions, ids and weights [B, K].
+        """[B, S] ids and [B] lengths (special tokens included) -> masked ids, positions, ids and weights [B, K].
 
-        `draws` are the rows' `PlaceDraws` or `ExampleDraws`; `continues` [B, S] bool: which tokens continue the word of
-        the one before (None: by its piece). Positions are ascending; unused ones are 0, weight 0.
+        `draws` are the rows' `RowDraws` or `ExampleDraws`; `continues` [B, S] bool says which tokens continue the word
+        of the token before (None: their pieces say it). Positions are ascending; unused ones are 0, with weight 0.
         """
         length = input_ids.shape[1]
         candidates = functools.reduce(tf.logical_and, (input_ids != i for i in self.special_ids))
-        # In double precision and to the nearest even number, as Python's round() in the original.
+        # In double precision, and halves to the even number, like Python's round() in the original.
         wanted = tf.cast(tf.round(self.rate * tf.cast(lengths, tf.float64)), tf.int32)
         wanted = tf.minimum(self.max_predictions, tf.maximum(1, wanted))
         scores = draws(length)
@@ -78,7 +80,7 @@ class Masker:
         return masked, positions, tf.where(used, ids, 0), tf.cast(used, tf.float32)
 
     def _lowest(self, keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """[B, K] the places of the `wanted` lowest of the keys, ascending; S after the last."""
+        """[B, K] the positions of the `wanted` lowest keys, ascending, then S."""
         length, bits = keys.shape[1], (keys.shape[1] - 1).bit_length()
         keys = np.sort(keys)[:, : self.max_predictions]
         unused = (keys == NO_KEY) | (np.arange(self.max_predictions) >= wanted[:, None])
@@ -92,15 +94,15 @@ class Masker:
         kind, pick = tf.split(draws(2 * self.max_predictions), 2, axis=1)
         random_ids = tf.gather(self.replacements, tf.cast(pick * len(self.replacements), tf.int32))
         new = tf.where(kind < MASKED, self.mask_id, tf.where(kind < MASKED + RANDOM, random_ids, ids))
-        # Unused positions add nothing; used ones are unique in their row. (A sum by segments is the quickest scatter.)
+        # Unused positions add nothing; used ones are unique in their row. (A segment sum is the fastest scatter.)
         batch, length = input_ids.shape
-        places = tf.range(batch)[:, None] * length + positions
-        change = tf.math.unsorted_segment_sum(tf.where(used, new - ids, 0), places, batch * length)
+        indices = tf.range(batch)[:, None] * length + positions
+        change = tf.math.unsorted_segment_sum(tf.where(used, new - ids, 0), indices, batch * length)
         return input_ids + tf.reshape(change, input_ids.shape)
 
 
 def _keys(eligible, scores):
-    """[B, S] the score in the upper bits and the place in the lower ones, so that sorting the one brings the other."""
+    """[B, S] the score in the upper bits and the position in the lower bits: sorting scores thus sorts positions."""
     length = eligible.shape[1]
     bits = (length - 1).bit_length()
     keys = tf.cast(scores * 2.0 ** (31 - bits), tf.int32) * (1 << bits) + tf.range(length)
@@ -108,14 +110,14 @@ def _keys(eligible, scores):
 
 
 def _random_order(eligible, scores):
-    """[B, S] the places that are eligible, by their scores in [0, 1); -1 after the last."""
+    """[B, S] the eligible positions, in the order of their scores in [0, 1), then -1."""
     keys = _sorted(_keys(eligible, scores))
     bits = (eligible.shape[1] - 1).bit_length()
     return tf.where(keys < NO_KEY, tf.bitwise.bitwise_and(keys, (1 << bits) - 1), -1)
 
 
 def _sorted(rows):
-    """[B, S] int32, each row ascending. NumPy sorts with vector instructions, ten times as fast as TensorFlow."""
+    """[B, S] int32, each row in ascending order. NumPy sorts with vector instructions, ten times faster than TF."""
     return tf.ensure_shape(_in_numpy(np.sort, rows), rows.shape)
 
 
@@ -124,27 +126,27 @@ def _in_numpy(function, *arguments):
 
 
 def _whole_words(candidates, continues, scores, wanted):
-    """[B, S] bool: whole words in random order, each taken if it still fits, as the original does."""
+    """[B, S] bool, the chosen tokens: whole words in random order, each taken if it still fits, as in the original."""
     batch, length = candidates.shape
     row = tf.range(batch)[:, None] * length
-    # A word starts at a candidate that doesn't continue one, or that follows a token that is none.
+    # A word starts at a candidate that doesn't continue a word, or that follows a token that isn't a candidate.
     follows = tf.pad(candidates[:, :-1], [[0, 0], [1, 0]])
     starts = candidates & ~(continues & follows)
-    # [B, S] number of each token's word, counted through the batch, S for each row.
+    # [B, S] the number of each token's word in the batch: a row has S numbers.
     word = tf.where(candidates, tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1 + row, -1)
     sizes = tf.math.unsorted_segment_sum(tf.ones_like(word), word, batch * length)
     order = _random_order(tf.reshape(sizes, [batch, length]) > 0, scores)
-    order = tf.where(order >= 0, order + row, -1)  # [B, words], counted through the batch.
+    order = tf.where(order >= 0, order + row, -1)  # [B, words] numbers in the batch.
     taken = _taken(tf.where(order >= 0, tf.gather(sizes, tf.maximum(order, 0)), 0), wanted)
     taken = tf.math.unsorted_segment_sum(tf.cast(taken, tf.int32), order, batch * length) > 0
     return candidates & tf.gather(taken, tf.maximum(word, 0))
 
 
 def _taken(sizes, room):
-    """[B, words] bool: going through the row's words, each is taken whose size is no more than what is left of `room`.
+    """[B, words] bool, the words that are taken: in a row's order, each word that fits in what is left of `room`.
 
-    The words that fit before the first that doesn't are found at once by their running sum. Then all those go that are
-    larger than what those leave, as what is left only shrinks; and again, a few times, until all that stay fit.
+    A running sum finds all words before the first that doesn't fit. Words larger than the room left then can't fit
+    later either, since the room only shrinks, and are dropped; this repeats, a few times, until all that remain fit.
     """
 
     room = room[:, None]
@@ -160,10 +162,10 @@ def _taken(sizes, room):
     return tf.while_loop(some_do_not_fit, without_too_large, (sizes > 0, tf.cumsum(sizes, axis=1)))[0]
 
 
-class PlaceDraws:
-    """Uniform draws in [0, 1) for rows of the global batch of a step, given as `runs` of them.
+class RowDraws:
+    """Uniform draws in [0, 1) for rows of a step's global batch; `runs` are ranges of row numbers.
 
-    Each call, with the draws wanted for a row, is a stream of its own: [rows, width].
+    Each call returns the draws of a new random stream, [rows, width].
     """
 
     def __init__(self, seed, step, runs: Sequence[range]):
@@ -174,7 +176,7 @@ class PlaceDraws:
 
     def __call__(self, width: int):
         # Philox makes four numbers for each value of its counter, so a row starts at a multiple of four. The counter's
-        # upper half is the step and the stream: no two draws of a run share a value.
+        # upper half holds the step and the stream, so that no two draws of a training run share a value.
         padded = -(-width // 4) * 4
         upper = self._step * 4 + self._stream
         self._stream += 1
@@ -189,9 +191,10 @@ class PlaceDraws:
 
 
 class ExampleDraws:
-    """The same for rows that hold the examples of [B] `indices`: whenever an example comes, its draws are the same.
+    """Uniform draws in [0, 1) for the examples [B] `indices`: an example has the same draws in every step.
 
-    A row is a stream of SplitMix64 (Steele, Lea and Flood, 2014): TensorFlow's generators take one key for all rows.
+    A row is a stream of SplitMix64 (Steele, Lea and Flood, 2014), since TensorFlow's generators take one key for all
+    rows.
     """
 
     def __init__(self, seed, indices):
@@ -199,9 +202,9 @@ class ExampleDraws:
         self._drawn = 0
 
     def __call__(self, width: int):
-        places = tf.range(self._drawn + 1, self._drawn + width + 1, dtype=tf.int64)
+        counter = tf.range(self._drawn + 1, self._drawn + width + 1, dtype=tf.int64)
         self._drawn += width
-        bits = _mixed(self._rows[:, None] + tf.cast(places, tf.uint64) * _GOLDEN)
+        bits = _mixed(self._rows[:, None] + tf.cast(counter, tf.uint64) * _GOLDEN)
         return tf.cast(_shifted(bits, 40), tf.float32) * 2.0**-24
 
 
@@ -209,7 +212,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mixed(x):
-    """SplitMix64's output function: each bit of the uint64 `x` changes about half of the result's."""
+    """SplitMix64's output function: each bit of the uint64 `x` changes about half of the result's bits."""
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ _shifted(x, shift)) * np.uint64(factor)
     return x ^ _shifted(x, 31)

@@ -1,4 +1,4 @@
-"""What stands for the tokenizer of a folder that has none which is read: its weights take ids from elsewhere."""
+"""The stand-in where a model's folder has no tokenizer that bert_jax reads: its ids come from another program."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from bert_jax.config import InputError
 
 
 class NoTokenizer:
-    """Whatever needs a tokenizer is told why there is none, by an `InputError`."""
+    """A tokenizer whose every use raises an `InputError` that says why there is none."""
 
     kind = "none"
 
@@ -17,6 +17,6 @@ class NoTokenizer:
         return {"kind": self.kind, "reason": self.reason}
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # Python's own questions, as copying asks them.
+        if name.startswith("__"):  # Python looks these up itself, for example to copy.
             raise AttributeError(name)
         raise InputError(self.reason)

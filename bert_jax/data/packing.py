@@ -1,4 +1,4 @@
-"""Texts of many lengths to few shapes: several in a row, so that hardly a position is padding and little compiles."""
+"""Packs texts of many lengths into batches of few shapes, several texts in a row: little padding, few compilations."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -11,21 +11,21 @@ import numpy as np
 
 # The shortest rows; each further length is twice as long, up to what the model reads.
 SHORTEST = 32
-# A row of n positions holds at most n / this texts, so that what is made of each has a fixed shape.
-POSITIONS_A_TEXT = 4
+# A row of n positions holds at most n / this many texts, so that the outputs for its texts have a fixed shape.
+POSITIONS_PER_TEXT = 4
 
 
 class Text(Protocol):
-    """What a model reads of a text, or of each choice of an example of multiple choice."""
+    """A model's input: a text, or the choices of a multiple-choice example."""
 
     @property
     def texts(self) -> list[tuple[list[int], list[int]]]:
-        """Ids, with special tokens and without padding, and token types of each choice; of a text, of it alone."""
+        """(ids, token types) of the text, or of each choice, with special tokens and without padding."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch: the numbers of the texts in each row, which lie one behind the other; `count` rows with empty ones."""
+    """A batch: for each row the numbers of its texts, one after the other. It has `count` rows, empty ones included."""
 
     length: int
     count: int
@@ -33,13 +33,13 @@ class Rows:
 
 
 def rows_of(lengths: Sequence[int], longest: int, positions: int, parts: int = 1) -> Iterator[Rows]:
-    """All texts, given their lengths, in batches of about so many positions; rows are at most `longest` long.
+    """Batches of about `positions` positions with all texts, given their lengths; rows are at most `longest` long.
 
-    A row has the first of the lengths `SHORTEST`, twice that and so on in which its longest text fits, and is filled up
-    with the longest of the others that do. Batches have `positions // length` rows, the last one of a length too if it
-    isn't the only one; else the next power of two; and always a multiple of `parts`, at least. With 1,024 positions
-    there are 6, 5, 4, 3 and 2 numbers of rows of the lengths 32 to 512, 20 shapes in all, and a long list has one or
-    two of each length that occurs.
+    The length of a row is the first of `SHORTEST`, twice that and so on that holds its longest text; the row is filled
+    with the longest of the other texts that fit. A batch has `positions // length` rows; the only batch of a length has
+    the next power of two; both are multiples of `parts`. With 1,024 positions there are 6, 5, 4, 3 and 2 possible
+    numbers of rows for the lengths 32 to 512, 20 shapes in all, and a long list of texts uses one or two for each
+    length that occurs.
     """
     for length, packed in groupby(_packed(lengths, longest), key=lambda row: row[0]):
         rows = [texts for _, texts in packed]
@@ -50,7 +50,7 @@ def rows_of(lengths: Sequence[int], longest: int, positions: int, parts: int = 1
 
 
 def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[int]]]:
-    """The length of each row and the texts in it, long rows first."""
+    """The length of each row and the numbers of its texts, long rows first."""
     waiting = _Waiting(lengths)
     while waiting.lengths:
         row_length = bucket(waiting.lengths[-1], longest)
@@ -58,7 +58,7 @@ def _packed(lengths: Sequence[int], longest: int) -> Iterator[tuple[int, list[in
 
 
 def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """The texts in each row of one length, which none of them exceeds; each row as full as can be of the long ones."""
+    """The numbers of the texts in each row of `row_length`, which no text exceeds; each takes the longest that fit."""
     waiting, rows = _Waiting(lengths), []
     while waiting.lengths:
         rows.append(waiting.row(row_length))
@@ -66,12 +66,12 @@ def pack(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 
 def most_texts(row_length: int) -> int:
-    """In a row."""
-    return max(row_length // POSITIONS_A_TEXT, 1)
+    """The most texts in a row."""
+    return max(row_length // POSITIONS_PER_TEXT, 1)
 
 
 class _Waiting:
-    """The texts that are in no row yet."""
+    """The texts that aren't in a row yet, by their lengths."""
 
     def __init__(self, lengths: Sequence[int]):
         self._numbers = defaultdict(list)
@@ -80,7 +80,7 @@ class _Waiting:
         self.lengths = sorted(self._numbers)
 
     def row(self, row_length: int) -> list[int]:
-        """Takes the longest that fits, again and again."""
+        """Fills a row: takes the longest text that fits, again and again."""
         row: list[int] = []
         spare = row_length
         while len(row) < most_texts(row_length) and (at := bisect_right(self.lengths, spare)):
@@ -93,26 +93,26 @@ class _Waiting:
 
 
 def bucket(length: int, longest: int) -> int:
-    """The length of rows, `SHORTEST` times a power of two or `longest`, in which a text of this length fits."""
+    """The least length of a row, `SHORTEST` times a power of two or `longest`, that holds a text of this length."""
     return power_of_two(max(length, SHORTEST), longest)
 
 
 def power_of_two(least: int, most: int) -> int:
-    """The smallest that is no less than `least`, but at most `most`."""
+    """The smallest power of two that is at least `least`, but at most `most`."""
     return min(1 << (least - 1).bit_length(), most)
 
 
 def lengths_of(texts: Sequence[Text]) -> list[int]:
-    """The number of tokens of each text; of multiple choice, of the longest choice."""
+    """The number of tokens of each text; for multiple choice, that of the longest choice."""
     return [max(len(ids) for ids, _ in text.texts) for text in texts]
 
 
 class Placed(NamedTuple):
-    """Where a text lies in a batch."""
+    """The position of a text in a batch."""
 
     row: int
     slot: int
-    """How many texts of the row lie before it."""
+    """The number of texts before it in the row."""
     start: int
     """The position of its first token."""
     text: int
@@ -120,7 +120,7 @@ class Placed(NamedTuple):
 
 
 def placed(rows: Sequence[Sequence[int]], lengths: Sequence[int]) -> Iterator[Placed]:
-    """Where the texts of each row lie, given the lengths of all: one behind the other."""
+    """The positions of the texts in each row, one after the other, given the lengths of all texts."""
     for row, texts in enumerate(rows):
         start = 0
         for slot, text in enumerate(texts):
@@ -134,19 +134,19 @@ def fill(
     """The model's inputs for a batch of rows of several texts.
 
     Args:
-      texts: all texts; those that no placement names are in other batches.
-      placements: where the batch's texts lie.
-      rows: rows of the batch.
-      length: positions in a row.
-      pad_id: the id in positions of no text.
-      choices: whether the texts are of multiple choice, all with as many choices as the first.
+      texts: all texts, also those in other batches.
+      placements: the positions of this batch's texts.
+      rows: the number of rows in the batch.
+      length: the number of positions in a row.
+      pad_id: the id of padding.
+      choices: whether the texts are multiple-choice examples, all with the first one's number of choices.
 
     Returns:
-      int32 [rows, length], of multiple choice [rows, choices, length]: `input_ids`, `token_type_ids`, `attention_mask`,
-      `position_ids` (from 0 in each text), and `sequence_ids` (the text's slot, or -1). And `first_tokens` [rows,
-      texts], or [rows, choices, texts]: the positions where the row's texts begin, 0 where it has no more.
+      int32 [rows, length], for multiple choice [rows, choices, length]: `input_ids`, `token_type_ids`,
+      `attention_mask`, `position_ids` (from 0 in each text), and `sequence_ids` (the text's slot; -1 for padding). And
+      `first_tokens` [rows, texts] or [rows, choices, texts]: the positions where the row's texts begin, then 0.
     """
-    lines = len(texts[0].texts) if choices else 1  # Of a row.
+    lines = len(texts[0].texts) if choices else 1  # Lines of a row.
     shape, slots = (rows, lines) if choices else (rows,), most_texts(length)
     parts = [(p, choice, *inputs) for p in placements for choice, inputs in enumerate(texts[p.text].texts)]
     starts = [(p.row * lines + choice, p.slot, p.start) for p, choice, *_ in parts]

@@ -1,4 +1,4 @@
-"""Examples to batches of numpy arrays: a pure function of (examples, config, step), so any start is O(1)."""
+"""Makes batches of NumPy arrays of examples: a pure function of (examples, config, step), so any start is O(1)."""
 
 import atexit
 import dataclasses
@@ -12,27 +12,27 @@ import tensorflow as tf
 
 from bert_jax.config import Phase, PretrainConfig
 from bert_jax.data.examples import HEADER, continues_bit
-from bert_jax.data.masking import ExampleDraws, Masker, PlaceDraws
+from bert_jax.data.masking import ExampleDraws, Masker, RowDraws
 from bert_jax.data.records import ExampleReader, Examples
 from bert_jax.data.tokenizers import CLS
 from bert_jax.data.workers import granted_cores
 
-# The GPUs are JAX's.
+# TensorFlow must leave the GPUs to JAX.
 tf.config.set_visible_devices([], "GPU")
 
 Batch = dict[str, np.ndarray]
 
-# Four rounds, what tf.random.experimental.index_shuffle does, leave the permutations of two epochs correlated at 0.95.
+# With four rounds, as in tf.random.experimental.index_shuffle, permutations of two epochs have a correlation of 0.95.
 SHUFFLE_ROUNDS = 16
-# Keeps the draws of evaluation apart from those of training.
+# Added to the number of a held-out batch, so that evaluation and training have different draws.
 HELD_OUT_STREAM = 1 << 40
 NO_LABEL = -100
-# Batches made at the same time, and made ahead of the one that is asked for.
+# Number of batches that are made at the same time, and that are made ahead.
 PARALLEL = min(8, granted_cores())
 PREFETCHED = 4
 
 
-# The rows to make of a global batch of so many, as ascending runs.
+# From the size of a global batch to the rows that this process makes, as ascending ranges.
 Rows = Callable[[int], Sequence[range]]
 
 
@@ -43,16 +43,16 @@ def all_rows(batch_size: int) -> Sequence[range]:
 def batches(examples: Examples, config: PretrainConfig, step: int = 0, rows: Rows = all_rows) -> Iterator[Batch]:
     """The training batches from `step` (0 is the first) to the end of the last phase.
 
-    Each is the `rows` asked for of the global batch, B of them, as int32 [B, S]: `input_ids`,
-    `token_type_ids`, `attention_mask`; [B, K]: `masked_lm_positions`, `masked_lm_ids`, `masked_lm_weights` (float32);
-    [B]: `next_sentence_labels`; of packed examples also [B, S] `sequence_ids` (1, 2, ... for the texts of a row, 0 for
-    padding) and `position_ids` (from 0 in each text). Every epoch is another permutation of all examples; batches run
-    across its end.
+    Each has the `rows` of the global batch, B of them, as int32 [B, S]: `input_ids`, `token_type_ids`,
+    `attention_mask`; [B, K]: `masked_lm_positions`, `masked_lm_ids`, `masked_lm_weights` (float32); [B]:
+    `next_sentence_labels`; packed examples also [B, S]: `sequence_ids` (1, 2, ... for the texts of a row, 0 for
+    padding) and `position_ids` (from 0 in each text). Every epoch is a new permutation of all examples; a batch may
+    span the end of an epoch.
     """
     first = 0
     for phase in config.phases:
         if step < first + phase.steps:
-            maker = Maker.of(examples, config, phase, "train", rows)
+            maker = Maker.from_config(examples, config, phase, "train", rows)
             make = functools.partial(maker.train, first=first)
             yield from run(tf.data.Dataset.range(max(step, first), first + phase.steps), make)
         first += phase.steps
@@ -61,20 +61,20 @@ def batches(examples: Examples, config: PretrainConfig, step: int = 0, rows: Row
 def held_out_batches(
     examples: Examples, config: PretrainConfig, phase: Phase, rows: Rows = all_rows, split: str = "held_out"
 ) -> Iterator[Batch]:
-    """The held-out examples once, in order and with the same masks each time; the last batch is filled with empty rows.
+    """Batches of all held-out examples, in order and always with the same masks; empty rows fill the last batch.
 
     An empty row has weights 0, attention mask 0 and next-sentence label -100.
     """
-    maker = Maker.of(examples, config, phase, split, rows, evaluation=True)
+    maker = Maker.from_config(examples, config, phase, split, rows, evaluation=True)
     count = -(-len(maker.reader) // phase.batch_size)
     return run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
 
 
 class _Batches:
-    """A dataset's elements as NumPy arrays.
+    """Iterates over a dataset's elements as NumPy arrays.
 
-    What is left of it when Python ends is dropped before: its threads need Python's lock, which nobody gets any more
-    at the very end, where TensorFlow would wait for them for ever.
+    Iterators still in use are dropped before Python ends: their threads need Python's lock, which they can't get during
+    the shutdown, where TensorFlow would wait for them for ever.
     """
 
     _in_use: ClassVar[weakref.WeakSet] = weakref.WeakSet()
@@ -99,8 +99,8 @@ atexit.register(_Batches.drop_all)
 
 
 def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
-    """What `make` makes of each element, in their order, some at the same time and ahead."""
-    # Fixed numbers: the tuner gains little here, and its thread held up the end of a long run for half a minute.
+    """`make` of each element, in order; several are made at the same time and ahead."""
+    # Fixed numbers: autotuning gains little here, and its thread delayed the end of a long run by half a minute.
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
@@ -110,7 +110,7 @@ def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
 
 @dataclasses.dataclass(frozen=True)
 class Maker:
-    """Makes the batches of a phase and split: of each the rows in `runs`."""
+    """Makes the batches of a phase and a split; each with the rows in `runs` only."""
 
     reader: ExampleReader
     masker: Masker
@@ -119,12 +119,12 @@ class Maker:
     runs: Sequence[range]
     static: bool = False
     continues_bit: int = 0
-    """Of an id that continues a word; 0 where the records don't hold words."""
+    """The bit set in an id that continues a word; 0 where the records don't mark words."""
     text_start: int | None = None
     """The id that each text of a packed row starts with; None where a row is one text."""
 
     @classmethod
-    def of(
+    def from_config(
         cls,
         examples: Examples,
         config: PretrainConfig,
@@ -135,7 +135,7 @@ class Maker:
     ):
         return cls(
             reader=examples.split(split, phase.sequence_length),
-            masker=Masker.of(config.masking, phase.max_predictions, examples.tokenizer, evaluation),
+            masker=Masker.from_config(config.masking, phase.max_predictions, examples.tokenizer, evaluation),
             seed=config.seed,
             batch_size=phase.batch_size,
             runs=rows(phase.batch_size),
@@ -150,22 +150,22 @@ class Maker:
         return np.concatenate([np.arange(run.start, run.stop) for run in self.runs])
 
     def train(self, step, first: int) -> dict[str, tf.Tensor]:
-        """The batch of a step, in a phase that began with the step `first`."""
+        """The batch of a step, in a phase whose first step is `first`."""
         return self._batch(self.shuffled(step, first), step)
 
     def shuffled(self, step, first: int) -> tf.Tensor:
-        """[B] the examples of that batch. Every epoch is a permutation of its own; a phase starts with its epoch 0."""
+        """[B] the indices of that batch's examples. Every epoch is a new permutation; a phase starts with epoch 0."""
         count = len(self.reader)
-        # [B] places in the endless row of epochs.
-        place = (step - first) * self.batch_size + self.rows
-        epoch = place // count
+        # [B] numbers in the endless sequence of all epochs' examples.
+        number = (step - first) * self.batch_size + self.rows
+        epoch = number // count
         seeds = tf.stack([tf.fill(epoch.shape, np.int64(self.seed)), epoch, tf.fill(epoch.shape, np.int64(first))], 1)
         return tf.raw_ops.RandomIndexShuffle(
-            index=place % count, seed=seeds, max_index=np.int64(count - 1), rounds=SHUFFLE_ROUNDS
+            index=number % count, seed=seeds, max_index=np.int64(count - 1), rounds=SHUFFLE_ROUNDS
         )
 
     def held_out(self, number) -> dict[str, tf.Tensor]:
-        """The held-out batch of a number."""
+        """The held-out batch with a number."""
         indices = number * self.batch_size + self.rows
         real = indices < len(self.reader)
         batch = self._batch(tf.where(real, indices, 0), HELD_OUT_STREAM + number)
@@ -180,25 +180,25 @@ class Maker:
         return self.masked(records, indices, step)
 
     def masked(self, records, indices, step) -> dict[str, tf.Tensor]:
-        """The batch of [B, HEADER + S] `records`, the examples [B] `indices`, with the draws of the step."""
+        """The batch of [B, HEADER + S] `records`, which are the examples [B] `indices`, with the step's draws."""
         labels, second, lengths = records[:, 0], records[:, 1], records[:, 2]
         input_ids = records[:, HEADER:]
         continues = None
         if self.continues_bit:
             continues = input_ids >= self.continues_bit
             input_ids = tf.bitwise.bitwise_and(input_ids, self.continues_bit - 1)
-        draws: ExampleDraws | PlaceDraws
+        draws: ExampleDraws | RowDraws
         if self.static:
             draws = ExampleDraws(self.seed, indices)
         else:
-            draws = PlaceDraws(self.seed, step, self.runs)
+            draws = RowDraws(self.seed, step, self.runs)
         masked_ids, positions, ids, weights = self.masker(input_ids, lengths, draws, continues)
-        place = tf.range(self.reader.length)
-        in_text = place < lengths[:, None]
+        position = tf.range(self.reader.length)
+        in_text = position < lengths[:, None]
         texts = {} if self.text_start is None else _texts(input_ids == self.text_start, in_text)
         return {
             "input_ids": masked_ids,
-            "token_type_ids": tf.cast(in_text & (place >= second[:, None]), tf.int32),
+            "token_type_ids": tf.cast(in_text & (position >= second[:, None]), tf.int32),
             "attention_mask": tf.cast(in_text, tf.int32),
             "masked_lm_positions": positions,
             "masked_lm_ids": ids,
@@ -209,9 +209,9 @@ class Maker:
 
 
 def _texts(starts, in_text) -> dict[str, tf.Tensor]:
-    """[B, S] bool, where a text starts and where one is -> which text a token belongs to, and its place in that."""
+    """[B, S] bool, where a text starts and where a text is -> each token's text, and its position in it."""
     number = tf.cumsum(tf.cast(starts, tf.int32), axis=1)  # From 1 in each row.
-    # Every row starts with a text, so that the texts of the batch can be counted through.
+    # Every row starts with a text, so that the texts can be numbered through the whole batch.
     before = tf.cumsum(number[:, -1:], exclusive=True) - 1
     began = tf.gather(tf.cast(tf.where(starts)[:, 1], tf.int32), before + number)
     inside = tf.cast(in_text, tf.int32)

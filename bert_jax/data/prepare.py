@@ -1,9 +1,9 @@
-"""Corpus to examples on disk: in several processes, in bounded memory, and going on where it was stopped.
+"""Makes examples on disk of a corpus: in several processes, in bounded memory, and resumable.
 
 The corpus is cut into chunks of about a megabyte. Workers turn chunks into records, and this process writes them into
-shards, in the chunks' order. What a worker makes depends on its chunk and the seed only, and a shard is finished whole
-or made again: neither the number of workers nor being killed changes a byte. Held-out documents are set aside
-meanwhile, and become chunks of their own at the end: a next sentence from elsewhere then comes from the same split.
+shards, in the chunks' order. A worker's result depends only on its chunk and the seed, and a shard is finished whole
+or made again: neither the number of workers nor an interruption changes a byte. Held-out documents are set aside
+meanwhile, and become chunks of their own at the end, so that random next sentences come from the same split.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from bert_jax.config import InputError, PretrainConfig, TokenizerConfig
 from bert_jax.config.files import to_dict
 from bert_jax.data import corpora, duplicates, leftovers, resuming, tokenizer_folders, tokenizers
-from bert_jax.data.building import Job, hold_out, lines_of, start_worker, work_here
+from bert_jax.data.building import Job, hold_out, lines_of, start_worker, work_in_process
 from bert_jax.data.corpora import Chunk, Piece
 from bert_jax.data.duplicates import RepeatedLines
 from bert_jax.data.examples import continues_bit, record_type
@@ -32,7 +32,7 @@ from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
 from bert_jax.files import folders, storage
 
-# So many shards are aimed at, of so many chunks each: a run that is killed loses less than one.
+# The desired number of shards, and the least and most chunks in one: a run that is killed loses less than one shard.
 SHARDS = 256
 CHUNKS_A_SHARD = (4, 256)
 
@@ -46,11 +46,11 @@ def prepare(
 ) -> Examples:
     """Makes the folder `output` with the examples of `config` for the lengths of all its phases.
 
-    They are made in `output`.partial, where a run that was stopped goes on, and moved into place when they are whole;
-    in a bucket, where nothing can be moved, in `output` itself, and its manifest, written last, makes them valid.
-    `engine` does the work (None: processes of this machine, as many as `run.workers` says), with `tokenizer` (None: the
-    config's). Raises `InputError` where the folder is taken, the corpus can't be read or is empty; where no shard was
-    finished, nothing is left of it.
+    They are made in `output`.partial, where a stopped run continues; it is renamed when it is whole. In a bucket,
+    where nothing can be renamed, they are made in `output` itself, and the manifest, written last, makes them valid.
+    `engine` does the work (None: `run.workers` processes of this machine) with `tokenizer` (None: the config's). Raises
+    `InputError` where the folder is taken, or the corpus can't be read or is empty; if no shard was finished, nothing
+    is left.
     """
     output = storage.path(output)
     remote = storage.is_remote(output)
@@ -62,7 +62,7 @@ def prepare(
     resuming.check_no_link(partial)
     with folders.exclusive(partial) as lock, _unread(output) if overwrite else contextlib.nullcontext():
         resuming.check_own(partial)
-        _check_free(output, overwrite)  # Another may have made it meanwhile.
+        _check_free(output, overwrite)  # Another process may have made it meanwhile.
         changed = resuming.begin(partial, job, overwrite)
         with resuming.kept_if_begun(partial):
             if changed or not resuming.is_done(partial):
@@ -74,7 +74,7 @@ def prepare(
                 _write(config, _tokenizer(config, partial, tokenizer), partial, engine or Processes(config.run.workers))
                 resuming.write_done(partial, job)
         if not remote:
-            storage.sync(partial)  # It may take a while, and what is removed next is what a run would go on with.
+            storage.sync(partial)  # This may take a while; without what is removed next, a run couldn't continue.
         for leftover in ("progress", "job.json"):
             storage.remove(partial / leftover)
         if not remote:
@@ -86,18 +86,18 @@ def prepare(
 
 
 def _unread(output: Path):
-    """Has the examples that are to be replaced for this process alone; in a bucket it has them already."""
-    there = output.exists() and not storage.is_remote(output)
-    return folders.exclusive(output) if there else contextlib.nullcontext()
+    """Locks the examples that will be replaced, so that nobody reads them; in a bucket they are locked already."""
+    replaces = output.exists() and not storage.is_remote(output)
+    return folders.exclusive(output) if replaces else contextlib.nullcontext()
 
 
 def is_unfinished(output: Path) -> bool:
-    """Whether the folder, one in a bucket, was left by a run that was stopped."""
+    """Whether the folder is in a bucket, and a stopped run left it unfinished."""
     return storage.is_remote(output) and (output / "job.json").exists()
 
 
 def is_missing(output: Path) -> bool:
-    """Whether there is something to prepare: no such folder, or one that a run left that was stopped."""
+    """Whether the examples have to be prepared: there is no such folder, or a stopped run left it unfinished."""
     return not output.exists() or is_unfinished(output)
 
 
@@ -110,7 +110,7 @@ def _check_free(output: Path, overwrite: bool) -> None:
 
 
 def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
-    """Of all phases, each once, ascending."""
+    """The sequence lengths of all phases, each once, ascending."""
     return tuple(sorted({phase.sequence_length for phase in config.phases}))
 
 
@@ -120,7 +120,7 @@ def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
 def _tokenizer(
     config: PretrainConfig, folder: Path, tokenizer: tokenizers.Tokenizer | None = None
 ) -> tokenizers.Tokenizer:
-    """The one given, or the config's, loaded or trained, or the one that an earlier run left in the folder."""
+    """The tokenizer that an earlier run left in the folder, else the given one, else the config's."""
     file = _tokenizer_file(folder)
     if (left := leftovers.read_if_whole(file)) is not None:
         return tokenizers.from_dict(json.loads(left))
@@ -133,19 +133,19 @@ def _tokenizer(
         raise InputError(f"{sizes}; leave model.vocab_size out to take the tokenizer's")
     tokenizers.check_has_words(tokenizer, config.tokenizer.path or "the tokenizer")
     if config.examples.format == "sentence_pairs":
-        tokenizer.layout.must_be_berts()
+        tokenizer.layout.check_bert_pairs()
     storage.make_folder(file.parent)
     leftovers.write(file, json.dumps(tokenizer.to_dict()).encode())
     return tokenizer
 
 
 def _tokenizer_file(folder: Path) -> Path:
-    """Until the folder is whole."""
+    """The tokenizer's file until the folder is whole."""
     return folder / "progress" / "tokenizer.json"
 
 
 class TokenizerSample:
-    """The lines that a vocabulary is trained on, of chunks spread over each source; iterated as often as asked."""
+    """The lines that a vocabulary is trained on, from chunks spread over each source; iterable many times."""
 
     def __init__(self, config: PretrainConfig):
         self._config = config
@@ -154,7 +154,7 @@ class TokenizerSample:
     def __iter__(self) -> Iterator[str]:
         corpus = self._config.corpus
         taken = dict.fromkeys(self._rates, 0.0)
-        most = 2 * self._config.tokenizer.training_characters  # Where a source's size is unknown, or guessed too low.
+        most = 2 * self._config.tokenizer.training_characters  # If a source's size is unknown or guessed too low.
         characters = 0
         with tqdm(desc="tokenizer", unit=" characters", unit_scale=True) as bar:
             for number, chunk in enumerate(corpora.chunks(corpus)):
@@ -176,10 +176,10 @@ class TokenizerSample:
 
 
 def sampling_rates(sizes: dict[str, int], config: TokenizerConfig) -> dict[str, float]:
-    """How often the text of each source is taken, for about `training_characters` altogether.
+    """How many times the text of each source is taken, for about `training_characters` in total.
 
-    A source of n bytes (0: unknown, all of it is taken) has a share proportional to n^(1 / temperature) (arXiv
-    1901.07291, section 3.1).
+    A source of n bytes has a share proportional to n^(1 / temperature) (arXiv 1901.07291, section 3.1); all of a source
+    of unknown size (0) is taken.
     """
     weights = {source: size ** (1 / config.temperature) for source, size in sizes.items()}
     wanted = min(config.training_characters, sum(sizes.values()))
@@ -188,6 +188,7 @@ def sampling_rates(sizes: dict[str, int], config: TokenizerConfig) -> dict[str, 
 
 
 def empty(config: PretrainConfig) -> str:
+    """The error message for an empty corpus."""
     name = {"text": " ".join(config.corpus.files), "tfds": config.corpus.dataset}.get(
         config.corpus.source, "python-docs"
     )
@@ -199,7 +200,7 @@ def empty(config: PretrainConfig) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """The work that makes a split: chunks, in their order, each with what it takes besides."""
+    """The work that makes a split: its chunks, in order, each with the other arguments of `building.work`."""
 
     pieces: Callable[[], Iterable[Chunk | Piece]]
     job: Job
@@ -207,7 +208,7 @@ class Calls:
     chunks_a_shard: int
     repeated: RepeatedLines | None = None
     size: int | None = None
-    """In bytes, where it is known."""
+    """Size of the text in bytes, where it is known."""
 
     def __iter__(self) -> Iterator[tuple[Chunk, int, np.ndarray | None, Job]]:
         for call in _numbered(self.pieces(), self.repeated):
@@ -216,14 +217,14 @@ class Calls:
 
 def _numbered(pieces: Iterable[Chunk | Piece], repeated: RepeatedLines | None) -> Iterator[resuming.Numbered]:
     for number, chunk in enumerate(chain.from_iterable(map(corpora.chunks_of, pieces))):
-        yield chunk, number, repeated.of(number) if repeated else None
+        yield chunk, number, repeated.in_chunk(number) if repeated else None
 
 
 Engine = Callable[[ShardWriter, Calls], None]
 
 
 class Processes:
-    """Writes a split's shards with processes of this machine."""
+    """Writes a split's shards, using several processes of this machine."""
 
     def __init__(self, workers: int | None):
         self._workers = workers
@@ -239,14 +240,15 @@ class Processes:
                         yield call
 
             start = (calls.tokenizer.to_dict(),)
-            for (chunk, number, *_), result in in_workers(work_here, unfinished(), self._workers, start_worker, start):
+            results = in_workers(work_in_process, unfinished(), self._workers, start_worker, start)
+            for (chunk, number, *_), result in results:
                 writer.add(number // calls.chunks_a_shard, chunk.source, result)
                 bar.update(chunk.size)
         writer.close()
 
 
 def _write(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, folder: Path, engine: Engine) -> None:
-    """Both splits, then the manifest, which makes them valid."""
+    """Writes both splits, then the manifest, which makes them valid."""
     lengths = sequence_lengths(config)
     size = sum(corpora.sizes(config.corpus).values())
     repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
@@ -273,7 +275,7 @@ def _chunks_a_shard(size: int) -> int:
 
 
 def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> None:
-    """Keeps finished shards where files aren't those of the run that made them, but for shards of other text."""
+    """Keeps the finished shards whose text is the same, where the corpus's files have changed since they were made."""
     storage.remove(folder / "progress" / "lines.json")
     size = sum(corpora.sizes(config.corpus).values())
     repeated = _repeated_lines(config, folder, size) if config.corpus.deduplicate else None
@@ -292,7 +294,7 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
 
 
 def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> RepeatedLines:
-    """Reads the corpus once, for its lines alone."""
+    """The repeated lines of the corpus, which is read once for that."""
     marks, counts = (folder / "progress" / name for name in ("lines.repeated", "lines.json"))
     storage.make_folder(counts.parent)
     left = json.loads(leftovers.read_if_whole(counts) or b"null")
@@ -306,9 +308,9 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
         lines = []
         with open(hashes, "wb") as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
             calls = ((chunk, job) for chunk in corpora.chunks(config.corpus))
-            for (chunk, _), found in in_workers(lines_of, calls, config.run.workers):
-                stream.write(found.tobytes())
-                lines.append(len(found))
+            for (chunk, _), chunk_hashes in in_workers(lines_of, calls, config.run.workers):
+                stream.write(chunk_hashes.tobytes())
+                lines.append(len(chunk_hashes))
                 bar.update(chunk.size)
         duplicates.find_repeated(hashes, mirror.folder / marks.name)
         hashes.unlink()
@@ -355,7 +357,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
 
 
 def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:
-    """What a record holds, in words."""
+    """A description of what a record holds."""
     segmented = config.examples.word_segmenter is not None
     dtype = record_type(tokenizer.vocab_size, segmented)
     fields = f"{dtype}: label, second segment's start, length, ids"

@@ -1,4 +1,4 @@
-"""The documentation that comes with Python, as a corpus to try things on."""
+"""The documentation that comes with Python, as a corpus for trying things out."""
 
 import ast
 import inspect
@@ -36,7 +36,7 @@ def _docstrings(file: Path) -> Iterator[str]:
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError):
-        return  # Not for this Python: some files hold code for tools of other versions.
+        return  # Some files hold code for other versions of Python.
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = ast.get_docstring(node)
@@ -51,7 +51,7 @@ def _prose(text: str) -> Document:
         lines = [line.strip() for line in block.splitlines() if re.search(r"\w", line)]
         paragraph = " ".join(lines)
         words = re.findall(r"[A-Za-z]{2,}", paragraph)
-        # Sentences have spaces between most of their words; code and tables of signs don't.
+        # Sentences have spaces between most words; code and tables of symbols don't.
         if len(words) >= 4 and ">>>" not in paragraph and "::=" not in paragraph:
             paragraphs.append(paragraph)
     return paragraphs

@@ -1,4 +1,4 @@
-"""What a file of text is, by its first bytes and not by its name; and what it is if it isn't text, with the remedy."""
+"""Recognises the format of a text file by its first bytes, not its name; and what a file is that isn't text."""
 
 import csv
 import itertools
@@ -25,7 +25,7 @@ def _compiled(kinds: list[tuple[bytes, str, str]]) -> list[tuple[re.Pattern, str
     return [(re.compile(pattern, re.DOTALL), what, remedy) for pattern, what, remedy in kinds]
 
 
-# What the first bytes match, what that is, and what to do with the file.
+# A pattern of the first bytes, what such a file is, and how to make text of it.
 _BINARY = _compiled(
     [
         (
@@ -72,28 +72,28 @@ _CONTROL = bytes(sorted({*range(0x20), 0x7F} - {*b"\t\n\v\f\r\b\x1b"}))
 
 
 def may_be_json(head: bytes) -> bool:
-    """Whether a file begins as JSON lines do; the first of them then tells."""
+    """Whether a file begins like JSON lines; its whole first line then tells."""
     return bool(_JSON.match(head))
 
 
 def not_text(file: Path, head: bytes) -> str | None:
-    """What a file is, and what to do with it, where its first bytes are those of a binary file; else None."""
+    """What a binary file is, and how to make text of it; None where the first bytes aren't a known binary format's."""
     return _kind(file, head, _BINARY)
 
 
 def _kind(file: Path, head: bytes, kinds: list[tuple[re.Pattern, str, str]]) -> str | None:
     for pattern, what, remedy in kinds:
         if pattern.match(head):
-            # Not str.format(), for commands have braces of their own.
+            # Not str.format(), since commands contain braces.
             remedy = remedy.replace("{file}", shlex.quote(str(file))).replace("{text}", printing(file))
             return f"is {what}, not text; {remedy}"
     return None
 
 
 def format_of(file: Path, head: bytes, text_field: str) -> Format:
-    """The format of a file by its first bytes, whole lines where they are JSON.
+    """The format of a file by its first bytes, `head`, which hold the whole first line if it is JSON.
 
-    Raises `InputError` that says what it is, and what to do, if that is none of ours.
+    Raises `InputError` that says what the file is, and the remedy, if it has none of our formats.
     """
     if re.match(_BOM + Articles.BEGIN.encode(), head):
         return Articles()
@@ -127,7 +127,8 @@ def _json_lines(file: Path, head: bytes, text_field: str) -> JsonLines:
 
 
 def _delimiter(file: Path, head: bytes, text_field: str) -> str | None:
-    """What parts the columns of a table: its header names the text's, or else its name ends in .csv or .tsv."""
+    """The separator of a table's columns; None if it isn't a table. Its header has `text_field`, or its name ends in
+    .csv or .tsv."""
     lines = head.decode("utf-8-sig", "replace").splitlines()
     whole = lines if len(lines) < 2 or head.endswith(b"\n") else lines[:-1]
     named = bool({".csv", ".tsv"} & set(file.suffixes))

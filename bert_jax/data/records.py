@@ -5,8 +5,8 @@ tokenizer.json           the tokenizer, whole
 128/train/00000.records ...         one record after the other, as `to_record` makes them
 128/held_out/00000.records ...
 
-Files are mapped into memory. (ArrayRecord took 5 microseconds a record, several times what masking it costs.) Those of
-a bucket are copied to this machine's cache first.
+Files are mapped into memory. (ArrayRecord took 5 microseconds for a record, several times the cost of masking it.)
+Files in a bucket are first copied to this machine's cache.
 """
 
 import bisect
@@ -71,11 +71,11 @@ class Examples:
             hint = "make them with bert-jax prepare" if self.folder.is_dir() else "no such folder"
             raise InputError(f"{self.folder}: holds no examples (no manifest.json); {hint}") from None
         contents.check_values(self.manifest, {"format": int}, file, AGAIN)
-        versions.check_format(found := self.manifest["format"], FORMAT, self.folder)
-        if found < FORMAT:
-            raise InputError(f"{self.folder}: format {found}, this version reads {FORMAT}; {AGAIN}")
+        versions.check_format(number := self.manifest["format"], FORMAT, self.folder)
+        if number < FORMAT:
+            raise InputError(f"{self.folder}: format {number}, this version reads {FORMAT}; {AGAIN}")
         contents.check_values(self.manifest, MANIFEST, file, AGAIN)
-        # As this version would have written it.
+        # Settings of an earlier version, as this one would have written them.
         self.manifest["config"] = to_dict(from_dict(PretrainConfig, self.manifest["config"], f"{file}: config."))
         tokenizers.check_has_words(self.tokenizer, self.folder)
         for problem in self._contradictions():
@@ -85,7 +85,7 @@ class Examples:
             raise InputError(f"{file}: not the tokenizer that the examples were made with; prepare them again")
 
     def _contradictions(self) -> Iterator[str]:
-        """What of the manifest doesn't fit the rest."""
+        """Yields what in the manifest doesn't agree with the rest."""
         if (counts := len(self.manifest["unigram_counts"])) != (size := self.tokenizer.vocab_size):
             yield f"unigram_counts of {counts} tokens, but the vocabulary has {size}"
         for length, splits in self.manifest["lengths"].items():
@@ -107,16 +107,16 @@ class Examples:
 
     @property
     def fingerprint(self) -> str:
-        """Equal only for the same tokenizer and the same records in the same order."""
+        """A hash that is equal only for the same tokenizer and the same records in the same order."""
         return f"{zlib.crc32(json.dumps([self.manifest[k] for k in ('tokenizer', 'lengths')]).encode()):08x}"
 
     @cached_property
     def local(self) -> Path:
-        """The folder with the files to map: this one, or the cache's of one in a bucket."""
+        """The local folder with the files to map: the folder itself, or its copy in the cache if it is in a bucket."""
         return storage.cache_folder() / "examples" / self.fingerprint if storage.is_remote(self.folder) else self.folder
 
     def check_files(self, lengths: Iterable[int]) -> None:
-        """Holds the shards' sizes and checksums against the manifest; copies from a bucket what isn't here yet."""
+        """Checks the shards' sizes and checksums against the manifest; copies missing files from a bucket."""
         lengths = set(lengths)
         shards = [
             (f"{length}/{split}/{self._name_of(shard)}", shard)
@@ -125,8 +125,8 @@ class Examples:
             for shard in self.manifest["lengths"].get(str(length), {}).get(split, [])
         ]
         with ThreadPoolExecutor(granted_cores()) as pool:
-            found = pool.map(lambda shard: problem_of(self.local / shard[0], shard[1]), shards)
-            wrong = [(*shard, problem) for shard, problem in zip(shards, found, strict=True) if problem]
+            problems = pool.map(lambda shard: problem_of(self.local / shard[0], shard[1]), shards)
+            wrong = [(*shard, problem) for shard, problem in zip(shards, problems, strict=True) if problem]
             if self.local == self.folder:
                 for name, _, problem in wrong:
                     raise InputError(f"{self.folder / name}: {problem}; prepare the examples again")
@@ -166,11 +166,11 @@ class Examples:
         """The examples of a split ("train" or "held_out") at a sequence length."""
         lengths = self.manifest["lengths"]
         if str(length) not in lengths:
-            there = ", ".join(lengths)
+            prepared = ", ".join(lengths)
             raise InputError(
-                f"{self.folder}: no examples of length {length}, only {there}; prepare them with this config"
+                f"{self.folder}: no examples of length {length}, only {prepared}; prepare them with this config"
             )
-        if (split, length) not in self._readers:  # One for all who ask: it holds the shards' open files.
+        if (split, length) not in self._readers:  # One reader for all callers: it holds the shards' open files.
             if self.local != self.folder and length not in self._checked:
                 self.check_files([length])
             folder, shards = self.local / str(length) / split, lengths[str(length)][split]
@@ -183,9 +183,9 @@ class Examples:
         return record_type(self.tokenizer.vocab_size, self.manifest["config"]["examples"]["word_segmenter"] is not None)
 
     def unigram_log_probabilities(self, vocab_size: int) -> np.ndarray:
-        """[vocab_size] of ordinary tokens in the training documents, each counted once more; 0 for all other ids.
+        """[vocab_size] log-frequencies of ordinary tokens in the training documents, with 1 added to each count.
 
-        Special tokens, and ids of a model larger than its vocabulary, are never predicted.
+        0 for the other ids, which are never predicted: special tokens, and ids of a model beyond its vocabulary.
         """
         counts = np.array(self.manifest["unigram_counts"], np.float64) + 1
         special = list(self.tokenizer.special_ids.values())
@@ -195,7 +195,7 @@ class Examples:
 
 
 def problem_of(file: Path, shard: dict) -> str | None:
-    """What is wrong with a shard's file, held against what the manifest says of it."""
+    """The problem with a shard's file, by its entry in the manifest; None where there is none."""
     if not file.is_file():
         return "missing"
     size = file.stat().st_size
@@ -206,7 +206,7 @@ def problem_of(file: Path, shard: dict) -> str | None:
 
 
 class ExampleReader:
-    """Random access to the records of several shards, as one."""
+    """Random access to the records of several shards, as if they were one."""
 
     def __init__(self, files: list[Path], counts: list[int], length: int, dtype: str):
         self.length = length

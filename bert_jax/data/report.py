@@ -1,23 +1,23 @@
-"""What prepared examples hold, in a few lines, and warnings of what a model would learn nothing from."""
+"""Prints a summary of prepared examples, and warnings about text from which a model would learn little."""
 
 from bert_jax.data.building import Statistics
 from bert_jax.data.formats import LONGEST_DOCUMENT
 
-# Larger shares of repeated lines (the loss gets stuck on them) and of unknown tokens are warned about.
+# Shares of repeated lines (the loss gets stuck on them) and of unknown tokens above which a warning is printed.
 DUPLICATES_WARNED = 0.1
 UNKNOWN_WARNED = 0.05
-# Half of the next sentences are drawn from elsewhere, and somewhat more since a sentence alone has no other.
+# The expected share of random next sentences: half, and somewhat more, since a single sentence has no next one.
 RANDOM_EXPECTED = 0.4, 0.7
 
 
 def fill(length: str, shards: list[dict]) -> float:
-    """The share of the places in the shards' examples that aren't padding."""
-    places = int(length) * sum(shard["examples"] for shard in shards)
-    return sum(shard["tokens"] for shard in shards) / max(places, 1)
+    """The share of the positions in the shards' examples that aren't padding."""
+    positions = int(length) * sum(shard["examples"] for shard in shards)
+    return sum(shard["tokens"] for shard in shards) / max(positions, 1)
 
 
 def report(manifest: dict) -> None:
-    """Prints what the manifest counts."""
+    """Prints a manifest's counts, and warnings."""
     splits = {split: Statistics(**values) for split, values in manifest["splits"].items()}
     for split, s in splits.items():
         counts = (
@@ -41,11 +41,11 @@ def report(manifest: dict) -> None:
 
 
 def report_documents(s: Statistics, random_next: dict[str, float] | None) -> None:
-    """Prints how many next sentences are random, and warnings of documents that make no good pairs."""
+    """Prints the share of random next sentences, and warnings about documents that make poor sentence pairs."""
     average = s.characters / max(s.documents, 1)
     if average > LONGEST_DOCUMENT / 2 or s.documents == 1:
         print(f"warning: documents are {average:,.0f} characters long on average, and cut at {LONGEST_DOCUMENT:,};")
-        print("         if they are shorter in truth, put a blank line between one and the next")
+        print("         if they are really shorter, put a blank line between one and the next")
     if random_next is None:
         return
     shares = ", ".join(f"{share:.1%} of length {length}" for length, share in random_next.items())
@@ -59,11 +59,11 @@ def report_documents(s: Statistics, random_next: dict[str, float] | None) -> Non
         print("         most documents are one sentence, which has no next; put blank lines between documents only")
     elif max(random_next.values()) > RANDOM_EXPECTED[1]:
         print(f"         sentences are {s.tokens / s.sentences:.0f} tokens long on average, and one alone has no next;")
-        print("         write one a line, where they end in no mark")
+        print("         write each on its own line, if they end in no mark")
     print("         or train without next sentences: --examples.format full_sentences")
 
 
 def describe(s: Statistics) -> str:
-    """Tokens a word (the vocabulary's fertility), characters a token, and the unknown ones."""
+    """Tokens per word (the vocabulary's fertility), characters per token, and the share of unknown tokens."""
     words = f"{s.tokens / max(s.words, 1):.2f} tokens a word, {s.characters / max(s.tokens, 1):.2f} characters a token"
     return f"{s.tokens:,} tokens, {words}, {s.unknown / max(s.tokens, 1):.3%} unknown"

@@ -1,7 +1,7 @@
-"""What an earlier run left of a folder of examples: gone on with where it was of the same settings and the same text.
+"""Continues a folder of examples that an earlier run left unfinished, if the settings and the text are the same.
 
-Text is the same by its content, wherever its files lie: a finished shard keeps digests of the chunks it was made of. It
-is read again for that only where a file isn't the one, by size and time, that the run began with.
+Text is compared by its content, wherever its files lie: a finished shard keeps digests of the chunks it was made of.
+The text is read again for that only where a file's size or time has changed since the run began.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ from bert_jax.files import contents, storage
 from bert_jax.files.folders import LOCK
 
 Numbered = tuple[Chunk, int, np.ndarray | None]
-"""A chunk, its number in the corpus, and which of its lines are left out."""
+"""A chunk, its number in the corpus, and a mark for each line that is left out."""
 
 # Settings that say where the text lies.
-PLACES = ("files", "data_dir")
+LOCATIONS = ("files", "data_dir")
 
 
 def job_of(config: PretrainConfig, tokenizer: tokenizers.Tokenizer | None = None) -> dict:
-    """What decides the bytes of the examples, and under "text" where the text lies and the state of its files.
+    """All that determines the examples' bytes; and under "text", where the text lies and the state of its files.
 
-    `tokenizer` is one that is given instead of the config's.
+    `tokenizer`, if given, replaces the config's.
     """
     settings = to_dict(config)
     job = {name: settings[name] for name in ("seed", "corpus", "tokenizer", "examples")}
-    text = {name: job["corpus"].pop(name) for name in PLACES}
+    text = {name: job["corpus"].pop(name) for name in LOCATIONS}
     states = {}
     if config.corpus.source == "text":
         matches = text_files.text_files(config.corpus.files, config.corpus.text_field).values()
@@ -48,37 +48,37 @@ def job_of(config: PretrainConfig, tokenizer: tokenizers.Tokenizer | None = None
     if tokenizer:
         job["tokenizer"] = f"the one of fingerprint {tokenizers.fingerprint(tokenizer)}"
     if config.examples.word_segmenter:
-        words.load(config.examples.word_segmenter)  # What is wrong with it is better said at once.
+        words.load(config.examples.word_segmenter)  # Any error in it should come at once.
     lengths = sorted({phase.sequence_length for phase in config.phases})
     versions = {"format": FORMAT, "sentences": sentences.VERSION}
     return json.loads(json.dumps({**versions, **job, "lengths": lengths, "text": {**text, "states": states}}))
 
 
 def begin(partial: Path, job: dict, overwrite: bool) -> dict | None:
-    """Makes the folder, or takes up what an earlier run of the same job left there.
+    """Makes the folder, or continues what an earlier run of the same job left in it.
 
-    Returns where that one's text lay and how it was, if that is different now and there are shards to check for it.
+    Returns the earlier job's "text", if it is different now and there are finished shards to check against it.
     """
-    there = _left(partial, overwrite)
-    there.pop("done", None)
-    different = differences({**there, "text": None}, {**job, "text": None})
-    if there and not different and there["text"] == job["text"]:
+    earlier = _earlier_job(partial, overwrite)
+    earlier.pop("done", None)
+    different = differences({**earlier, "text": None}, {**job, "text": None})
+    if earlier and not different and earlier["text"] == job["text"]:
         return None
-    if there and not different and _finished(partial):
-        return there["text"]
-    if different and there and not overwrite:
+    if earlier and not different and _finished(partial):
+        return earlier["text"]
+    if different and earlier and not overwrite:
         name, was, now = different[0]
         what = f"{name} was {was!r} in the run that was stopped there, is {now!r} now; give it back to go on"
-        if any(there.get(name) != job[name] for name in ("format", "sentences")):
+        if any(earlier.get(name) != job[name] for name in ("format", "sentences")):
             what = "was begun by another version of bert_jax; go on with that one"
         raise InputError(f"{partial}: {what}, or remove the folder")
-    _empty(partial)  # Killed before a shard or behind the end, or to be overwritten.
+    _empty(partial)  # Killed before its first shard, or after its end; or to be overwritten.
     write_job(partial, job)
     return None
 
 
-def _left(partial: Path, overwrite: bool) -> dict:
-    """What an earlier run set out to make there; empty where there was none, or it is of no interest."""
+def _earlier_job(partial: Path, overwrite: bool) -> dict:
+    """The job of an earlier run in the folder; empty where there was none, or where it is overwritten anyway."""
     try:
         return json.loads(leftovers.read(partial / "job.json"))
     except FileNotFoundError:
@@ -94,13 +94,13 @@ def write_job(partial: Path, job: dict) -> None:
 
 
 def write_done(partial: Path, job: dict) -> None:
-    """Notes that the folder is whole, for a run that is stopped before it is in its place."""
+    """Notes that the folder is whole, in case the run is stopped before the folder is moved."""
     write_job(partial, {**job, "done": zlib.crc32((partial / "manifest.json").read_bytes())})
 
 
 def is_done(partial: Path) -> bool:
-    """Whether an earlier run made all of it, and all of it is as it was written."""
-    done = _left(partial, overwrite=False).get("done")
+    """Whether an earlier run finished the folder, and no file has changed since."""
+    done = _earlier_job(partial, overwrite=False).get("done")
     manifest = partial / "manifest.json"
     if done is None or not manifest.exists():
         return False
@@ -117,7 +117,7 @@ def is_done(partial: Path) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Empties a folder, so that it is known for a begun one if this is stopped, and never for examples."""
+    """Empties a folder in an order in which, if this is stopped, it counts as begun and never as examples."""
     write_job(folder, {})
     storage.remove(folder / "manifest.json")
     for path in folder.iterdir():
@@ -126,22 +126,22 @@ def _empty(folder: Path) -> None:
 
 
 def check_no_link(partial: Path) -> None:
-    """Raises `InputError` where the folder, whose name can be guessed, is a link that somebody laid there."""
+    """Raises `InputError` where the folder is a link, which anybody could have made, since its name can be guessed."""
     if not storage.is_remote(partial) and partial.is_symlink():
         raise InputError(f"{partial}: a link to {partial.readlink()}, which isn't followed; remove it")
 
 
 def check_own(partial: Path) -> None:
-    """Raises `InputError` where the folder isn't of the person who this process runs for, as its lock is."""
+    """Raises `InputError` where the folder belongs to another user than the one who runs this process."""
     check_no_link(partial)
     if not storage.is_remote(partial) and partial.stat().st_uid != (partial / LOCK).stat().st_uid:
         raise InputError(f"{partial}: belongs to another user; remove it, or choose another folder")
 
 
 def keep_same(writer: ShardWriter, chunks: Iterable[Numbered], chunks_a_shard: int, was: dict, now: dict) -> None:
-    """Of the finished shards keeps those whose text is the same; `was` and `now` say where it lay and lies.
+    """Keeps the finished shards whose text is the same; `was` and `now` are the "text" of the earlier job and this one.
 
-    Raises `InputError` where that is another place and none is the same: then it may be the wrong one.
+    Raises `InputError` where the text is elsewhere now and no shard has the same: it may be the wrong text.
     """
     finished = writer.finished()
     unchanged = {file for file, state in was["states"].items() if now["states"].get(file) == state}
@@ -151,7 +151,7 @@ def keep_same(writer: ShardWriter, chunks: Iterable[Numbered], chunks_a_shard: i
             break
         if number in finished and _is_same(shard, writer.made_of(number), unchanged):
             same.add(number)
-    if finished and not same and (moved := [name for name in PLACES if was[name] != now[name]]):
+    if finished and not same and (moved := [name for name in LOCATIONS if was[name] != now[name]]):
         change = f"corpus.{moved[0]} was {was[moved[0]]!r} in the run that was stopped there, is {now[moved[0]]!r} now"
         raise InputError(f"{change}, and is other text; give it back to go on, or remove {writer.folder}")
     if again := set(finished) - same:
@@ -177,7 +177,7 @@ def _finished(partial: Path) -> int:
 
 @contextlib.contextmanager
 def kept_if_begun(partial: Path) -> Iterator[None]:
-    """Where something fails, removes the folder, unless there are finished shards to keep."""
+    """If the block fails, removes the folder, unless it has finished shards to keep."""
     try:
         yield
     except BaseException as error:

@@ -1,7 +1,7 @@
-"""What is in a SentencePiece model's file, and what its Python package doesn't tell or let one change.
+"""Reads and changes what SentencePiece's Python package doesn't give access to in a model's file.
 
-The file is a protocol buffer (sentencepiece_model.proto). The package's own module for it wants a newer protobuf than
-TensorFlow allows, so its few fields are read here from the wire format.
+The file is a protocol buffer (sentencepiece_model.proto). The package's own module for it needs a newer protobuf than
+TensorFlow allows, so the few fields are read here from the wire format.
 """
 
 import contextlib
@@ -13,28 +13,28 @@ from typing import Any
 from bert_jax.config import InputError
 
 PIECES, TRAINER, NORMALIZER = 1, 2, 3  # Fields of the model.
-PIECE, SCORE, TYPE = 1, 2, 3  # Of a piece.
-NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # Types.
-# Sums of these are exact in single precision up to 2**16, thousands of pieces.
+PIECE, SCORE, TYPE = 1, 2, 3  # Fields of a piece.
+NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # Types of a piece.
+# Sums of multiples of this are exact in single precision up to 2**16, which is thousands of pieces.
 SCORE_STEP = 1 / 256
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a model was trained, and how it normalises."""
+    """How a model was trained, and how it normalises text."""
 
     kind: str
     """unigram, bpe, word or char."""
     charsmap: bytes
-    """What `tokenizers` calls a precompiled charsmap."""
+    """The normalisation rules, which `tokenizers` calls a precompiled charsmap."""
     add_dummy_prefix: bool
     remove_extra_whitespaces: bool
     whitespace_as_suffix: bool
 
 
 def settings(model: bytes) -> Settings:
-    """Raises `InputError`, as `pieces` does, where the file is damaged in a way that its own library reads over."""
-    with _damage_said():
+    """The model's settings. Raises `InputError`, as `pieces` does, for damage that SentencePiece itself overlooks."""
+    with _damage_as_input_error():
         return _settings(model)
 
 
@@ -50,23 +50,24 @@ def _settings(model: bytes) -> Settings:
 
 
 def pieces(model: bytes) -> list[tuple[str, float, int]]:
-    """Each piece in the order of the ids, with its score and type."""
-    with _damage_said():
-        found = ({n: value for n, value, _ in _fields(part)} for number, part, _ in _fields(model) if number == PIECES)
-        return [(piece[PIECE].decode(), float(piece.get(SCORE, 0)), int(piece.get(TYPE, NORMAL))) for piece in found]
+    """(piece, score, type) in the order of the ids."""
+    with _damage_as_input_error():
+        parts = (part for number, part, _ in _fields(model) if number == PIECES)
+        messages = ({field: value for field, value, _ in _fields(part)} for part in parts)
+        return [(m[PIECE].decode(), float(m.get(SCORE, 0)), int(m.get(TYPE, NORMAL))) for m in messages]
 
 
 def without_dummy_prefix(model: bytes) -> bytes:
-    """The same model, but that it puts no ▁ before a text."""
-    # A message that comes again is merged with the one before it: normalizer_spec { add_dummy_prefix: false }.
+    """The same model, but without the ▁ that it puts before a text."""
+    # A repeated message is merged with the earlier one: normalizer_spec { add_dummy_prefix: false }.
     return model + bytes([NORMALIZER << 3 | 2, 2, 3 << 3, 0])
 
 
 def with_rounded_scores(model: bytes) -> bytes:
-    """The same model, its scores multiples of `SCORE_STEP`.
+    """The same model with scores rounded to multiples of `SCORE_STEP`.
 
-    SentencePiece adds scores up over a whole text in single precision, so that what comes before decides between
-    segmentations that score about the same. With exact sums, a word is segmented alike everywhere, by every library.
+    SentencePiece sums scores over a whole text in single precision, so the text before a word can decide between
+    segmentations with nearly equal scores. With exact sums, a word is segmented the same everywhere, by every library.
     """
     rounded = bytearray(model)
     for number, value, start in _fields(model):
@@ -78,21 +79,21 @@ def with_rounded_scores(model: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _damage_said() -> Iterator[None]:
+def _damage_as_input_error() -> Iterator[None]:
     try:
         yield
-    # A field that is missing, of another type, or ends behind the file's end.
+    # A field is missing, has another type, or ends after the file's end.
     except (KeyError, AttributeError, TypeError, IndexError, ValueError, struct.error):
         raise InputError("this SentencePiece model is damaged") from None
 
 
 def _values(message: bytes, number: int) -> dict[int, Any]:
-    """The fields of the message in a field, the last of each; an int, a float or bytes, as its type is."""
+    """The fields of the message in field `number`, each as an int, a float or bytes; of repeated ones the last."""
     return {inner: value for outer, part, _ in _fields(message) if outer == number for inner, value, _ in _fields(part)}
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, Any, int]]:
-    """Yields (number, value, where the value begins)."""
+    """Yields (field number, value, offset of the value) for each field of a message."""
     at = 0
     value: Any
     while at < len(message):

@@ -1,8 +1,8 @@
-"""The sentences of a line, by the marks of all scripts: rough, as next-sentence pairs need no better."""
+"""Splits lines into sentences by the punctuation of all scripts: roughly, which is enough for next-sentence pairs."""
 
 import re
 
-# Raised when lines are split differently: examples that were half made are then not continued.
+# To be raised when lines are split differently: unfinished examples are then not continued.
 VERSION = 2
 
 # These end a sentence wherever they stand: Unicode's Sentence_Terminal (version 17) without the ambiguous ones below,
@@ -24,7 +24,8 @@ _TERMINALS = _BMP_TERMINALS + (
     "\U00011f43\U00011f44\U00016a6e\U00016a6f\U00016af5\U00016b37\U00016b38\U00016b44\U00016d6e\U00016d6f"
     "\U00016e98\U0001bc9f\U0001da88"
 )
-# Full stops stand in numbers and abbreviations too, and ! and ? in titles: white space follows, and no small letter.
+# Full stops are in numbers and abbreviations too, and ! and ? in titles: they end a sentence only where white space
+# follows, and then no small letter.
 _STOPS = r".!?\u2024\u2026"
 _CLOSING = r"”’)\]}»›」』）】》〉〕］｣"
 _OPENING = r"\"'“‘„‚«‹»(\[{¿¡「『（【《〈〔［｢"
@@ -34,18 +35,18 @@ _GREEK, _ARMENIAN, _INDIAN, _IDEOGRAPHS = (
     r"\u0900-\u0dff",
     r"\u3041-\u9fff",
 )
-# Thai and Lao have no mark at all: a space between two of their words, which aren't spaced, ends a phrase.
+# Thai and Lao have no such mark and no spaces between words: a space between two words ends a phrase.
 _UNMARKED = r"\u0e01-\u0e2e\u0e30-\u0e45\u0e47-\u0e4e\u0e81-\u0eae\u0eb0-\u0ec5\u0ec8-\u0ece\u0edc-\u0edf"
 _SENTENCE_END = re.compile(
-    # One class before all else, since `re` looks for that quickly; what is behind it looks back at it. (Beyond
-    # U+FFFF each range takes time, so that one stands for all.)
+    # One character class first, since `re` searches for that quickly; what follows looks back at it. (Each range beyond
+    # U+FFFF costs time, so one wide range covers them all.)
     rf"[{_STOPS};:|{_BMP_TERMINALS}\u1361．﹒{_UNMARKED}\U00010a56-\U0001da88](?:"
-    # Stops; and what keyboards have for a script's own mark: Greek's ; Armenian's : and the | of the scripts of India.
+    # Stops; and keyboard substitutes for a script's own mark: ; for Greek, : for Armenian, | for the scripts of India.
     rf"(?:(?<=[{_STOPS}])(?<![{_STOPS}]{{2}})[{_STOPS}]*|(?<=[{_GREEK}];)(?=\s+[{_GREEK}])|(?<=[{_ARMENIAN}]:)"
     rf"|(?:(?<=[{_INDIAN}]\|)|(?<=[{_INDIAN}]\s\|))\|?)[\"'“‘{_CLOSING}]*\s+(?=[{_OPENING}]*(?P<next>[^\W_]))"
-    # Terminals; Ethiopic's as two word separators; stops and marks of a width that isn't their script's.
+    # Terminals; Ethiopic's, written as two word separators; stops and marks of another width than their script's.
     rf"|(?:(?<=[{_TERMINALS}])|(?<=\u1361)\u1361|(?<=[．﹒])(?!\d)|(?<=[{_IDEOGRAPHS}][!?])[!?]*(?=[{_IDEOGRAPHS}]))"
-    # A number between two of them is a verse's.
+    # A number between two terminals is the number of a verse.
     rf"(?:\s*(?:\d+\s*)?[{_TERMINALS}]|[.!?])*(?:[{_CLOSING}]|[\"'“‘](?=\s|$))*\s*"
     rf"|(?<=[{_UNMARKED}])\s+(?=[{_UNMARKED}]))"
 )
@@ -55,13 +56,13 @@ _ABBREVIATIONS = frozenset(
         *("Sen", "Rep", "Mt", "Inc", "Ltd", "Co", "Corp", "No", "vs", "cf", "ca", "e.g", "i.e", "Fig"),
     ]
 )
-# In text without capitals "no." is a word.
+# In text without capitals, "no." is a word.
 _LOWERED = frozenset(map(str.lower, _ABBREVIATIONS)) - {"no"}
 _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS))
 
 
 def split_sentences(line: str) -> list[str]:
-    """The sentences of a line, without white space around them; together they are the line."""
+    """The sentences of a line, in order and without white space around them; nothing else is dropped."""
     capitals = line != line.lower()
     sentences, start = [], 0
     for end in _SENTENCE_END.finditer(line):
@@ -74,7 +75,7 @@ def split_sentences(line: str) -> list[str]:
 
 
 def _is_small(letter: str) -> bool:
-    """Whether it has a capital that would begin a sentence, as Georgian's letters haven't."""
+    """Whether the letter has a capital form that begins sentences, which Georgian letters don't have."""
     return letter != letter.title()
 
 

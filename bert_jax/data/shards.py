@@ -1,7 +1,7 @@
-"""Shards of examples under way: each is finished whole, or made again, so a run that was killed loses little.
+"""Writes shards of examples: each is finished whole or made again, so that a killed run loses little.
 
-While a folder is prepared, `progress/` in it holds two files for each finished shard: `train-00003.npz`, what was
-counted, and, written before it, `train-00003.held_out.json`, the documents of these chunks that aren't trained on.
+While a folder is prepared, `progress/` in it holds two files for each finished shard: `train-00003.npz` with the
+counts and, written before it, `train-00003.held_out.json` with the held-out documents of its chunks.
 """
 
 import dataclasses
@@ -30,13 +30,13 @@ from bert_jax.files import storage
 
 
 class Counts:
-    """What is counted of any number of chunks of one split."""
+    """The counts of any number of chunks of one split."""
 
     def __init__(self):
         self.sources: dict[str, Statistics] = {}
         self.unigrams: np.ndarray = np.zeros((), np.int64)
         self.random_next: Counter[int] = Counter()
-        """Examples of each length whose second segment is from elsewhere."""
+        """Number of examples of each length whose second segment is from elsewhere."""
         self.duplicates = DuplicateLines()
 
     def add(self, source: str, result: ChunkResult) -> None:
@@ -53,7 +53,7 @@ class Counts:
         self.duplicates.merge(**other.duplicates.arrays())
 
     def random_shares(self, examples: dict[int, int]) -> dict[str, float]:
-        """For each length, of that many examples, the share whose second segment is from elsewhere."""
+        """For each length, the share of its examples (their number is given) whose second segment is from elsewhere."""
         return {str(length): self.random_next[length] / max(number, 1) for length, number in examples.items()}
 
     def total(self) -> Statistics:
@@ -64,10 +64,10 @@ class Counts:
 
 
 class ShardWriter:
-    """Writes the shards of one split, for all lengths side by side, in `folder`, which may lie in a bucket."""
+    """Writes the shards of one split, for all lengths at once, to `folder`, which may be in a bucket."""
 
     def __init__(self, folder: Path, split: str, lengths: tuple[int, ...], sources: Iterable[str]):
-        """`sources` are the names that chunks have; a finished shard knows them by their order alone."""
+        """`sources` are the names of the chunks' sources; a finished shard refers to them by their order alone."""
         self.folder, self._split, self._lengths, self._sources = folder, split, lengths, list(sources)
         self._progress = folder / "progress"
         storage.make_folder(self._progress)
@@ -75,11 +75,11 @@ class ShardWriter:
         self._number: int | None = None
 
     def is_finished(self, number: int) -> bool:
-        """By an earlier run: a bucket isn't asked for each chunk."""
+        """Whether an earlier run finished the shard. (Looked up once, not in the bucket for each chunk.)"""
         return number in self._before
 
     def add(self, number: int, source: str, result: ChunkResult) -> None:
-        """Adds a chunk to a shard; numbers never go down, and a higher one finishes the one before it."""
+        """Adds a chunk to a shard; shard numbers never decrease, and a higher one finishes the shard before it."""
         if number != self._number:
             self.close()
             self._start(number)
@@ -111,7 +111,7 @@ class ShardWriter:
         return self._files[length]
 
     def close(self) -> None:
-        """Finishes the shard under way."""
+        """Finishes the current shard."""
         if self._number is None:
             return
         entries = {length: self._finish(length, self._number, file) for length, file in self._files.items()}
@@ -128,13 +128,13 @@ class ShardWriter:
             counted,
             about=json.dumps(about),
             unigrams=self._counts.unigrams,
-            **self._counts.duplicates.arrays(),  # type: ignore[arg-type]  # Beside its one option, names of arrays.
+            **self._counts.duplicates.arrays(),  # type: ignore[arg-type]  # Besides its one option, names of arrays.
         )
         leftovers.write(self._file(self._number, "npz"), counted.getvalue())
         self._number = None
 
     def _finish(self, length: int, number: int, file: BinaryIO) -> dict:
-        """Closes a shard's file, where it belongs; returns what the manifest says of it."""
+        """Closes a shard's file, or uploads it to its bucket; returns its entry for the manifest."""
         path = self._shard(length, number)
         with file:
             size, _ = file.tell(), file.seek(0)
@@ -156,11 +156,12 @@ class ShardWriter:
     # ---- What is finished -------------------------------------------------------------------------------------------
 
     def finished(self) -> list[int]:
+        """The numbers of the finished shards, ascending."""
         numbers = {_number(file) for file in self._progress.glob(f"{self._split}-*.npz")}
         return sorted(number for number in numbers if number is not None)
 
     def drop_damaged(self) -> None:
-        """Has those made again of which a file isn't as it was written."""
+        """Removes finished shards with a file that has changed since it was written, so that they are made again."""
         finished = self.finished()
         with ThreadPoolExecutor(granted_cores()) as pool:
             whole = {n for n, is_whole in zip(finished, pool.map(self._is_whole, finished), strict=True) if is_whole}
@@ -169,7 +170,7 @@ class ShardWriter:
             self.keep(whole)
 
     def _is_whole(self, number: int) -> bool:
-        """A bucket has checksums of its own of the records."""
+        """Whether a shard's files are as they were written. (A bucket checks the records itself.)"""
         try:
             entries = self._counted(number)[0]["entries"].items()
             leftovers.read(self._file(number, "held_out.json"))
@@ -179,17 +180,17 @@ class ShardWriter:
         return all(file.exists() if storage.is_remote(file) else not problem_of(file, entry) for file, entry in files)
 
     def _counted(self, number: int) -> tuple[dict, dict[str, np.ndarray]]:
-        """What `about` says, and the arrays beside it."""
+        """A finished shard's counts: the values of `about`, and the arrays beside it."""
         with np.load(io.BytesIO(leftovers.read(self._file(number, "npz")))) as arrays:
             return json.loads(str(arrays["about"])), {name: arrays[name] for name in arrays.files if name != "about"}
 
     def made_of(self, number: int) -> list[dict]:
-        """For each chunk of a finished shard, its `text_of`, with the name that its source has now."""
+        """The `text_of` each chunk of a finished shard, with its source's present name."""
         names = dict(enumerate(self._sources))
         return [{**text, "source": names.get(text["source"])} for text in self._counted(number)[0]["made_of"]]
 
     def keep(self, numbers: Collection[int]) -> None:
-        """Has all other shards made again."""
+        """Keeps the shards with these numbers; removes all others, so that they are made again."""
         folders = [self.folder / str(length) / self._split for length in self._lengths]
         for file in [
             *self._progress.glob(f"{self._split}-*"),
@@ -205,7 +206,7 @@ class ShardWriter:
             yield from json.loads(leftovers.read(self._file(number, "held_out.json")))
 
     def summary(self) -> tuple[dict[int, list[dict]], Counts]:
-        """The finished shards' entries for the manifest, by length, and all that was counted."""
+        """The finished shards' entries for the manifest, by length, and the sum of their counts."""
         entries: dict[int, list[dict]] = {length: [] for length in self._lengths}
         counts = Counts()
         for number in self.finished():
@@ -222,6 +223,6 @@ class ShardWriter:
 
 
 def _number(file: Path) -> int | None:
-    """Of the shard that a file belongs to: 3 of train-00003.npz and of 00003.records; None of any other."""
-    found = re.match(r"(?:\w+-)?(\d+)\.", file.name, re.ASCII)
-    return int(found[1]) if found else None
+    """Number of the shard that a file belongs to: 3 for train-00003.npz and 00003.records; None for other files."""
+    match = re.match(r"(?:\w+-)?(\d+)\.", file.name, re.ASCII)
+    return int(match[1]) if match else None

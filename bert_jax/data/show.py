@@ -1,4 +1,4 @@
-"""Training examples as a person reads them: what the model sees, and what it is to predict."""
+"""Shows training examples to a person: what the model sees, and what it must predict."""
 
 import dataclasses
 import itertools
@@ -15,11 +15,11 @@ WIDTH = 120
 
 
 def show(examples: Examples, config: PretrainConfig, count: int) -> list[str]:
-    """The first `count` examples of the training batches, each a few lines: a line for each segment or text.
+    """The first `count` examples of the training batches, each as a few lines: one for each segment or text.
 
-    Of the config, the first phase, the masking and the seed count.
+    From the config, the first phase, the masking and the seed are used.
 
-    "seen{predicted}" is a token to predict, and what stands in its place: [MASK], a random token, or itself.
+    "seen{predicted}" shows a token to predict, and what the model sees instead: [MASK], a random token, or the token.
     """
     config = dataclasses.replace(config, examples=from_dict(ExamplesConfig, examples.manifest["config"]["examples"]))
     rows = (
@@ -36,8 +36,8 @@ def show(examples: Examples, config: PretrainConfig, count: int) -> list[str]:
 
 def _described(row: dict[str, np.ndarray], pieces: list[str], sentence_pairs: bool) -> str:
     predicted = {
-        int(place): pieces[i]
-        for place, i, weight in zip(
+        int(position): pieces[i]
+        for position, i, weight in zip(
             row["masked_lm_positions"], row["masked_lm_ids"], row["masked_lm_weights"], strict=True
         )
         if weight
@@ -45,15 +45,16 @@ def _described(row: dict[str, np.ndarray], pieces: list[str], sentence_pairs: bo
     length, used = len(row["input_ids"]), int(row["attention_mask"].sum())
     tokens = [pieces[i] + (f"{{{predicted[p]}}}" if p in predicted else "") for p, i in enumerate(row["input_ids"])]
     names = _names(row, sentence_pairs)[:used]
-    lines = [f"{used} of {length} places used, {len(predicted)} to predict{_relation(row) if sentence_pairs else ''}"]
+    relation = _relation(row) if sentence_pairs else ""
+    lines = [f"{used} of {length} positions used, {len(predicted)} to predict{relation}"]
     for name, group in itertools.groupby(range(used), key=names.__getitem__):
-        text = " ".join(tokens[place] for place in group)
+        text = " ".join(tokens[position] for position in group)
         lines.append(textwrap.fill(text, WIDTH, initial_indent=f"  {name:2} ", subsequent_indent=" " * 5))
     return "\n".join(lines)
 
 
 def _names(row: dict[str, np.ndarray], sentence_pairs: bool) -> list[str]:
-    """Of each token's segment (A, B) or text (1, 2, ...)."""
+    """The name of each token's segment (A, B) or text (1, 2, ...)."""
     if sentence_pairs:
         return ["AB"[i] for i in row["token_type_ids"]]
     return [str(i) for i in row.get("sequence_ids", row["attention_mask"])]

@@ -1,4 +1,4 @@
-"""Files of text, looked at once and then read: plain ones in parts by any process, compressed ones from the start."""
+"""Text files: recognised once, then read; plain ones in parts by any process, compressed ones from their start."""
 
 import functools
 import glob
@@ -15,22 +15,22 @@ from bert_jax.data.formats import BadLine, Document, Format
 from bert_jax.data.recognition import format_of, may_be_json
 from bert_jax.files import contents
 
-# So much of a file is looked at to know what it is.
-LOOKED_AT = 1 << 16
-# Text of a compressed file, to its size: a guess, for planning only.
+# Bytes at a file's start by which its format is recognised.
+HEAD = 1 << 16
+# Size of a compressed file's text over the file's size: a guess, for planning only.
 COMPRESSION = 3.5
 DAMAGED = (EOFError, lzma.LZMAError, zlib.error)
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file of text."""
+    """A text file, with its format."""
 
     path: Path
     state: tuple[int, int]
-    """Bytes, and when they were changed, in nanoseconds: the same file as long as these are the same."""
+    """Size in bytes, and time of the last change in nanoseconds: a file with the same state is taken as unchanged."""
     open: Callable
-    """`open`, or its like for a compressed file."""
+    """`open`, or the equivalent function for a compressed file."""
     format: Format
 
     @property
@@ -39,11 +39,11 @@ class TextFile:
 
     @property
     def size(self) -> int:
-        """About how many bytes of text it has."""
+        """Estimated number of bytes of text in the file."""
         return int(self.state[0] * (COMPRESSION if self.compressed else 1))
 
     def documents(self) -> Iterator[Document]:
-        """All its documents, in order. Raises `InputError` naming file and line."""
+        """All documents of the file, in order. Raises `InputError` naming file and line."""
         lines = _Numbered(self._lines())
         try:
             yield from self.format.documents(lines)
@@ -62,7 +62,7 @@ class TextFile:
 
 @dataclass(frozen=True)
 class Part:
-    """The bytes of a plain file from the first cut at or after `start` to that at or after `end`."""
+    """The bytes of a plain file from the first cut at or after `start` to the first one at or after `end`."""
 
     file: str
     start: int
@@ -74,7 +74,7 @@ class Part:
         return self.end - self.start
 
     def documents(self) -> Iterator[Document]:
-        """Its documents, in order. Raises `InputError` naming file and line."""
+        """The part's documents, in order. Raises `InputError` naming file and line."""
         start, content = self._read()
         try:
             lines = _Numbered(content.decode("utf-8" if start else "utf-8-sig").split("\n"))
@@ -88,7 +88,7 @@ class Part:
             raise InputError(f"{self.file}, line {before + lines.number}: {problem}") from None
 
     def digest(self) -> bytes:
-        """Equal only for parts that have the same documents."""
+        """A hash that is equal only for parts with the same documents."""
         start, content = self._read()
         return (
             hashlib.blake2b(content, digest_size=16, person=b"start" * (not start)).digest()
@@ -96,7 +96,7 @@ class Part:
         )
 
     def _read(self) -> tuple[int, bytes]:
-        """Where the first cut is, and the bytes up to the second."""
+        """The position of the first cut, and the bytes from there to the second."""
         try:
             with open(self.file, "rb") as stream:
                 start, end = self.format.cut(stream, self.start), self.format.cut(stream, self.end)
@@ -107,7 +107,7 @@ class Part:
 
 
 class _Numbered:
-    """Lines, and the number of the one that was read last."""
+    """Iterates over lines, and knows the number of the line that was read last."""
 
     def __init__(self, lines: Iterable[str]):
         self.number = 0
@@ -126,7 +126,7 @@ def _unreadable(file: str | Path, error: Exception, where: str = "") -> InputErr
 
 
 def text_files(patterns: Iterable[str], text_field: str) -> dict[str, list[TextFile]]:
-    """The files of each glob, in order. Raises `InputError` for one that names none, and for a file that isn't text."""
+    """The files of each glob, in order. Raises `InputError` for a glob without files, and a file that isn't text."""
     seen: dict[Path, str] = {}
     files: dict[str, list[TextFile]] = {}
     for pattern in patterns:
@@ -136,7 +136,7 @@ def text_files(patterns: Iterable[str], text_field: str) -> dict[str, list[TextF
                 raise InputError(f"{path}: is in corpus.files twice, by {before!r} and {pattern!r}; name it once")
             seen[path.resolve()] = pattern
             status = path.stat()
-            files[pattern].append(_looked_at(path, (status.st_size, status.st_mtime_ns), text_field))
+            files[pattern].append(_recognised(path, (status.st_size, status.st_mtime_ns), text_field))
     return files
 
 
@@ -150,13 +150,13 @@ def _expand(pattern: str) -> list[Path]:
 
 
 @functools.lru_cache(1 << 17)  # Files are listed several times.
-def _looked_at(path: Path, state: tuple[int, int], text_field: str) -> TextFile:
+def _recognised(path: Path, state: tuple[int, int], text_field: str) -> TextFile:
     try:
         function = opener(path)
         with function(path, "rb") as stream:
-            head = stream.read(LOOKED_AT)
+            head = stream.read(HEAD)
             if may_be_json(head):
-                head += stream.readline()  # The first line, if it isn't whole yet.
+                head += stream.readline()  # The rest of the first line, if it is longer.
     except (*DAMAGED, OSError) as error:
         raise _unreadable(path, error) from None
     return TextFile(path, state, function, format_of(path, head, text_field))

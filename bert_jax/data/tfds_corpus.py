@@ -1,4 +1,4 @@
-"""Documents of a TensorFlow Datasets text data set (wikipedia, c4, lm1b, or one's own)."""
+"""Documents of a TensorFlow Datasets text data set (wikipedia, c4, lm1b, or your own)."""
 
 import re
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ import tensorflow_datasets as tfds
 from bert_jax.config import CorpusConfig, InputError, first_line
 from bert_jax.data.tfds_reading import made, name_of, opened, records
 
-# Files that TensorFlow reads side by side, its own number.
+# Number of files that TensorFlow reads in parallel, its default.
 READ_TOGETHER = 16
 
 
 def tfds_shards(config: CorpusConfig) -> list[str]:
-    """The split's files, `READ_TOGETHER` at a time, as splits; a part of a split, or one not listed, is one."""
+    """The split as sub-splits of `READ_TOGETHER` files each; only itself if it is a part of a split, or not listed."""
     splits = _splits(config)
     shards = splits[config.split].num_shards if config.split in splits else 1
     starts = range(0, shards, READ_TOGETHER)
@@ -22,7 +22,7 @@ def tfds_shards(config: CorpusConfig) -> list[str]:
 
 
 def tfds_documents(config: CorpusConfig, split: str) -> Iterator[list[str]]:
-    """One document for each record, its lines those of `text_field`; always in the same order."""
+    """A document for each record, with the lines of `text_field`; always in the same order."""
     texts = records(_builder(config), config.dataset, split, lambda record: record[config.text_field].decode("utf-8"))
     for text in texts:
         lines = [line.strip() for line in text.split("\n") if line.strip()]
@@ -31,7 +31,7 @@ def tfds_documents(config: CorpusConfig, split: str) -> Iterator[list[str]]:
 
 
 def tfds_size(config: CorpusConfig) -> int:
-    """Bytes of the split's records, a little more than its text; a part of a split has its share. 0 if not listed."""
+    """Bytes of the split's records, a little more than its text; for a part of a split, its share. 0 if not listed."""
     splits = _splits(config)
     if not splits:
         return 0
@@ -40,7 +40,8 @@ def tfds_size(config: CorpusConfig) -> int:
 
 
 def _splits(config: CorpusConfig) -> tfds.core.splits.SplitDict:
-    """The splits that the data set lists; where it does, `config.split` is among them or a part of one."""
+    """The splits that the data set lists, if any. Raises `InputError` where `config.split` isn't in them, not even as a
+    part of one."""
     splits = _builder(config).info.splits
     try:
         if splits:
@@ -51,10 +52,10 @@ def _splits(config: CorpusConfig) -> tfds.core.splits.SplitDict:
 
 
 def _builder(config: CorpusConfig) -> tfds.core.DatasetBuilder:
-    """The data set, downloaded and made where it isn't yet."""
+    """The data set, downloaded and made if it isn't there yet."""
     builder = opened(config.dataset, config.data_dir)
     fields = [name for name, feature in builder.info.features.items() if isinstance(feature, tfds.features.Text)]
     if config.text_field not in fields:
-        there = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
-        raise InputError(f"{name_of(config.dataset)} has no text feature {config.text_field!r}; {there}")
+        hint = f"--corpus.text-field is one of {', '.join(fields)}" if fields else "it has none"
+        raise InputError(f"{name_of(config.dataset)} has no text feature {config.text_field!r}; {hint}")
     return made(builder, config.dataset)

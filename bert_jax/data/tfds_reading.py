@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, opened and read; what goes wrong names the data set and the file."""
+"""Opens and reads data sets of TensorFlow Datasets; errors name the data set and the file."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,20 +11,20 @@ from bert_jax.config import InputError, first_line
 
 Record = TypeVar("Record")
 
-# The GPUs are JAX's.
+# TensorFlow must leave the GPUs to JAX.
 tf.config.set_visible_devices([], "GPU")
 
 
 def opened(dataset: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """A data set that may have to be made yet, with `made`. Raises `InputError` naming it."""
+    """A data set that may still have to be made, by `made`. Raises `InputError` naming it."""
     try:
         return tfds.builder(dataset, data_dir=data_dir)
-    except Exception as error:  # Whatever the library, damaged files or the data set's own code raise.
+    except Exception as error:  # The library, damaged files or the data set's own code can raise anything.
         raise InputError(f"{name_of(dataset)}: {first_line(error)}") from None
 
 
 def made(builder: tfds.core.DatasetBuilder, dataset: str) -> tfds.core.DatasetBuilder:
-    """The data set, downloaded and made where it isn't yet. Raises `InputError` naming it."""
+    """The data set, downloaded and made if it isn't there yet. Raises `InputError` naming it."""
     try:
         builder.download_and_prepare()
     except Exception as error:  # As above.
@@ -35,7 +35,7 @@ def made(builder: tfds.core.DatasetBuilder, dataset: str) -> tfds.core.DatasetBu
 def records(
     builder: tfds.core.DatasetBuilder, dataset: str, split: str, plain: Callable[[dict[str, Any]], Record]
 ) -> Iterator[Record]:
-    """`plain` of each record of a split, always in the same order. Raises `InputError` naming the file of a bad one."""
+    """`plain(record)` for each record of a split, always in the same order. Raises `InputError` naming a bad file."""
     try:
         records = builder.as_dataset(split=split, shuffle_files=False).as_numpy_iterator()
     except (ValueError, KeyError, AssertionError) as error:
@@ -61,7 +61,7 @@ def name_of(dataset: str) -> str:
 def _first_bad(
     builder: tfds.core.DatasetBuilder, split: str, plain: Callable[[dict[str, Any]], Any]
 ) -> tuple[str, Exception] | None:
-    """The file of the first record that can't be read, and why: a split is read from many files at a time."""
+    """The file of the first record that can't be read, and the error; searched, since files are read in parallel."""
     splits = builder.info.splits
     for name in filter(splits.__contains__, re.findall(r"\w+", split)):
         for shard, file in enumerate(splits[name].filepaths):

@@ -9,9 +9,9 @@ from bert_jax.data.tfds_reading import made, opened, records
 
 
 def tfds_records(dataset: str, split: str, data_dir: str | None) -> list[dict[str, Any]]:
-    """The records of a split by their `idx`, the order of the original file; downloaded and made where they aren't yet.
+    """The records of a split in the order of `idx`, that of the original file; downloaded and made if need be.
 
-    Texts are strings; a class is its number, and -1 where it is kept secret. Raises `InputError` naming the data set.
+    Texts are strings; a class is its number, and -1 where it is secret. Raises `InputError` naming the data set.
     """
     try:
         builder = made(opened(dataset, data_dir), dataset)
@@ -28,5 +28,5 @@ def _plain_record(record: dict[str, Any]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8")
-    # A float32 as it is written: 3.8, not 3.799999952316284.
+    # A float32 as the file writes it: 3.8, not 3.799999952316284.
     return float(str(value)) if isinstance(value, np.floating) else value.item()

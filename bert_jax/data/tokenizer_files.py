@@ -1,4 +1,4 @@
-"""What the files of a Hugging Face folder say of its tokenizer, where `AutoTokenizer` looks for it."""
+"""What the files of a Hugging Face folder declare about its tokenizer, read where `AutoTokenizer` reads it."""
 
 import dataclasses
 import json
@@ -10,17 +10,17 @@ from bert_jax.data.layouts import SPECIAL
 from bert_jax.files import contents
 
 CONFIG, WHOLE, MAP = "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"
-# Classes that build BERT's tokenizer from its vocabulary and tokenizer_config.json; the last is given no token types.
+# Classes that build BERT's tokenizer from its vocabulary and tokenizer_config.json; the last has no token types.
 BERT = ("BertTokenizer", "ElectraTokenizer", "MobileBertTokenizer", "ConvBertTokenizer", "DistilBertTokenizer")
-# Classes that split texts in Python, whatever tokenizer.json lies beside.
+# Classes that split texts in Python, even if there is a tokenizer.json.
 PYTHON = (
     *("BertJapaneseTokenizer", "BertweetTokenizer", "PhobertTokenizer", "RoCBertTokenizer", "BertGenerationTokenizer"),
     *("CanineTokenizer", "ByT5Tokenizer", "TapasTokenizer", "FlaubertTokenizer", "XLMTokenizer", "EsmTokenizer"),
     *("BioGptTokenizer", "CpmTokenizer", "BartphoTokenizer", "MarianTokenizer", "GPTNeoXJapaneseTokenizer"),
 )
-# The values of fields of tokenizer_config.json that are as done here; others would change the ids. The first five are
-# those of tokenizers in Python, which transformers 5 has no more for BERT; the next two are BertJapaneseTokenizer's.
-DONE: dict[str, tuple[Any, ...]] = {
+# The values of tokenizer_config.json's fields that bert_jax can do; others would change the ids. The first five fields
+# are for tokenizers in Python, which transformers 5 no longer has for BERT; the next two are BertJapaneseTokenizer's.
+SUPPORTED: dict[str, tuple[Any, ...]] = {
     "do_basic_tokenize": (True, None),
     "never_split": (None, []),
     "clean_text": (True, None),
@@ -47,19 +47,19 @@ Token = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """Tokens have the fields of `tokenizers.AddedToken`."""
+    """What a folder declares about its tokenizer. Tokens have the fields of `tokenizers.AddedToken`."""
 
     folder: Path
     kind: str
-    """The class, without Fast."""
+    """The tokenizer's class, without "Fast"."""
     config: dict[str, Any]
-    """tokenizer_config.json."""
+    """The content of tokenizer_config.json."""
     whole: dict[str, Any]
-    """tokenizer.json; empty where there is none."""
+    """The content of tokenizer.json; empty where there is none."""
     added: dict[int, Token]
-    """Tokens that are found in a text before it is split, by the ids that they are said to have."""
+    """Tokens that are found in a text before it is split, by their declared ids."""
     special: dict[str, Token]
-    """Special tokens by their roles (cls_token, ...), those of `ROLES` first, in this order."""
+    """Special tokens by their roles (cls_token, ...), with `ROLES` first, in that order."""
     more: list[Token]
     """Special tokens without a role."""
 
@@ -69,7 +69,7 @@ class Declared:
 
     @property
     def token_types(self) -> bool | None:
-        """Whether the model is given token types. None: the folder doesn't say, and transformers' versions differ."""
+        """Whether the model is given token types. None: the folder doesn't say, and versions of transformers differ."""
         if names := self.config.get("model_input_names"):
             return "token_type_ids" in names
         return self.kind != BERT[-1] if self.is_bert else False if self.kind == "TokenizersBackend" else None
@@ -82,14 +82,14 @@ class Declared:
 
 
 def read(folder: Path) -> Declared:
-    """Raises `InputError` where a file is damaged, or asks for what isn't done here."""
+    """Reads a folder's files. Raises `InputError` where one is damaged, or asks for what bert_jax can't do."""
     config, whole = read_json(folder / CONFIG), read_json(folder / WHOLE)
     kind = _class(folder, config)
-    _check_done(folder, config, whole)
+    _check_supported(folder, config, whole)
     more: dict[str, Any] = {}
     if "added_tokens_decoder" in config:
         added = {int(i): as_token(token) for i, token in config["added_tokens_decoder"].items()}
-    else:  # Versions before 4.34 had them in other files, which transformers reads only then.
+    else:  # transformers before 4.34 wrote other files, which are only read in this case.
         more = read_json(folder / MAP)
         added = {}
     if kind in BERT and (empty := [name for name in NEEDED if name in config and not config[name]]):
@@ -113,8 +113,8 @@ def _class(folder: Path, config: dict) -> str:
     return BERT[0]
 
 
-def _check_done(folder: Path, config: dict, whole: dict) -> None:
-    for name, allowed in DONE.items():
+def _check_supported(folder: Path, config: dict, whole: dict) -> None:
+    for name, allowed in SUPPORTED.items():
         if name in config and not any(type(config[name]) is type(v) and config[name] == v for v in allowed):
             values = " or ".join(map(json.dumps, allowed))
             raise InputError(f"{folder / CONFIG}: {name} is {json.dumps(config[name])}; only {values} can be done here")
@@ -134,7 +134,8 @@ def _special(values: dict, is_bert: bool) -> dict[str, Token]:
 
 
 def _others(folder: Path, *files: dict) -> list[Token]:
-    """additional_special_tokens until transformers 4, extra_special_tokens since: lists, or dicts by names."""
+    """Other special tokens, as a list or a dict: additional_special_tokens until transformers 4, extra_special_tokens
+    since."""
     given = [
         values.get(name) or [] for values in files for name in ("extra_special_tokens", "additional_special_tokens")
     ]
@@ -152,5 +153,5 @@ def as_token(given: str | dict, **changes) -> Token:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Empty where there is no such file."""
+    """The object in a JSON file; empty where there is no such file."""
     return contents.json_object(file) if file.exists() else {}

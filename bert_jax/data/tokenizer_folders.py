@@ -1,7 +1,7 @@
-"""Tokenizers as Hugging Face's folders hold them, read as `AutoTokenizer` reads them, and written for it.
+"""Tokenizers in Hugging Face's folders: read as `AutoTokenizer` reads them, and written for it.
 
-Whatever the files are, they are put together to one tokenizer.json. Where that is BERT's own WordPiece, or a
-SentencePiece model of ours, it becomes one; else it is taken as it is.
+All files are combined into one tokenizer.json. If that is BERT's own WordPiece or a SentencePiece model, it becomes our
+class for it; else it is used unchanged.
 """
 
 import json
@@ -19,7 +19,7 @@ from bert_jax.data.tokenizers import LONGEST_WORD, SentencePiece, Tokenizer, Wor
 from bert_jax.files import contents
 
 SENTENCEPIECE_FILE = "spiece.model"
-# What tokenizer_config.json calls the parts of BERT's normalizer.
+# The names in tokenizer_config.json of the parts of BERT's normalizer.
 NORMALIZER = {
     "lowercase": "do_lower_case",
     "strip_accents": "strip_accents",
@@ -31,7 +31,7 @@ OWN_MODEL = {
     "continuing_subword_prefix": "##",
     "max_input_chars_per_word": LONGEST_WORD,
 }
-# google-research's folders that don't name the case; its own check counts them among the uncased.
+# google-research's folders whose names don't tell the case; its own check counts them as uncased.
 UNCASED = ("multilingual_l-12_h-768_a-12", "chinese_l-12_h-768_a-12")
 AS_IT_IS = f'set "tokenizer_class": "PreTrainedTokenizerFast" in {CONFIG} to have {WHOLE} as it is'
 SAVE = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers writes it"
@@ -41,16 +41,16 @@ SAVE = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transfo
 
 
 def load(path: str, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a folder (see `of_folder`) or of a file (see `tokenizers.load`)."""
+    """The tokenizer in a folder (see `read`) or a file (see `tokenizers.load`)."""
     folder = Path(path)
-    return of_folder(folder) if folder.is_dir() else tokenizers.load(path, config)
+    return read(folder) if folder.is_dir() else tokenizers.load(path, config)
 
 
-def of_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face or google-research folder, or one that `to_folder` wrote.
+def read(folder: Path) -> Tokenizer:
+    """The tokenizer in a folder of Hugging Face, of google-research, or that `write` wrote.
 
-    Its ids are those of `AutoTokenizer` there, but that [CLS], [SEP], [MASK] and the like are text where a text spells
-    them. Raises `InputError` that names the file, and the field, where the folder asks for what isn't done here.
+    Its ids are those of `AutoTokenizer`, except that [CLS], [SEP], [MASK] and the like in a text are plain text. Raises
+    `InputError` naming the file and the field where the folder asks for something that bert_jax can't do.
     """
     try:
         declared = tokenizer_files.read(folder)
@@ -87,7 +87,7 @@ def _loaded(whole: dict):
 
 
 def _bert(declared: Declared, file: Path):
-    """What transformers makes of BERT's vocabulary and tokenizer_config.json."""
+    """The tokenizer that transformers makes of BERT's vocabulary and tokenizer_config.json."""
     from tokenizers import Tokenizer as Backend
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
@@ -98,19 +98,19 @@ def _bert(declared: Declared, file: Path):
         vocab = {piece: i for i, piece in enumerate(read_vocab(file))}
     backend = Backend(models.WordPiece(vocab, unk_token=declared.special["unk_token"]["content"]))
     check_ids(backend)
-    said = {name: declared.config[field] for name, field in NORMALIZER.items() if field in declared.config}
-    backend.normalizer = normalizers.BertNormalizer(**{"lowercase": _lowercases(declared, vocab), **said})
+    given = {name: declared.config[field] for name, field in NORMALIZER.items() if field in declared.config}
+    backend.normalizer = normalizers.BertNormalizer(**{"lowercase": _lowercases(declared, vocab), **given})
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece()
     if declared.whole:
         own = contents.json_value(backend.to_str())
-        for part, without in (("model", ["vocab"]), ("normalizer", said), ("pre_tokenizer", [])):
+        for part, without in (("model", ["vocab"]), ("normalizer", given), ("pre_tokenizer", [])):
             _check_part(declared, part, {n: value for n, value in own[part].items() if n not in without})
     return backend
 
 
 def _check_part(declared: Declared, part: str, expected: dict) -> None:
-    """That tokenizer.json says what its class makes of the folder: transformers 4 reads the one and 5 the other."""
+    """Checks that tokenizer.json agrees with what its class builds: transformers 4 uses the former, 5 the latter."""
     values = declared.whole.get(part) or {"type": None}
     for name, value in expected.items():
         if (other := values.get(name, value)) != value:
@@ -120,13 +120,13 @@ def _check_part(declared: Declared, part: str, expected: dict) -> None:
 
 
 def _lowercases(declared: Declared, vocab: dict[str, int]) -> bool:
-    """Whether a folder is uncased that doesn't say it in tokenizer_config.json.
+    """Whether a folder whose tokenizer_config.json doesn't say it is uncased.
 
-    google-research's say it in their name alone; else a vocabulary without capitals is uncased, but for placeholders
-    in brackets.
+    google-research's folders say it in their name only; else a vocabulary without capitals, apart from placeholders in
+    brackets, is uncased.
     """
     if (declared.folder / "config.json").exists():
-        return True  # For transformers.
+        return True  # The default of transformers.
     if "lowercase" in (normalizer := declared.whole.get("normalizer") or {}):
         return normalizer["lowercase"]
     name = declared.folder.absolute().name.lower()
@@ -136,7 +136,7 @@ def _lowercases(declared: Declared, vocab: dict[str, int]) -> bool:
 
 
 def _add_tokens(backend, declared: Declared) -> None:
-    """Adds the declared tokens, and holds their ids against what is said of them."""
+    """Adds the declared tokens, and checks that they get their declared ids."""
     _add(backend, [token for _, token in sorted(declared.added.items())])
     for i, token in declared.added.items():
         if (other := backend.token_to_id(token["content"])) != i:
@@ -166,15 +166,15 @@ def _finish_bert(backend, declared: Declared) -> None:
     names = [declared.special[f"{role}_token"]["content"] for role in ("sep", "cls")]
     backend.post_processor = processors.BertProcessing(*((name, backend.token_to_id(name)) for name in names))
     if declared.whole:
-        ours, theirs = (x.post_processor for x in (backend, _loaded(declared.whole)))
-        if layouts.of_post_processor(ours) != layouts.of_post_processor(theirs):
+        built, given = (layouts.from_post_processor(x.post_processor) for x in (backend, _loaded(declared.whole)))
+        if built != given:
             raise InputError(
                 f"its post_processor isn't {declared.kind}'s, so that versions of transformers differ; {AS_IT_IS}"
             )
 
 
 def _as_wordpiece(general: TokenizerJson) -> WordPiece | None:
-    """The same tokenizer, where it is BERT's own."""
+    """The same tokenizer as WordPiece, where it is BERT's own; else None."""
     whole = contents.json_value(general.content)
     model, normalizer = whole["model"], whole["normalizer"] or {}
     if any(model.get(name) != value for name, value in OWN_MODEL.items()) or not normalizer.get("clean_text"):
@@ -193,15 +193,15 @@ def _as_wordpiece(general: TokenizerJson) -> WordPiece | None:
 
 
 def _as_sentencepiece(general: TokenizerJson, folder: Path) -> SentencePiece | None:
-    """The same tokenizer, where the folder holds the SentencePiece model that it was made of."""
+    """The same tokenizer as SentencePiece, where the folder holds the model that it was made from; else None."""
     if not (folder / SENTENCEPIECE_FILE).exists():
         return None
     tokenizer = _loaded_sentencepiece(folder / SENTENCEPIECE_FILE)
-    theirs = contents.json_value(general.content)
-    if theirs["model"]["type"] not in ("Unigram", "BPE") or not _alike(tokenizer, general):
+    given = contents.json_value(general.content)
+    if given["model"]["type"] not in ("Unigram", "BPE") or not _alike(tokenizer, general):
         return None
-    ours = contents.json_value(_of_sentencepiece(tokenizer).to_str())
-    same = all(ours[part] == theirs[part] for part in ("model", "normalizer", "pre_tokenizer"))
+    converted = contents.json_value(_from_sentencepiece(tokenizer).to_str())
+    same = all(converted[part] == given[part] for part in ("model", "normalizer", "pre_tokenizer"))
     return tokenizer if same else None
 
 
@@ -210,10 +210,11 @@ def _alike(a: Tokenizer, b: Tokenizer) -> bool:
 
 
 def _sentencepiece_alone(folder: Path) -> SentencePiece:
-    """A model without a tokenizer.json, where its ids are the embeddings': it has BERT's special pieces itself."""
+    """The SentencePiece model of a folder without tokenizer.json, if the embeddings' rows are its own ids: then it has
+    BERT's special pieces itself."""
     files = [file for file in sorted(folder.glob("*.model")) if file.is_file()]
     if not files:
-        raise InputError(f"{folder}: holds no tokenizer; it takes vocab.txt or {WHOLE}")
+        raise InputError(f"{folder}: holds no tokenizer; it needs vocab.txt or {WHOLE}")
     if files[0].name == SENTENCEPIECE_FILE:
         tokenizer = _loaded_sentencepiece(files[0])
         if tokenizer.vocab_size == len(pieces(tokenizer.model)):
@@ -233,10 +234,10 @@ def _loaded_sentencepiece(file: Path) -> SentencePiece:
 # ---- Writing --------------------------------------------------------------------------------------------------------
 
 
-def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
-    """Writes the files that `AutoTokenizer` and `of_folder` read; `longest` is the model's number of positions.
+def write(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
+    """Writes the files that `AutoTokenizer` and `read` read; `longest` is the model's number of positions.
 
-    There, a special token written out in a text becomes the token.
+    In transformers, a special token spelled out in a text becomes the token.
     """
     if isinstance(tokenizer, NoTokenizer):
         print(f"no tokenizer is written: {tokenizer.reason}", file=sys.stderr)
@@ -246,14 +247,14 @@ def to_folder(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
     config["added_tokens_decoder"] = {str(token.pop("id")): token for token in added}
     roles = {config[name] for name in config if name.endswith("_token")}
     if others := [token["content"] for token in added if token["special"] and token["content"] not in roles]:
-        config["additional_special_tokens"] = others  # Decoding can leave them out, too.
+        config["additional_special_tokens"] = others  # So that decoding can skip them too.
     _write_json(folder / CONFIG, config)
     special = {role: config[role] for role in OF_BERT if role in config}
     _write_json(folder / "special_tokens_map.json", special)
 
 
 def _written(tokenizer: Tokenizer, folder: Path) -> dict:
-    """Writes tokenizer.json and the like; returns what is to be in tokenizer_config.json."""
+    """Writes tokenizer.json and the vocabulary's file; returns the fields of tokenizer_config.json."""
     from tokenizers import Tokenizer as Backend
 
     inputs = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
@@ -276,7 +277,7 @@ def _written(tokenizer: Tokenizer, folder: Path) -> dict:
         }
     else:
         assert isinstance(tokenizer, SentencePiece)
-        backend = _of_sentencepiece(tokenizer)
+        backend = _from_sentencepiece(tokenizer)
         (folder / SENTENCEPIECE_FILE).write_bytes(tokenizer.model)
         options = {"tokenizer_class": "PreTrainedTokenizerFast"}
     _finish(backend, names, tokenizer.special_ids)
@@ -284,21 +285,21 @@ def _written(tokenizer: Tokenizer, folder: Path) -> dict:
     return {**options, **roles, **inputs}
 
 
-def _of_sentencepiece(tokenizer: SentencePiece):
-    """The same segmentation by the `tokenizers` library.
+def _from_sentencepiece(tokenizer: SentencePiece):
+    """A tokenizer of the `tokenizers` library with the same segmentation.
 
-    Not quite always: `tokenizers` applies the charsmap to what a reader takes for one character, so that a letter with
-    two or more combining marks, and half-width katakana with a voicing mark, can become something else. In models of
-    other makers, spaces before user-defined symbols are lost, and between segmentations that score about the same,
-    SentencePiece's rounding decides, which ours avoid.
+    There are exceptions: `tokenizers` applies the charsmap to whole graphemes, so a letter with two or more combining
+    marks, and half-width katakana with a voicing mark, can become something else. In models that bert_jax didn't train,
+    spaces before user-defined symbols are lost, and between segmentations with nearly equal scores, SentencePiece's
+    rounding decides.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    how, found = settings(tokenizer.model), pieces(tokenizer.model)
+    how, vocabulary = settings(tokenizer.model), pieces(tokenizer.model)
     if how.kind not in ("unigram", "bpe") or how.whitespace_as_suffix:
         raise InputError(f"a SentencePiece model of the kind {how.kind} can't be written as tokenizer.json")
-    scores = [(piece, score) for piece, score, _ in found]
-    bytes_too = {"byte_fallback": any(kind == BYTE for _, _, kind in found)}
+    scores = [(piece, score) for piece, score, _ in vocabulary]
+    bytes_too = {"byte_fallback": any(kind == BYTE for _, _, kind in vocabulary)}
     if how.kind == "unigram":
         backend = Tokenizer(models.Unigram(scores, unk_id=tokenizer.special_ids[UNK], **bytes_too))
     else:
@@ -310,16 +311,16 @@ def _of_sentencepiece(tokenizer: SentencePiece):
         steps += [normalizers.Replace(Regex(" +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     backend.normalizer = normalizers.Sequence(steps)
     prepend = "first" if how.add_dummy_prefix else "never"
-    across = any("▁" in piece[1:] for piece, _ in scores)  # Else no piece goes over a space.
+    across = any("▁" in piece[1:] for piece, _ in scores)  # Whether a piece can contain a space.
     backend.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend, split=not across)
     backend.decoder = decoders.Metaspace("▁", prepend)
-    symbols = [(piece, kind == CONTROL) for piece, _, kind in found if kind in (CONTROL, USER_DEFINED)]
+    symbols = [(piece, kind == CONTROL) for piece, _, kind in vocabulary if kind in (CONTROL, USER_DEFINED)]
     backend.add_tokens([AddedToken(piece, normalized=False, special=control) for piece, control in symbols])
     return backend
 
 
 def _merges(scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The pairs that make a piece, the best scored first: SentencePiece keeps the pieces alone."""
+    """The pairs of pieces that are merged, best score first: SentencePiece stores only the pieces."""
     pairs = [
         (-score, len(piece[:at]), piece[:at], piece[at:])
         for piece, score in scores.items()
@@ -330,10 +331,10 @@ def _merges(scores: dict[str, float]) -> list[tuple[str, str]]:
 
 
 def _finish(backend, names: dict[str, str], ids: dict[str, int]) -> None:
-    """[CLS] A [SEP] B [SEP] with token types, and special tokens that are found in text."""
+    """Adds the post-processor [CLS] A [SEP] B [SEP] with token types, and special tokens that are found in text."""
     from tokenizers import AddedToken, processors
 
-    # In the order of their ids, as those beyond the vocabulary are numbered in the order they come.
+    # In the order of their ids, since tokens beyond the vocabulary are numbered in the order in which they are added.
     in_order = sorted(names, key=ids.__getitem__)
     backend.add_special_tokens([AddedToken(names[piece], normalized=False, special=True) for piece in in_order])
     cls, sep = names[CLS], names[SEP]

@@ -1,4 +1,4 @@
-"""A tokenizer.json of any kind, taken as it is through the `tokenizers` library."""
+"""A tokenizer.json of any kind, used unchanged through the `tokenizers` library."""
 
 import functools
 import json
@@ -11,14 +11,14 @@ from bert_jax.data import layouts
 from bert_jax.data.layouts import CLS, MASK, PAD, SEP, UNK, SpecialIds
 from bert_jax.files import contents
 
-# Put before a piece that no text may be split into: a character that Unicode reserves for uses like this.
+# Put before a piece that must not be found in a text: a character that Unicode reserves for such internal use.
 HIDDEN = "\ufdd0"
-# Ids without a piece are few; a vocabulary with more of them, for each of its pieces and besides, isn't whole.
+# A vocabulary of n pieces with ids beyond n times the first number plus the second has lost pieces.
 GAPS = 16, 1 << 16
 
 
 def loaded(content: str):
-    """The tokenizer of the library. Raises `InputError` for what it can't read."""
+    """The library's tokenizer for the content. Raises `InputError` for what it can't read."""
     from tokenizers import Tokenizer as Backend
 
     with layouts.refusals():
@@ -28,8 +28,8 @@ def loaded(content: str):
 
 
 def check_ids(backend) -> None:
-    """Raises `InputError` where the vocabulary has few of the ids up to its last: the library counts through all when
-    it writes them, and so does a list of the pieces."""
+    """Raises `InputError` where most ids up to the last have no piece: the library, and our list of pieces, take time
+    and memory for every id."""
     ids = backend.get_vocab()
     size = 1 + max(ids.values(), default=-1)
     if size > GAPS[0] * len(ids) + GAPS[1]:
@@ -37,10 +37,10 @@ def check_ids(backend) -> None:
 
 
 class TokenizerJson:
-    """A `Tokenizer` of the content of a tokenizer.json.
+    """A `Tokenizer` from the content of a tokenizer.json.
 
     `names` are its special tokens by their roles in tokenizer_config.json: {"cls_token": "<s>", ...}. `token_types`
-    says whether the model is given any; None where its folder doesn't say.
+    says whether the model is given token types; None where its folder doesn't say.
     """
 
     kind = "tokenizers"
@@ -66,7 +66,7 @@ class TokenizerJson:
         whole = contents.json_value(self.whole.to_str())  # As the library writes it, with every field.
         self._model, self._splitter = whole["model"], whole["pre_tokenizer"]
         self._check_unknown()
-        self.layout = layouts.of_post_processor(self.whole.post_processor, token_types, truncation_side)
+        self.layout = layouts.from_post_processor(self.whole.post_processor, token_types, truncation_side)
         if (largest := max(self.layout.first, self.layout.last, *self.layout.between)) >= size:
             raise InputError(f"its post_processor puts in the id {largest}, but the vocabulary ends at {size - 1}")
         special = {CLS: self.layout.first, SEP: self.layout.last}
@@ -75,7 +75,7 @@ class TokenizerJson:
         self.special_ids: dict[str, int] = SpecialIds(known)
 
     def _check_unknown(self) -> None:
-        """That a text of anything has ids."""
+        """Checks that any text has ids."""
         kind, unknown = self._model["type"], self._model.get("unk_token")
         if kind in ("WordPiece", "WordLevel") and unknown not in self.ids:
             raise InputError(f"its model.unk_token {unknown} isn't in its vocabulary; name one that is")
@@ -83,7 +83,7 @@ class TokenizerJson:
             raise InputError("its model.unk_id is null; give it the id of the unknown token")
 
     def _name(self, piece: str) -> str:
-        """What [PAD], [UNK] or [MASK] is called; where nothing says it, as BERT's."""
+        """The tokenizer's name for [PAD], [UNK] or [MASK]; BERT's where the folder doesn't give one."""
         return self.names.get(f"{piece[1:-1].lower()}_token", piece)
 
     @functools.cached_property
@@ -96,11 +96,11 @@ class TokenizerJson:
         return self._with_special_as_text({self._pieces[i] for i in self.special_ids.values() if i != mask})
 
     def _with_special_as_text(self, names: set[str]):
-        """The same, but that these tokens, written in a text, are split like any other word."""
+        """The same tokenizer, but these tokens, spelled out in a text, are split like any other word."""
         whole = contents.json_value(self.whole.to_str())
         for token in whole["added_tokens"]:
             token["special"] = token["content"] in names
-        if whole["model"]["type"] == "Unigram":  # It finds any piece of its vocabulary in a text, these too.
+        if whole["model"]["type"] == "Unigram":  # It finds every piece of its vocabulary in a text, these included.
             vocab = whole["model"]["vocab"]
             inside = {piece for piece, _ in vocab} & names
             whole["model"]["vocab"] = [(HIDDEN + p if p in inside else p, score) for p, score in vocab]
@@ -110,13 +110,13 @@ class TokenizerJson:
         return backend
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        return [one.ids for one in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
         return [(ids, [start for start, _ in spans]) for ids, spans in self.encode_with_spans(texts)]
 
     def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        return [(one.ids, one.offsets) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
+        return [(e.ids, e.offsets) for e in self.backend.encode_batch(texts, add_special_tokens=False)]
 
     def encode_masked(self, text: str) -> list[int]:
         text = text.replace(MASK, self._pieces[self.special_ids[MASK]])

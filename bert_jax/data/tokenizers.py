@@ -1,4 +1,4 @@
-"""One protocol for WordPiece (through the `tokenizers` library), SentencePiece, and any tokenizer.json."""
+"""The protocol of tokenizers; WordPiece (through the `tokenizers` library) and SentencePiece."""
 
 import base64
 import functools
@@ -20,12 +20,12 @@ from bert_jax.data.sentencepiece_model import with_rounded_scores, without_dummy
 from bert_jax.data.tokenizer_json import TokenizerJson
 from bert_jax.files import contents
 
-# Words that a WordPiece tokenizer remembers, and the longest that is worth remembering.
+# Number of words whose ids a WordPiece tokenizer caches, and the length of the longest.
 CACHED_WORDS = 1 << 16
 CACHED_LENGTH = 40
-# Longer words, in characters, are [UNK].
+# Words of more characters become [UNK].
 LONGEST_WORD = 100
-# Characters that a trained WordPiece vocabulary has; rarer ones become [UNK].
+# Number of characters in a trained WordPiece vocabulary; rarer ones become [UNK].
 ALPHABET = 1000
 
 
@@ -38,20 +38,20 @@ class Tokenizer(Protocol):
     vocab_size: int
     special_ids: dict[str, int]
     layout: Layout
-    """How texts are put together to an input."""
+    """How one or two texts become an input."""
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, without [CLS] and [SEP]. A literal "[MASK]" in running text is split like any other."""
+        """The ids of each text, without [CLS] and [SEP]. A literal "[MASK]" in a text is split like any other word."""
 
     def encode_with_starts(self, texts: list[str]) -> list[tuple[list[int], list[int]]]:
-        """Ids of each text, and where in the text each of them begins."""
+        """The ids of each text, and the character at which each token begins."""
 
     def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        """Ids of each text, and the characters (first, behind the last) that each of them stands for. They ascend; what
-        the tokenizer drops is in no span, and SentencePiece's have the space before a word."""
+        """The ids of each text, and each token's span of characters (start, end). Spans ascend; text that the tokenizer
+        drops is in no span, and SentencePiece's spans include the space before a word."""
 
     def encode_masked(self, text: str) -> list[int]:
-        """Ids of one text in which each literal [MASK] is the token."""
+        """The ids of one text, in which each literal [MASK] is the mask token."""
 
     def decode(self, ids: list[int]) -> str: ...
 
@@ -59,18 +59,18 @@ class Tokenizer(Protocol):
         """The vocabulary in the order of its ids."""
 
     def continues_word(self) -> np.ndarray:
-        """[vocab_size] bool: the piece goes on with the word of the piece before it."""
+        """[vocab_size] bool: whether the piece continues the word of the piece before it."""
 
     def to_dict(self) -> dict:
-        """All that is needed to build it again (`from_dict`), as JSON values."""
+        """All that `from_dict` needs to build the tokenizer again, as JSON values."""
 
 
 class WordPiece:
-    """BERT's tokenizer: the ids are those of the `tokenizers` library, remembered for each word.
+    """BERT's tokenizer: the ids come from the `tokenizers` library, cached for each word.
 
-    The id of a piece is its place in `vocab`; of a piece that comes twice, the last. `strip_accents` None is what
-    `lowercase` is. `added` are tokens found in the text before it is split, as `tokenizers.AddedToken` has their
-    fields; those that aren't in the vocabulary take the ids after it.
+    The id of a piece is its index in `vocab`, the last one if it occurs twice. `strip_accents` None means the value of
+    `lowercase`. `added` are tokens that are found in the text before it is split, with the fields of
+    `tokenizers.AddedToken`; those that aren't in the vocabulary have the ids after it.
     """
 
     kind = "wordpiece"
@@ -96,7 +96,7 @@ class WordPiece:
         self._pieces = [*vocab, *(token["content"] for token in self.added if token["content"] not in ids)]
         self.vocab_size = len(self._pieces)
         self.special_ids = {piece: ids[piece] for piece in SPECIAL}
-        self.layout = Layout.of_bert(self.special_ids)
+        self.layout = Layout.bert(self.special_ids)
         self.backend = Backend(models.WordPiece(ids, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD))
         self.backend.normalizer = normalizers.BertNormalizer(
             lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_chinese
@@ -107,10 +107,10 @@ class WordPiece:
         self._cache: dict[str, list[int]] = {}
 
     def encode(self, texts: list[str]) -> list[list[int]]:
-        if self.added:  # They may hold spaces.
-            return [one.ids for one in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
-        # Between spaces, words are normalised and split independently of each other, so each is encoded once. (Not
-        # str.split(): BERT drops some of the characters that Python takes for white space, which joins what they part.)
+        if self.added:  # Added tokens may contain spaces.
+            return [encoding.ids for encoding in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+        # Words between spaces are normalised and split independently, so each is encoded once. (Not str.split(): BERT
+        # drops some characters that are white space for Python, and so joins the words around them.)
         words = [text.split(" ") for text in texts]
         cache = self._cache
         if len(cache) > CACHED_WORDS:
@@ -129,7 +129,7 @@ class WordPiece:
         return [(ids, [start for start, _ in spans]) for ids, spans in self.encode_with_spans(texts)]
 
     def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        return [(one.ids, one.offsets) for one in self.backend.encode_batch(texts, add_special_tokens=False)]
+        return [(e.ids, e.offsets) for e in self.backend.encode_batch(texts, add_special_tokens=False)]
 
     def encode_masked(self, text: str) -> list[int]:
         return _joined(self.encode(text.split(MASK)), self.special_ids[MASK])
@@ -144,7 +144,7 @@ class WordPiece:
         return np.array([piece.startswith("##") for piece in self._pieces])
 
     def to_dict(self) -> dict:
-        # What is as in the original is left out: it was never written, and the fingerprint stays.
+        # The original's settings are left out: earlier versions didn't write them, and the fingerprint must not change.
         original = {"strip_accents": None, "split_chinese": True}
         options = {name: value for name, value in self.options.items() if original.get(name, ...) != value}
         added = {"added": self.added} if self.added else {}
@@ -152,10 +152,10 @@ class WordPiece:
 
 
 class SentencePiece:
-    """A SentencePiece model. Special pieces it lacks ([PAD], [CLS], [SEP], [MASK]) take the ids after its own."""
+    """A SentencePiece model. Special pieces that it lacks ([PAD], [CLS], [SEP], [MASK]) have the ids after its own."""
 
     kind = "sentencepiece"
-    # What models of other makers call the special pieces.
+    # Names of the special pieces in models that bert_jax didn't train.
     ALIASES = {PAD: "<pad>", UNK: "<unk>", CLS: "<s>", SEP: "</s>", MASK: "<mask>"}
 
     def __init__(self, model: bytes):
@@ -170,13 +170,13 @@ class SentencePiece:
         self.special_ids = {UNK: self._backend.unk_id()}
         ids = {piece: i for i, piece in enumerate(self._pieces)}
         for piece in (PAD, CLS, SEP, MASK):
-            found = ids.get(piece, ids.get(self.ALIASES[piece]))
-            if found is None:
-                found = len(self._pieces)
+            special_id = ids.get(piece, ids.get(self.ALIASES[piece]))
+            if special_id is None:
+                special_id = len(self._pieces)
                 self._pieces.append(piece)
-            self.special_ids[piece] = found
+            self.special_ids[piece] = special_id
         self.vocab_size = len(self._pieces)
-        self.layout = Layout.of_bert(self.special_ids)
+        self.layout = Layout.bert(self.special_ids)
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return self._backend.encode(texts, num_threads=1)
@@ -186,11 +186,11 @@ class SentencePiece:
 
     def encode_with_spans(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
         encoded = self._backend.encode(texts, return_type="offset_mapping", num_threads=1)
-        return [(one["ids"], one["offsets"]) for one in encoded]
+        return [(encoding["ids"], encoding["offsets"]) for encoding in encoded]
 
     @functools.cached_property
     def _bare(self):
-        """The same without the ▁ that comes before a text."""
+        """The same model without the ▁ that it puts before a text."""
         return type(self._backend)(model_proto=without_dummy_prefix(self.model))
 
     def encode_masked(self, text: str) -> list[int]:
@@ -199,7 +199,8 @@ class SentencePiece:
         return _joined(parts, self.special_ids[MASK])
 
     def _continued(self, part: str) -> list[int]:
-        """Ids of what follows a mask: without the ▁ that SentencePiece puts before a text, unless there is a space."""
+        """The ids of the text after a mask: without the ▁ that SentencePiece puts before a text, unless it begins with
+        a space."""
         begins_word = self._bare.normalize(f"_{part}").startswith("_▁")
         return (self._backend if begins_word else self._bare).encode(part)
 
@@ -222,7 +223,7 @@ def _joined(parts: list[list[int]], separator: int) -> list[int]:
 
 
 ADDED = {"content": str, **{f"{flag}?": bool for flag in ("single_word", "lstrip", "rstrip", "normalized", "special")}}
-# What `to_dict` makes, by kinds.
+# The shape of what `to_dict` returns, for each kind.
 FIELDS: dict[str, dict[str, Any]] = {
     WordPiece.kind: {
         "vocab": [str],
@@ -243,8 +244,8 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def from_dict(values: dict, file: object = "the tokenizer", remedy: str = contents.AGAIN) -> Tokenizer:
-    """The inverse of a tokenizer's `to_dict`. Raises `InputError` where the values, which the `file` holds, can't be of
-    one."""
+    """The inverse of a tokenizer's `to_dict`. Raises `InputError` naming `file`, which holds the values, where they
+    aren't a tokenizer's."""
     contents.check_values(values, {"kind": str}, file, remedy)
     kind, rest = values["kind"], {name: value for name, value in values.items() if name != "kind"}
     fields = FIELDS.get(kind)
@@ -261,24 +262,24 @@ def from_dict(values: dict, file: object = "the tokenizer", remedy: str = conten
                 return NoTokenizer(**rest)
             case _:
                 return TokenizerJson(**rest)
-    # Of what isn't base64 or has halves of characters the second, of a token's unknown fields the third.
+    # ValueError: not base64, or half a surrogate pair; TypeError: unknown fields of a token.
     except (InputError, ValueError, TypeError) as error:
         raise InputError(f"{file}: {error}; {remedy}") from None
 
 
 def check_has_words(tokenizer: Tokenizer, file: object) -> None:
-    """Raises `InputError` for a vocabulary of special tokens alone, which leaves nothing of a text to predict."""
+    """Raises `InputError` for a vocabulary of special tokens alone, with which no text has a token to predict."""
     if tokenizer.vocab_size <= len(set(tokenizer.special_ids.values())):
         raise InputError(f"{file}: its vocabulary has special tokens alone; bring one with the words of the text")
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
-    """Equal for two tokenizers only if they give equal ids."""
+    """A hash that is equal for two tokenizers only if they give equal ids."""
     return hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load(path: str, config: TokenizerConfig) -> Tokenizer:
-    """The tokenizer of a vocab.txt (`kind` wordpiece) or .model (sentencepiece). Errors name the file."""
+    """The tokenizer in a vocab.txt (`kind` wordpiece) or a .model (sentencepiece). Errors name the file."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"{path}: no such tokenizer file")
@@ -292,25 +293,23 @@ def load(path: str, config: TokenizerConfig) -> Tokenizer:
 
 
 def read_vocab(file: Path) -> list[str]:
-    """The pieces of a vocab.txt by their ids, as transformers reads it: of a piece that comes twice, the last counts.
+    """The pieces in a vocab.txt by their ids, as transformers reads it: a piece that occurs twice has its last id.
 
-    Whatever text is on the line of an id that isn't used, it is the piece behind it here: so there is one list only for
-    the same ids.
+    The text on the line of an unused id is replaced by the next piece, so that equal ids always give an equal list.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")  # Windows' editors put a mark at the beginning.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # Editors on Windows write a byte order mark.
     except UnicodeDecodeError:
         raise InputError(
             "not UTF-8; save it so (if it is a SentencePiece model: --tokenizer.kind sentencepiece)"
         ) from None
     lines = lines[:-1] if lines[-1] == "" else lines
-    # White space behind a piece is no part of it. (A piece that is but a line separator, as Chinese BERT has, never
-    # comes out of a text.)
+    # White space after a piece isn't part of it. (Chinese BERT has a line separator as a piece, which no text gives.)
     return by_ids({line.rstrip(" \t\u00a0\u3000"): i for i, line in enumerate(lines)})
 
 
 def by_ids(ids: dict[str, int]) -> list[str]:
-    """The pieces in the order of their ids; an id that no piece has repeats the piece behind it."""
+    """The pieces in the order of their ids; an unused id repeats the next piece."""
     pieces: list[str] = []
     for piece in sorted(ids, key=ids.__getitem__):
         pieces += [piece] * (ids[piece] + 1 - len(pieces))
@@ -318,7 +317,7 @@ def by_ids(ids: dict[str, int]) -> list[str]:
 
 
 def train(lines: Iterable[str], config: TokenizerConfig) -> Tokenizer:
-    """A tokenizer of `config.vocab_size` pieces from the lines, which are iterated more than once."""
+    """A tokenizer of `config.vocab_size` pieces trained on the lines, which are iterated more than once."""
     tokenizer = _train_wordpiece(lines, config) if config.kind == "wordpiece" else _train_sentencepiece(lines, config)
     if tokenizer.vocab_size < config.vocab_size // 2:
         size = f"the corpus gives {tokenizer.vocab_size} pieces, far from tokenizer.vocab_size {config.vocab_size}"
@@ -331,8 +330,8 @@ def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece
 
     backend = WordPiece(list(SPECIAL), config.lowercase).backend
     first, inner = _alphabet(lines, backend)
-    # The trainer breaks ties by the pieces' ids, and numbers the single characters as it meets them in a hash map, in
-    # another order each time. Given as special tokens, they are numbered first, and the vocabulary is always the same.
+    # The trainer breaks ties by the pieces' ids, and numbers single characters in the order of a hash map, a new
+    # one each time. Given as special tokens, they are numbered first, and the vocabulary is always the same.
     trainer = WordPieceTrainer(
         vocab_size=config.vocab_size,
         special_tokens=[*SPECIAL, *first, *(f"##{character}" for character in inner)],
@@ -346,7 +345,7 @@ def _train_wordpiece(lines: Iterable[str], config: TokenizerConfig) -> WordPiece
 
 
 def _alphabet(lines: Iterable[str], backend) -> tuple[list[str], list[str]]:
-    """The `ALPHABET` most frequent characters, sorted, and those of them that occur inside of words."""
+    """The `ALPHABET` most frequent characters, sorted; and those of them that occur within words, sorted."""
     words = Counter(chain.from_iterable(line.split(" ") for line in lines))
     counts: Counter[str] = Counter()
     inner = set()

@@ -1,8 +1,8 @@
-"""The words of a text where spaces don't part them, for masking whole words (Chinese: arXiv 1906.08101).
+"""The words of a text without spaces between words, for whole-word masking (Chinese: arXiv 1906.08101).
 
-Without more, a Chinese character begins a word of its own. With a segmenter, a token begins a word where it begins in
-another of the segmenter's words than the token before it. Examples keep that with the ids: the top bit of an id says
-that the token continues a word.
+By default each Chinese character is a word. With a segmenter, a token begins a word where it isn't in the same word of
+the segmenter as the token before it. Examples store that in the ids: the top bit of an id says that the token continues
+a word.
 """
 
 import functools
@@ -25,7 +25,7 @@ IDEOGRAPHS = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0xF900, 0xFAFF), (0x20000, 0x
 
 @functools.lru_cache(1)
 def continues_word(tokenizer: Tokenizer) -> np.ndarray:
-    """[vocab_size] bool: what the tokenizer says goes on with a word, but for what begins with an ideograph."""
+    """[vocab_size] bool: whether a piece continues a word; one that begins with an ideograph never does."""
     begins = [_is_ideograph(piece.removeprefix("##")[:1]) for piece in tokenizer.pieces()]
     return tokenizer.continues_word() & ~np.array(begins)
 
@@ -39,7 +39,7 @@ def load(name: str) -> Segmenter:
     module, _, function = name.partition(":")
     try:
         segmenter = getattr(importlib.import_module(module), function)
-    except Exception as error:  # Whatever goes wrong in a module of the person's.
+    except Exception as error:  # A person's module can raise anything.
         remedy = "pip install it, or set PYTHONPATH"
         raise InputError(f"{SETTING}: {name!r} can't be imported ({_first_line(error)}); {remedy}") from error
     if not callable(segmenter):
@@ -48,7 +48,7 @@ def load(name: str) -> Segmenter:
 
 
 def encoder(tokenizer: Tokenizer, name: str, bit: int) -> Callable[[list[str]], list[Ids]]:
-    """`tokenizer.encode`, but that `bit` is set in each id that continues a word of the segmenter `name`."""
+    """`tokenizer.encode` with `bit` set in each id that continues a word of the segmenter `name`."""
     segmenter = load(name)
 
     def encode(texts: list[str]) -> list[Ids]:
@@ -68,8 +68,8 @@ def _first_line(error: Exception) -> str:
 def _segmented(text: str, segmenter: Segmenter) -> list[str]:
     try:
         words = [_without_spaces(word) for word in segmenter(text)]
-    except Exception as error:  # Its own, or ours where it returns something else.
-        raise InputError(f"{SETTING}: failed with {_first_line(error)} on {text[:40]!r}; mend it") from error
+    except Exception as error:  # The segmenter's error, or ours if it doesn't return words.
+        raise InputError(f"{SETTING}: failed with {_first_line(error)} on {text[:40]!r}; correct it") from error
     if "".join(words) != _without_spaces(text):
         remedy = "its words, put together, must be the text; choose another function"
         raise InputError(f"{SETTING}: changes the text {text[:40]!r}; {remedy}")
@@ -78,10 +78,10 @@ def _segmented(text: str, segmenter: Segmenter) -> list[str]:
 
 def _continues(text: str, starts: list[int], words: list[str]) -> list[bool]:
     """For tokens that begin at `starts`: whether each is in the same word as the one before it."""
-    # Segmenters treat spaces as they like, so places are counted without them.
-    place = list(itertools.accumulate((not c.isspace() for c in text), initial=0))
+    # Segmenters treat spaces in different ways, so positions are counted without them.
+    position = list(itertools.accumulate((not c.isspace() for c in text), initial=0))
     word_at = [number for number, word in enumerate(words) for _ in word] + [len(words)]
-    numbers = [word_at[place[start]] for start in starts]
+    numbers = [word_at[position[start]] for start in starts]
     return [False, *(a == b for a, b in itertools.pairwise(numbers))][: len(starts)]
 
 

@@ -1,4 +1,4 @@
-"""Processes that work on chunks side by side, with the results in the chunks' order; and how many are granted."""
+"""Worker processes that return their results in order; and the number of CPU cores that this process may use."""
 
 import contextlib
 import math
@@ -27,9 +27,10 @@ def in_workers(
     start: Callable[..., None] | None = None,
     start_arguments: tuple = (),
 ) -> Iterator[tuple[Arguments, Result]]:
-    """`function(*arguments)` for each of the calls, in `workers` processes (None: `granted_cores`) begun by `start`.
+    """Yields (arguments, `function(*arguments)`) for each of the calls, computed in `workers` processes.
 
-    Results come in the order of the calls; at most two calls a worker are under way.
+    None means `granted_cores` processes; each first calls `start`. Results come in the order of the calls; at most two
+    calls per worker are pending.
     """
     workers = workers or granted_cores()
     # Spawned, not forked: the parent may hold the threads of JAX and TensorFlow.
@@ -55,7 +56,7 @@ def in_workers(
 
 @contextlib.contextmanager
 def _sigint_blocked() -> Iterator[None]:
-    """For the processes started meanwhile: a terminal sends Ctrl-C to them too, and only their parent shall heed it."""
+    """Processes started in the block ignore Ctrl-C, which a terminal sends to them too: only the parent handles it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -71,7 +72,7 @@ def _start(start: Callable[..., None] | None, arguments: tuple) -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed can't end its workers."""
+    """Ends this worker when its parent ends: a parent that is killed can't end its workers itself."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     multiprocessing.connection.wait([parent.sentinel])
@@ -82,13 +83,13 @@ def _end_with_parent() -> None:
 
 
 def granted_cores(root: Path = Path("/")) -> int:
-    """The cores that this process may use: of the machine's those it is bound to, as many as its cgroups pay for."""
+    """Number of CPU cores that this process may use: those of its affinity, but at most its cgroups' quota."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min([bound, *_quotas(root)])))
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Cores that each of the process's cgroups, of either version, and those around it may keep busy on average."""
+    """The quota in CPU cores of each of the process's cgroups, of version 1 or 2, and of their parents."""
     try:
         groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -97,7 +98,7 @@ def _quotas(root: Path) -> Iterator[float]:
         if controllers and "cpu" not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
-        # In a container the group may be mounted as the root of them all: then its path isn't there, but `mount` is.
+        # In a container the group may be mounted as the root: then its path doesn't exist, but `mount` does.
         group = mount / path.strip("/")
         for folder in [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]:
             yield from _quota(folder)

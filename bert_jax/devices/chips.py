@@ -1,4 +1,4 @@
-"""What makers say of their chips, each number once: peaks, memory, links."""
+"""The makers' data of their chips, each number once: peaks, memory, links."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,26 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Chip:
-    """A TPU chip and the pod it comes in; of the links, one direction."""
+    """A TPU chip and its pod."""
 
     kinds: tuple[str, ...]
     """Its names in `jax.Device.device_kind`."""
     peak_flops: float
-    """FLOP/s of bf16 products."""
+    """FLOP/s of bf16 matrix products."""
     hbm_bytes: float
-    """What a program can have: the maker's capacity less what the system keeps for itself."""
+    """The memory for programs: the maker's capacity minus what the system reserves."""
     hbm_bandwidth: float
-    """bytes/s."""
+    """Bytes per second."""
     link_bandwidth: float
-    """bytes/s of one link to a neighbour, in one direction; a chip has two links for each axis of its torus."""
+    """Bytes per second of one link to a neighbour, in one direction; a chip has two for each axis of its torus."""
     slice_bandwidth: float | None
-    """bytes/s of a chip's share of its host's network to other slices; None where the maker doesn't say."""
+    """Bytes per second of a chip's share of its host's network to other slices; None where it isn't published."""
     axes: int
-    """Of the torus."""
+    """Number of axes of the torus."""
     ring: int
-    """An axis of a multiple of this many chips is closed to a ring (in three dimensions, where all axes are)."""
+    """An axis with a multiple of this many chips is closed to a ring (in three dimensions, if all axes are)."""
     most_chips: int
-    """In one slice."""
+    """The most chips in one slice."""
 
 
 # Google, docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}: "system architecture" and "configurations". Link:
@@ -41,7 +41,7 @@ CHIPS = {
     ),
 }
 
-# FLOP/s of bf16 products, dense, by `jax.Device.device_kind`; GPUs by NVIDIA's data sheets.
+# FLOP/s of dense bf16 matrix products, by `jax.Device.device_kind`; for GPUs from NVIDIA's data sheets.
 PEAK_FLOPS = {
     **{kind: chip.peak_flops for chip in CHIPS.values() for kind in chip.kinds},
     "NVIDIA A100-SXM4-40GB": 312e12,

@@ -1,4 +1,4 @@
-"""Programs compiled before the first step, and whether a device has the memory for them."""
+"""Compiles programs before the first step, and checks that a device has the memory for them."""
 
 import contextlib
 import time
@@ -20,16 +20,16 @@ class Ahead:
     name: str
     lowered: jax.stages.Lowered
     remedies: str
-    """What makes it smaller, as the end of a message."""
+    """How to make it smaller, as the end of an error message."""
     beside: int = 0
-    """Bytes on a device of what lies there while the program runs, without being its argument."""
+    """Bytes on a device of arrays that stay there while the program runs but aren't its arguments."""
 
 
 def compile_ahead(programs: Iterable[Ahead]) -> None:
-    """Compiles the programs, and says so; the jitted functions that they were lowered from won't compile them again.
+    """Compiles the programs, with a line for each; their jitted functions won't compile them again.
 
-    (`jax.jit` keeps a compiled program for all later calls with arguments of the same shapes and shardings.)
-    Raises `InputError` for the first program that needs more memory than a device has, where its backend tells.
+    (`jax.jit` keeps a compiled program for later calls with arguments of the same shapes and shardings.)
+    Raises `InputError` for the first program that needs more memory than a device has, if the backend tells that.
     """
     limit = device_memory()
     for program in programs:
@@ -47,7 +47,8 @@ def compile_ahead(programs: Iterable[Ahead]) -> None:
         if limit and needed > limit:
             raise InputError(f"{program.name} {takes}; {program.remedies}")
         _say(f"{took}; it {takes}")
-    # Processes compile for different times: here they wait as long as it takes, in the first step not half a minute.
+    # Processes take different times to compile. Here they wait for each other without limit; in the first step, only
+    # for half a minute.
     multihost_utils.sync_global_devices("all is compiled")
 
 
@@ -58,7 +59,7 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def refusals(name: str, remedies: str) -> Iterator[None]:
-    """Turns a compiler's or a device's "out of memory" into an `InputError` that says for what, and the remedies."""
+    """Turns a compiler's or a device's "out of memory" into an `InputError` with the program and the remedies."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -69,13 +70,13 @@ def refusals(name: str, remedies: str) -> Iterator[None]:
 
 
 def device_memory() -> int | None:
-    """Bytes that each device here has for programs and arrays; None where the backend doesn't tell, as a CPU's."""
+    """Bytes that each device of this process has for programs and arrays; None if the backend (CPU) doesn't tell."""
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
     return min(limits) or None
 
 
 def bytes_on_a_device(arrays) -> int:
-    """As the shapes' shardings split them, without the padding of layouts."""
+    """Bytes on one device, by the arrays' (or shapes') shardings, without the padding of layouts."""
     return sum(
         int(np.prod(x.sharding.shard_shape(x.shape), dtype=np.int64)) * x.dtype.itemsize
         for x in jax.tree.leaves(arrays)

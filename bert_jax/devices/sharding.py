@@ -1,11 +1,11 @@
-"""Which device holds what: two tables, read as parameter path -> logical axes -> mesh axes. A model has the first.
+"""Which device holds what, by two tables: parameter path -> logical axes (the model's), logical axis -> mesh axes.
 
-The mesh has three axes. `data`: copies of the model, each with its rows of the batch. `fsdp`: rows of the batch too,
-and slices of the parameters and the optimizer, gathered where they are used. `tensor`: slices of heads, feed-forward
-layer and vocabulary. One device is a mesh of one; XLA derives the communication from these shardings.
+The mesh has three axes. `data`: copies of the model, each with its rows of the batch. `fsdp`: more rows of the batch,
+and slices of the parameters and the optimizer's state, gathered where they are used. `tensor`: slices of heads,
+feed-forward layer and vocabulary. A single device is a mesh of one; XLA derives the communication from the shardings.
 
-Several slices of TPU, or nodes of GPUs, hang together by a slower network: the outer axis, `data` (or else `fsdp`),
-spans them, so that what crosses it are the gradients alone.
+Several TPU slices, or nodes with GPUs, are joined by a slower network: the outer axis, `data` (or else `fsdp`), spans
+them, so that only gradients cross that network.
 """
 
 import itertools
@@ -23,8 +23,8 @@ from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 
-# The end of a parameter's path -> what each of its dimensions is; the first match counts. A model has its own
-# (`models.Model.logical_axes`).
+# The end of a parameter's path -> the logical axis of each of its dimensions; the first match counts. A model has its
+# own (`models.Model.logical_axes`).
 LogicalAxes = Sequence[tuple[str, tuple[str | None, ...]]]
 
 MESH_AXES = {
@@ -39,9 +39,9 @@ MESH_AXES = {
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over the devices (None: all there are).
+    """The mesh over the devices (None: all of JAX's).
 
-    Raises `InputError` where the axes' product isn't their number, or can't be laid out on them.
+    Raises `InputError` where the product of the axes isn't the number of devices, or they can't be laid out so.
     """
     devices = jax.devices() if devices is None else devices
     sizes = _sizes(config, len(devices))
@@ -60,7 +60,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def _across_slices(sizes: list[int], slices: int) -> list[int]:
-    """How often each axis is split over the slices: the outermost one that they divide, by their number."""
+    """Into how many parts the slices split each axis: the first one that their number divides, by that number."""
     for axis, size in enumerate(sizes[:-1]):
         if size % slices == 0:
             return [slices if i == axis else 1 for i in range(len(sizes))]
@@ -69,7 +69,7 @@ def _across_slices(sizes: list[int], slices: int) -> list[int]:
 
 
 def _sizes(config: MeshConfig, devices: int) -> list[int]:
-    """The axes' sizes, the -1 among them filled in."""
+    """The axes' sizes, with -1 replaced."""
     sizes = [getattr(config, axis) for axis in AXES]
     if sizes.count(-1) > 1:
         raise InputError("mesh: only one axis may be -1")
@@ -95,12 +95,12 @@ def check_batch(phases: tuple[Phase, ...], mesh: Mesh, accumulate_steps: int) ->
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over the devices of `data` and `fsdp`."""
+    """The sharding of a batch: its rows are split over `data` and `fsdp`."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> tuple[range, ...]:
-    """The rows of a global batch that this process's devices hold, as ascending runs; others may hold the same ones."""
+    """The rows of a global batch that this process's devices hold, as ascending ranges; others may hold them too."""
     size = batch_size // batch_shards(mesh)
     runs: list[range] = []
     for shard in _local_shards(mesh):
@@ -110,7 +110,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> tuple[range, ...]:
 
 
 def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows, in the order of `local_rows`, as its part of global arrays."""
+    """Global arrays from this process's rows, which are in the order of `local_rows`."""
     offset = {shard: i for i, shard in enumerate(_local_shards(mesh))}
 
     def put(local: np.ndarray) -> jax.Array:
@@ -127,7 +127,7 @@ def global_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Arra
 
 
 def put(arrays, shardings):
-    """Arrays that every process has whole, onto devices, each process putting what its own hold."""
+    """Puts arrays that every process has whole onto devices; each process puts its own devices' parts."""
 
     def onto(array, sharding: jax.sharding.Sharding) -> jax.Array:
         whole = np.asarray(array)
@@ -137,12 +137,12 @@ def put(arrays, shardings):
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """Parts that a batch is split in."""
+    """Number of parts into which a batch is split."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def _local_shards(mesh: Mesh) -> list[int]:
-    """Those that this process's devices hold, ascending."""
+    """The numbers of the batch's parts that this process's devices hold, ascending."""
     shards, sharding = batch_shards(mesh), batch_sharding(mesh)
     indices = sharding.devices_indices_map((shards,))
     return sorted({indices[device][0].indices(shards)[0] for device in sharding.addressable_devices})
@@ -162,10 +162,10 @@ def param_shardings(mesh: Mesh, params, axes: LogicalAxes):
 
 
 def state_shardings(mesh: Mesh, state: dict, axes: LogicalAxes):
-    """The sharding of every array of a train state (or of its shapes), whatever its optimizer keeps.
+    """The sharding of every array of a train state (or of its shapes), for any optimizer.
 
-    What ends with a parameter's path follows the parameter: all of it, or in the dimensions that it has of it. All else
-    is on every device: counters, and what is smaller for other reasons. Raises `InputError` as `param_shardings`.
+    An array whose path ends with a parameter's path is split like the parameter, in the dimensions that it still has.
+    All others, such as counters, are on every device. Raises `InputError` like `param_shardings`.
     """
     leaves = jax.tree_util.tree_leaves_with_path(state["params"])
     params = {path_name(path): (x.shape, _sharding(mesh, path_name(path), x.shape, axes)) for path, x in leaves}
@@ -179,9 +179,9 @@ def state_shardings(mesh: Mesh, state: dict, axes: LogicalAxes):
 
 
 def _kept(shape: tuple[int, ...], sharding: NamedSharding, kept: tuple[int, ...]) -> PartitionSpec:
-    """How an array lies that is left of a parameter of that shape, after means over some of its dimensions.
+    """The sharding of an array with the shape `kept`, left of a parameter after means over some of its dimensions.
 
-    Which those are is seen by their sizes; where dimensions of one size lie differently, it is on every device.
+    The sizes show which dimensions are left; if that is ambiguous and the shardings differ, it is on every device.
     """
     dimensions = zip(shape, sharding.spec, strict=True)
     specs = {
@@ -193,7 +193,7 @@ def _kept(shape: tuple[int, ...], sharding: NamedSharding, kept: tuple[int, ...]
 
 
 def _sharding(mesh: Mesh, name: str, shape: tuple[int, ...], axes: LogicalAxes) -> NamedSharding:
-    logical = next((found for pattern, found in axes if re.search(rf"(^|/){pattern}$", name)), None)
+    logical = next((names for pattern, names in axes if re.search(rf"(^|/){pattern}$", name)), None)
     if logical is None or len(logical) != len(shape):
         raise ValueError(f"no entry of the logical axes fits {name} {shape}")
     spec = [MESH_AXES[axis] for axis in logical]

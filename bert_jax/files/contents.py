@@ -18,11 +18,11 @@ REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
     errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EACCES: "see to its permissions",
-    errno.EPERM: "see to its permissions",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
     errno.EROFS: "make it writable",
-    errno.EIO: "see to the disk",
-    errno.EBUSY: "end what uses it",
+    errno.EIO: "check the disk",
+    errno.EBUSY: "end the program that uses it",
     errno.EXDEV: "keep the folder on one disk",
 }
 REMEDIES |= dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG), _ELSEWHERE)
@@ -103,7 +103,7 @@ def plain_name(name: object, file: Path) -> str:
     """
     if not isinstance(name, str) or not PLAIN.fullmatch(name) or name in (".", "..") or len(name.encode()) > 255:
         raise NotTheFile(
-            f"{file}: names {name!r:.80}, must be a plain name of what lies beside it; bring a file that you trust"
+            f"{file}: names {name!r:.80}, must be a plain name of a file beside it; bring a file that you trust"
         )
     return name
 
@@ -171,7 +171,7 @@ def json_value(text: str | bytes, halves: bool = False, nan: bool = False, pairs
 
 def _real(text: str) -> float:
     if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:20]} is no finite number")
+        raise ValueError(f"{text[:20]} isn't a finite number")
     return value
 
 

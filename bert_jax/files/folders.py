@@ -152,7 +152,7 @@ def shared(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        print(f"{folder}: can't be written, so nobody is kept from replacing it while it is read", file=sys.stderr)
+        print(f"{folder}: can't be written, so another process may replace it while it is read", file=sys.stderr)
         yield
         return
     try:

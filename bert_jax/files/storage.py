@@ -256,7 +256,7 @@ def problem(error: Exception) -> str | None:
     if module.startswith("google.auth") or code == 401 or "UNAUTHENTICATED" in text:
         return f"{where}: not logged in ({text}); log in with gcloud auth application-default login"
     if text.startswith("Forbidden: ") or code == 403 or "PERMISSION_DENIED" in text:
-        return f"{where}: permission denied ({text}); it takes the role Storage Object User"
+        return f"{where}: permission denied ({text}); it needs the role Storage Object User"
     if module.startswith(("aiohttp.", "gcsfs.", "google.")) or re.search(r"UNAVAILABLE|DEADLINE_EXCEEDED", text):
         return f"{where}: {text}; the same command goes on"
     return None

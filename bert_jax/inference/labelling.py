@@ -112,9 +112,9 @@ def tag(
         examples.append(tagging.Example(words, None, f"text {number + 1}", number, words, predicate=at))
         found.append(places)
     labels = engine.model.head.labels
-    task = tagging.of(TaskConfig("srl" if run.task.name == "srl" else "ner"), labels)
+    task = tagging.from_config(TaskConfig("srl" if run.task.name == "srl" else "ner"), labels)
     length = min(run.sequence_length, engine.longest)
-    features = [f for f in task.features(examples, engine.tokenizer, length, training=False) if f.places]
+    features = [f for f in task.features(examples, engine.tokenizer, length, training=False) if f.positions]
     predictions = task.predict(examples, features, engine.logits(features))
     meaning = standard(labels)
     return [_tagged(*one, meaning) for one in zip(texts, found, predictions, strict=True)]

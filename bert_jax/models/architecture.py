@@ -23,7 +23,7 @@ def _to_hf(config: ModelConfig, fields: dict) -> dict:
     return fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Architecture:
     """A family of encoders."""
 

@@ -20,18 +20,27 @@ DRAWS = 1 << 16
 
 
 class Dropout(nn.Module):
-    """Sets a share `rate` of the numbers to 0 and scales the others up, so that the expectation stays."""
+    """`dropout` under a key of the module's own."""
 
     rate: float
 
-    @nn.compact
     def __call__(self, x, deterministic: bool):
-        dropped = round(self.rate * DRAWS)
-        if deterministic or not dropped:
-            return x
-        # Made once, for both passes: XLA would draw again wherever it fuses them with something else.
-        kept = jax.lax.optimization_barrier(_draws(self.make_rng("dropout"), x.shape) >= dropped)
-        return jnp.where(kept, x * (DRAWS / (DRAWS - dropped)), jnp.zeros((), x.dtype))
+        return dropout(x, self.rate, self.key(deterministic))
+
+    def key(self, deterministic: bool):
+        """The key of its draws; None where it drops nothing."""
+        return None if deterministic or not round(self.rate * DRAWS) else self.make_rng("dropout")
+
+
+def dropout(x, rate: float, key):
+    """Sets a share `rate` of the numbers to 0 and scales the others up, so that the expectation stays; all stay as they
+    are where the key is None."""
+    if key is None:
+        return x
+    dropped = round(rate * DRAWS)
+    # Made once, for both passes: XLA would draw again wherever it fuses them with something else.
+    kept = jax.lax.optimization_barrier(_draws(key, x.shape) >= dropped)
+    return jnp.where(kept, x * (DRAWS / (DRAWS - dropped)), jnp.zeros((), x.dtype))
 
 
 @functools.partial(jax.jit, static_argnums=1)  # Traced once for a shape, not in every layer.

@@ -4,7 +4,7 @@ Shapes in comments: B batch, S sequence, H hidden, N heads, D = H / N, I interme
 L layers are stacked on a leading axis and the layers run under one scan, so compile time doesn't grow with depth.
 """
 
-import math
+import dataclasses
 
 import flax.linen as nn
 import jax
@@ -14,13 +14,10 @@ from jaxtyping import Array, Float, Int
 
 from bert_jax.config import ModelConfig
 from bert_jax.models.arrays import AnyArray
+from bert_jax.models.attention import attention, segment_ids
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import ACTIVATIONS, dense, initializer, layer_norm, padded
 from bert_jax.models.names import LogicalAxes
-
-# Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
-MASK_ADDER = -10_000.0
-
 
 # What is kept for the backward pass: products with weights have no batch dimension, those of attention have.
 REMAT_POLICIES = {
@@ -28,8 +25,6 @@ REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-# In `jax.Device.device_kind`.
-TPU_V6E = ("TPU v6 lite", "TPU v6e")
 
 
 def rows_split(x):
@@ -68,32 +63,17 @@ class Embeddings(nn.Module):
         return rows_split(self.dropout(x, deterministic=deterministic))
 
 
-def _apart(config: ModelConfig, scores):
-    """The scores, on a TPU v6e kept out of the products that they are computed again for.
-
-    Fused with those, libtpu's compiler overflows its stack (0.0.42, at length 512); others are up to 5 % faster so.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    again = config.remat in REMAT_POLICIES and device is not None
-    return jax.lax.optimization_barrier(scores) if again and device.device_kind in TPU_V6E else scores
-
-
 class DotProductAttention(nn.Module):
-    """Each head's mean of the values, weighted by the softmax of queries times keys."""
+    """`attention`, which has no parameters: where they are made, before it is known on what, it is the plain one."""
 
     config: ModelConfig
     deterministic: bool
 
     @nn.compact
-    def __call__(self, query, key, value, mask_adder):
-        # [B, N, S, D] x [B, N, S, D] -> [B, N, S, S]
-        scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
-        scores = _apart(self.config, scores / math.sqrt(query.shape[-1]) + mask_adder)
-        probabilities = jax.nn.softmax(scores)
-        dropout = Dropout(self.config.attention_probs_dropout_prob, name="dropout")
-        probabilities = dropout(probabilities, deterministic=self.deterministic)
-        # [B, N, S, S] x [B, N, S, D] -> [B, S, N, D]
-        return jnp.einsum("bnqk,bnkd->bqnd", probabilities.astype(value.dtype), value)
+    def __call__(self, query, key, value, segment_ids):
+        c = dataclasses.replace(self.config, attention="plain") if self.is_initializing() else self.config
+        dropout_key = Dropout(c.attention_probs_dropout_prob, name="dropout").key(self.deterministic)
+        return attention(query, key, value, segment_ids, dropout_key, c)
 
 
 class SelfAttention(nn.Module):
@@ -102,18 +82,18 @@ class SelfAttention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, mask_adder, deterministic: bool):
+    def __call__(self, x, segment_ids, deterministic: bool):
         c = self.config
-        batch, *_, length = mask_adder.shape
+        batch, length = segment_ids.key.shape
         heads = (batch, length, c.num_attention_heads, c.hidden_size // c.num_attention_heads)
         query, key, value = (
             # [B S, H] -> [B, S, N, D] -> [B, N, S, D]
             dense(c, c.hidden_size, name)(x).reshape(heads).swapaxes(1, 2)
             for name in ("query", "key", "value")
         )
-        attention = rematerialised(c, DotProductAttention, "attention")(c, deterministic, name="dot_product")
+        dot_product = rematerialised(c, DotProductAttention, "attention")(c, deterministic, name="dot_product")
         # [B, S, N, D] -> [B S, H]
-        return attention(query, key, value, mask_adder).reshape(x.shape)
+        return dot_product(query, key, value, segment_ids).reshape(x.shape)
 
 
 class ResidualOutput(nn.Module):
@@ -133,8 +113,8 @@ class Attention(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, mask_adder, deterministic: bool):
-        context = SelfAttention(self.config, name="self")(x, mask_adder, deterministic)
+    def __call__(self, x, segment_ids, deterministic: bool):
+        context = SelfAttention(self.config, name="self")(x, segment_ids, deterministic)
         return ResidualOutput(self.config, name="output")(context, x, deterministic)
 
 
@@ -154,8 +134,8 @@ class Layer(nn.Module):
     deterministic: bool
 
     @nn.compact
-    def __call__(self, x, mask_adder):
-        x = Attention(self.config, name="attention")(x, mask_adder, self.deterministic)
+    def __call__(self, x, segment_ids):
+        x = Attention(self.config, name="attention")(x, segment_ids, self.deterministic)
         intermediate = Intermediate(self.config, name="intermediate")(x)
         return rows_split(ResidualOutput(self.config, name="output")(intermediate, x, self.deterministic)), None
 
@@ -175,7 +155,7 @@ class Layers(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x, mask_adder, deterministic: bool):
+    def __call__(self, x, segment_ids, deterministic: bool):
         scanned = nn.scan(
             rematerialised(self.config, Layer, "dots", "full"),
             variable_axes={"params": 0},
@@ -186,7 +166,7 @@ class Layers(nn.Module):
         )
         # [B, S, H] -> [B S, H]: but for attention no token matters to another, and XLA's products of matrices are
         # quicker, above all backward on a processor.
-        flat, _ = scanned(self.config, deterministic, name="layer")(x.reshape(-1, x.shape[-1]), mask_adder)
+        flat, _ = scanned(self.config, deterministic, name="layer")(x.reshape(-1, x.shape[-1]), segment_ids)
         return flat.reshape(x.shape)
 
 
@@ -220,14 +200,8 @@ class Encoder(nn.Module):
         first_tokens: Int[AnyArray, "batch texts"] | None = None,
         deterministic: bool = True,
     ) -> tuple[Float[Array, "batch length hidden"], Float[Array, "batch *texts hidden"] | None]:
-        # [B, S] -> [B, 1, 1, S]: the same for every head and query.
-        visible = attention_mask[:, None, None, :]
-        if sequence_ids is not None:
-            # [B, S] -> [B, 1, S, S]: blocks on the diagonal, the same for every head.
-            visible = visible * (sequence_ids[:, None, :, None] == sequence_ids[:, None, None, :])
-        mask_adder = (1.0 - visible) * MASK_ADDER
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic)
-        hidden = self.encoder(hidden, mask_adder, deterministic)
+        hidden = self.encoder(hidden, segment_ids(attention_mask, sequence_ids), deterministic)
         if not self.pooler:
             return hidden, None
         return hidden, jnp.tanh(self.pooler_dense(first_vectors(hidden, first_tokens)))

@@ -24,7 +24,8 @@ class Objective(Protocol):
         can't be accumulated from parts."""
 
     def constants(self) -> Any:
-        """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none."""
+        """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none. Asked for twice
+        in a run, so what takes time is kept."""
 
     def counts(self, batch: Batch) -> Sums:
         """What divides each loss of a batch, by its name; known before any part of it is computed."""

@@ -1,1 +1,1 @@
-"""Plans for hardware that is not here: compile for it, read the program, estimate."""
+"""Plans for hardware that isn't here: compiles the program for it, reads it, and estimates its costs."""

@@ -1,4 +1,4 @@
-"""One phase of a config on one mesh: compiled, and what it needs of each chip."""
+"""Compiles one phase of a config for one mesh, and tells what it needs on each chip."""
 
 import dataclasses
 import os
@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,11 +21,15 @@ from bert_jax.config import InputError, PretrainConfig, files
 from bert_jax.devices import sharding
 from bert_jax.devices.chips import GIB
 from bert_jax.devices.memory import bytes_on_a_device
-from bert_jax.planning import hlo, roofline
+from bert_jax.models.attention import backend_of
+from bert_jax.planning import roofline
+from bert_jax.planning.costs import Costs, CustomCall, costs
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import steps
 from bert_jax.training.program import batch_shapes, make_program, of_pretraining
 
+# Executed first by the process that compiles, since they may define what the config names.
+CONFIG_FILES: list[Path] = []
 NO_ROOM = "no room"
 CRASHED = "libtpu's compiler crashed"
 COMPILE = [sys.executable, "-c", "from bert_jax.planning.phase import main; main()"]
@@ -33,17 +38,17 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB, "T": 1 << 40}
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on a chip. The old state gives its room to the new one (donated), so it counts once."""
+    """Bytes on a chip. The old state is donated: the new one reuses its memory, so it counts once."""
 
     parameters: int
     optimizer: int
     batch: int
     hbm: float
-    """What a chip has for a program."""
+    """The memory that a chip has for a program."""
     temporaries: int = 0
-    """Activations, gradients and whatever else the step holds for a while; as the compiler says."""
+    """Activations, gradients and other temporary values of the step, by the compiler's report."""
     outputs: int = 0
-    """Results that took no argument's room."""
+    """Results that don't reuse the memory of an argument."""
     code: int = 0
 
     @property
@@ -53,7 +58,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Collectives of a kind over the same axes and of the same size."""
+    """Collectives of the same kind, over the same axes, and of the same size."""
 
     kind: str
     axes: str
@@ -61,12 +66,23 @@ class Traffic:
     times: int
     hidden: bool
     seconds: float
-    """Of all of them."""
+    """The seconds of all of them together."""
+
+
+@dataclass(frozen=True)
+class CustomCalls:
+    """Calls of the same kernel, or other program that the compiler didn't make."""
+
+    target: str
+    times: int
+    flops: float | None
+    """FLOPs of all these calls, included in `compiled_flops`: 0 if they do no arithmetic; None if they are unknown and
+    so not included."""
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """What a phase of a config needs and does on each chip, and how long it takes at best."""
+    """What a phase of a config needs and does on each chip, and its least time."""
 
     number: int
     mesh: dict[str, int]
@@ -77,12 +93,13 @@ class PhasePlan:
     steps: int
     memory: Memory
     model_flops: float
-    """Of a step on a chip, by the formula of `Architecture.flops_per_token`."""
+    """FLOPs of a step on a chip, by the formula of `Architecture.flops_per_token`."""
     refused: str = ""
-    """Why it doesn't compile: `NO_ROOM` (`memory.temporaries` is what it would need) or `CRASHED`. No costs then."""
+    """Why it doesn't compile: `NO_ROOM` (`memory.temporaries` is the need) or `CRASHED`; the costs are then unknown."""
     compiled_flops: float = 0.0
     hbm_traffic: float = 0.0
     collectives: tuple[Traffic, ...] = ()
+    custom_calls: tuple[CustomCalls, ...] = ()
     times: roofline.Times | None = None
 
     @property
@@ -98,13 +115,13 @@ class PhasePlan:
         return self.steps * self.times.step / 3600 if self.times else 0.0
 
     def to_dict(self) -> dict:
-        """As JSON values, with what follows from them: bytes, seconds, hours."""
+        """The plan as JSON values, with the totals: bytes, seconds, hours."""
         values = {name: _plain(value) for name, value in vars(self).items()}
         values["memory"]["total"] = self.memory.total
         if self.times:
             values["times"] |= {"step": self.times.step, "network": self.times.network}
-        follows = {"tokens_per_second": self.tokens_per_second, "hours": self.hours}
-        return {**values, "fits": self.fits, **follows, "chip_hours": self.hours * self.chips}
+        derived = {"tokens_per_second": self.tokens_per_second, "hours": self.hours}
+        return {**values, "fits": self.fits, **derived, "chip_hours": self.hours * self.chips}
 
 
 def _plain(value):
@@ -114,38 +131,38 @@ def _plain(value):
 
 
 def plan_phase(config: PretrainConfig, number: int, topology: Topology) -> PhasePlan:
-    """Compiles the training step of a phase (0 is the first) for the topology: seconds to minutes.
+    """Compiles the training step of a phase (0 is the first) for the topology, which takes seconds to minutes.
 
-    In a process of its own, as there are programs that libtpu's compiler crashes on. Raises `InputError` where the mesh
-    doesn't fit the chips, the batch or the model.
+    It runs in its own process, since some programs crash libtpu's compiler. Raises `InputError` where the mesh doesn't
+    fit the chips, the batch or the model.
     """
     plan, _ = _outline(config, number, topology)
-    asked = pickle.dumps((files.EXECUTED, (config, number, topology.name, topology.slices)))
-    child = subprocess.run(COMPILE, input=asked, capture_output=True)
+    request = pickle.dumps((CONFIG_FILES, (config, number, topology.name, topology.slices)))
+    child = subprocess.run(COMPILE, input=request, capture_output=True)
     if child.returncode in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return dataclasses.replace(plan, refused=CRASHED)
     if child.returncode == -signal.SIGKILL:
-        raise InputError("compiling was killed, as for want of memory; it takes a few GiB of this machine's")
+        raise InputError("compiling was killed, probably for lack of memory; it needs a few GiB on this machine")
     if child.returncode:
         raise RuntimeError(f"compiling ended with {child.returncode}: {child.stderr.decode(errors='replace')[-4000:]}")
     return pickle.loads(child.stdout)
 
 
 def main() -> None:
-    """The process that compiles: what to from standard input, the plan to standard output."""
+    """The process that compiles: reads the request from standard input, writes the plan to standard output."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answer = os.dup(1)
-    os.dup2(2, 1)  # Whatever libtpu prints is no answer.
-    executed, asked = pickle.load(sys.stdin.buffer)
-    for file in executed:
+    os.dup2(2, 1)  # What libtpu prints must not mix with the answer.
+    config_files, arguments = pickle.load(sys.stdin.buffer)
+    for file in config_files:
         files.execute(file)
-    plan = _compiled(*asked)
+    plan = _compiled(*arguments)
     with open(answer, "wb") as stream:
         pickle.dump(plan, stream)
 
 
 def _end_with(parent: int) -> None:
-    """A parent that was killed wants no answer, after minutes of compiling."""
+    """Ends this process if its parent has ended: nobody then reads the answer."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -162,10 +179,10 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
         memory = dataclasses.replace(plan.memory, temporaries=_needed(str(error), plan.memory.total))
         return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
     text, stats = compiled.as_text(), compiled.memory_analysis()
-    assert text is not None and stats is not None  # libtpu tells both.
-    costs = hlo.costs(text)
+    assert text is not None and stats is not None  # libtpu gives both.
+    counted = costs(text, known=backend_of(config.model).flops)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
-    places = [tuple(device.coords) for device in mesh.devices.flat]
+    coordinates = [tuple(device.coords) for device in mesh.devices.flat]
     return dataclasses.replace(
         plan,
         memory=dataclasses.replace(
@@ -174,15 +191,16 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
             outputs=stats.output_size_in_bytes - stats.alias_size_in_bytes,
             code=stats.generated_code_size_in_bytes,
         ),
-        compiled_flops=costs.flops,
-        hbm_traffic=costs.bytes,
-        collectives=_grouped(costs, topology, mesh, places),
-        times=roofline.times(costs, topology.chip, places, topology.shape),
+        compiled_flops=counted.flops,
+        hbm_traffic=counted.bytes,
+        collectives=_grouped(counted, topology, mesh, coordinates),
+        custom_calls=_custom_calls(counted),
+        times=roofline.times(counted, topology.chip, coordinates, topology.shape),
     )
 
 
 def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[PhasePlan, jax.stages.Lowered]:
-    """What is known before compiling, and what to compile."""
+    """The plan as far as it is known before compiling, and the program to compile."""
     phase = config.phases[number]
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
@@ -210,33 +228,46 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
 
 
 def _needed(message: str, arguments: int) -> int:
-    """Bytes of temporaries that the compiler wanted: it names them, or all that is used."""
+    """Bytes of temporaries that the compiler needed: its message names them, or the total memory."""
     temporaries = re.search(r"temporaries \(([\d.]+)([KMGT])", message)
-    found = temporaries or re.search(r"Used ([\d.]+)([KMGT])", message)
-    if not found:
+    size = temporaries or re.search(r"Used ([\d.]+)([KMGT])", message)
+    if not size:
         raise ValueError(f"the compiler's refusal doesn't say how much it needs: {message}")
-    needed = float(found[1]) * UNITS[found[2]]
+    needed = float(size[1]) * UNITS[size[2]]
     return int(needed if temporaries else max(needed - arguments, 0))
 
 
-def _grouped(costs: hlo.Costs, topology: Topology, mesh: Mesh, places) -> tuple[Traffic, ...]:
-    """The collectives, equal ones together, the longest first."""
-    found: Counter = Counter()
+def _grouped(costs: Costs, topology: Topology, mesh: Mesh, coordinates) -> tuple[Traffic, ...]:
+    """The collectives, with equal ones together, the longest first."""
+    counts: Counter = Counter()
     seconds = {}
     for c in costs.collectives:
         key = (c.kind, _axes(c.group, mesh), c.bytes, c.asynchronous)
-        found[key] += c.times
-        seconds[key] = roofline.seconds_of(c, topology.chip, places, topology.shape)
+        counts[key] += c.times
+        seconds[key] = roofline.seconds_of(c, topology.chip, coordinates, topology.shape)
     traffic = [
         Traffic(kind, axes, size, times, hidden, times * seconds[kind, axes, size, hidden])
-        for (kind, axes, size, hidden), times in found.items()
+        for (kind, axes, size, hidden), times in counts.items()
     ]
     return tuple(sorted(traffic, key=lambda t: -t.seconds))
 
 
+def _custom_calls(costs: Costs) -> tuple[CustomCalls, ...]:
+    """The custom calls by target, those of unknown FLOPs apart from the others."""
+    calls: dict[tuple[str, bool], list[CustomCall]] = {}
+    for call in costs.custom_calls:
+        calls.setdefault((call.target, call.flops is None), []).append(call)
+    return tuple(
+        CustomCalls(
+            target, sum(c.times for c in same), None if unknown else sum(c.times * (c.flops or 0) for c in same)
+        )
+        for (target, unknown), same in sorted(calls.items())
+    )
+
+
 def _axes(group: tuple[int, ...], mesh: Mesh) -> str:
-    """The mesh's axes that a group of its devices goes along."""
+    """The mesh's axes along which a group of its devices extends."""
     if not group:
         return "slices"
-    places = np.unravel_index(group, mesh.devices.shape)
-    return " x ".join(axis for axis, along in zip(mesh.axis_names, places, strict=True) if len(set(along)) > 1)
+    indices = np.unravel_index(group, mesh.devices.shape)
+    return " x ".join(axis for axis, along in zip(mesh.axis_names, indices, strict=True) if len(set(along)) > 1)

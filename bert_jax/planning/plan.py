@@ -1,20 +1,22 @@
-"""`bert-jax plan`: what a run will need on chips that aren't here, before anyone pays for them."""
+"""`bert-jax plan`: what a run will need on chips that aren't here, before you pay for them."""
 
 import dataclasses
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert_jax.config import InputError, PretrainConfig
 from bert_jax.data import tokenizer_folders
 from bert_jax.devices.chips import GIB
 from bert_jax.planning import roofline
-from bert_jax.planning.phase import CRASHED, PhasePlan, plan_phase
+from bert_jax.planning.phase import CRASHED, CustomCalls, PhasePlan, plan_phase
 from bert_jax.planning.scaling import scaling
 from bert_jax.planning.search import search
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training.program import check_names
 
-SHOWN = 8  # collectives; the rest is summed up
+SHOWN = 8  # Number of collectives that are listed; the rest is summed up.
 
 
 def plan(
@@ -29,13 +31,13 @@ def plan(
     """Compiles the training step of each phase for a TPU topology and prints what it needs and does.
 
     Args:
-      config: the run; where the model has no vocabulary size, it is the tokenizer's.
-      topology: CHIP:AxB or CHIP:AxBxC, as v5e:4x4.
-      slices: so many of them, joined by the hosts' network.
-      phase: this one only (0 is the first).
-      try_others: other meshes, batch sizes and rematerialisation too, as a table, the fastest first.
-      scaling_folder: plans slices of all sizes up to the topology instead; figures and plot go here.
-      json_file: where to write the plans.
+      config: the run; if the model has no vocabulary size, the tokenizer's is taken.
+      topology: CHIP:AxB or CHIP:AxBxC, for example v5e:4x4.
+      slices: the number of slices, joined by the hosts' network.
+      phase: plan only this phase (0 is the first).
+      try_others: also try other meshes, batch sizes and rematerialisation; prints a table, the fastest first.
+      scaling_folder: plan slices of all sizes up to the topology instead, and write figures and a plot to this folder.
+      json_file: the file to write the plans to.
 
     Raises `InputError` for an unknown topology, or a mesh that fits neither it nor the config.
     """
@@ -55,12 +57,12 @@ def plan(
         print(_head(config, chosen))
     for number in numbers:
         if try_others:
-            found = search(config, number, chosen)
-            print(_table(found, config, number, chosen), flush=True)
+            phase_plans = search(config, number, chosen)
+            print(_table(phase_plans, config, number, chosen), flush=True)
         else:
-            found = [plan_phase(config, number, chosen)]
-            print(_report(found[0], chosen), flush=True)
-        plans += found
+            phase_plans = [plan_phase(config, number, chosen)]
+            print(_report(phase_plans[0], chosen), flush=True)
+        plans += phase_plans
     if len(plans) > 1 and not try_others and all(p.times for p in plans):
         hours = sum(p.hours for p in plans)
         print(f"all phases            {hours / 24:,.2f} days, {hours * plans[0].chips:,.0f} chip-hours\n")
@@ -71,7 +73,7 @@ def plan(
 
 
 def with_vocabulary(config: PretrainConfig) -> PretrainConfig:
-    """The config with a vocabulary size: its own, the tokenizer file's, or that of the one to be trained."""
+    """The config with a vocabulary size: its own, that of the tokenizer's file, or that of the tokenizer to train."""
     if config.model.vocab_size is not None:
         return config
     file = config.tokenizer.path
@@ -104,7 +106,7 @@ def _memory_lines(p: PhasePlan) -> list[str]:
     if p.refused == CRASHED:
         return [f"  DOESN'T COMPILE: {CRASHED}; try another model.remat, or dropout 0"]
     if p.refused:
-        verdict = "DOESN'T FIT, says the compiler: a smaller batch, run.accumulate_steps, model.remat, mesh.fsdp"
+        verdict = "DOESN'T FIT, says the compiler; try a smaller batch, run.accumulate_steps, model.remat, mesh.fsdp"
     rows = [
         ("parameters", m.parameters),
         ("optimizer", m.optimizer),
@@ -125,6 +127,7 @@ def _work_lines(p: PhasePlan) -> list[str]:
         f"    model FLOPs                 {p.model_flops / 1e12:8.3f} T (by formula), "
         f"{p.compiled_flops / 1e12:.3f} T as compiled",
         f"    HBM traffic                 {p.hbm_traffic / 1e9:8.2f} GB",
+        *_custom_call_lines(p.custom_calls),
     ]
     for t in p.collectives[:SHOWN]:
         size = f"{t.bytes / 1e6:.2f} MB x {t.times}"
@@ -133,6 +136,22 @@ def _work_lines(p: PhasePlan) -> list[str]:
         count, seconds = sum(t.times for t in rest), sum(t.seconds for t in rest)
         lines.append(f"    {f'{count} smaller ones':<28}{'':>16}{seconds * 1e3:9.2f} ms")
     return lines
+
+
+def _custom_call_lines(calls: Sequence[CustomCalls]) -> list[str]:
+    """A line for each kernel with FLOPs, or unknown ones, and one for all calls without arithmetic."""
+    counted = [f"    {c.target + f' x {c.times}':<28}{c.flops / 1e12:8.3f} T of these FLOPs" for c in calls if c.flops]
+    unknown = [
+        f"    {c.target} x {c.times}: NOT COUNTED, a custom call of unknown FLOPs" for c in calls if c.flops is None
+    ]
+    if still := [f"{c.target} x {c.times}" for c in calls if c.flops == 0]:
+        unknown += textwrap.wrap(
+            f"custom calls without arithmetic: {', '.join(still)}",
+            110,
+            initial_indent="    ",
+            subsequent_indent="      ",
+        )
+    return counted + unknown
 
 
 def _time_lines(p: PhasePlan, t: roofline.Times, topology: Topology) -> list[str]:

@@ -1,4 +1,4 @@
-"""The batch, mesh and rematerialisation that go fastest, of those that fit."""
+"""Searches the fastest batch size, mesh and rematerialisation among those that fit."""
 
 import dataclasses
 import sys
@@ -14,18 +14,18 @@ from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology
 from bert_jax.training.program import make_program, of_pretraining
 
-# Larger ones pay for models far larger than BERT.
+# Sizes of the tensor axis to try; larger ones only pay off for models far larger than BERT.
 TENSOR = (2, 4)
-# The fastest pairs of mesh and rematerialisation, whose largest batch is looked for.
+# For this many of the fastest pairs of mesh and rematerialisation, the largest batch is searched.
 ENLARGED = 2
 
 
 def search(config: PretrainConfig, number: int, topology: Topology) -> list[PhasePlan]:
-    """Plans of a phase (0 is the first), the fastest that fits first, those that don't fit last.
+    """Plans of a phase (0 is the first): the fastest that fits first, those that don't fit last.
 
-    Compiling takes long, so not all is compiled: the meshes with the config's own batch and rematerialisation, then the
-    best mesh with each of the others, then, for the fastest pairs, powers of two of rows on a device up to the
-    largest that fits and the next, which doesn't. Raises `InputError` where no mesh divides model and batch.
+    Compiling takes long, so not everything is compiled: the meshes with the config's batch and rematerialisation, then
+    the best mesh with each other rematerialisation, then, for the fastest pairs, powers of two of rows on a device, up
+    to the largest that fits and the next, which doesn't. Raises `InputError` where no mesh divides model and batch.
     """
     tries = [_Tries(config, mesh, config.model.remat, number, topology) for mesh in meshes(len(topology.devices))]
     tries = [t for t in tries if t.possible]
@@ -40,19 +40,19 @@ def search(config: PretrainConfig, number: int, topology: Topology) -> list[Phas
 
 
 def meshes(devices: int) -> list[MeshConfig]:
-    """Copies, slices of the state, slices of the work, and slices of the state among eight neighbours."""
+    """The meshes to try: only data, only fsdp, fsdp among eight neighbours, and tensor of each size."""
     sizes = [(devices, 1, 1), (1, devices, 1), (devices // 8, 8, 1)]
     sizes += [(devices // tensor, 1, tensor) for tensor in TENSOR]
     return [MeshConfig(*s) for s in dict.fromkeys(sizes) if s[0] * s[1] * s[2] == devices]
 
 
 def _rank(plan: PhasePlan) -> tuple:
-    """Those that fit by their speed, then the others by what they lack."""
+    """The sort key of plans: those that fit by their speed, then the others by the memory that they need."""
     return (not plan.fits, -plan.tokens_per_second if plan.fits else plan.memory.total)
 
 
 def _at_once(method, tries: Iterable["_Tries"]) -> list["_Tries"]:
-    """A compilation keeps about two cores busy."""
+    """Calls the method on all, several at a time: a compilation keeps about two CPU cores busy."""
     tries = list(tries)
     with ThreadPoolExecutor(max(1, granted_cores() // 2)) as pool:
         list(pool.map(method, tries))
@@ -60,7 +60,7 @@ def _at_once(method, tries: Iterable["_Tries"]) -> list["_Tries"]:
 
 
 class _Tries:
-    """What was compiled of a mesh and rematerialisation, by batch size."""
+    """The plans of one mesh and rematerialisation, by batch size."""
 
     def __init__(self, config: PretrainConfig, mesh: MeshConfig, remat: Remat, number: int, topology: Topology):
         model = dataclasses.replace(config.model, remat=remat)
@@ -72,7 +72,7 @@ class _Tries:
 
     @property
     def possible(self) -> bool:
-        """Whether the mesh divides the model; nothing is compiled."""
+        """Whether the mesh divides the model; found without compiling."""
         try:
             make_program(*of_pretraining(self._config), sharding.make_mesh(self.mesh, self._topology.devices))
         except InputError:
@@ -80,12 +80,12 @@ class _Tries:
         return True
 
     def own(self) -> PhasePlan:
-        """With the config's batch, or one row on each device where that doesn't divide."""
+        """The plan with the config's batch, or with one row on each device if the mesh doesn't divide it."""
         batch = self._config.phases[self._number].batch_size
         return self._plan(batch if batch % self._unit == 0 else self._unit)
 
     def to_the_largest(self) -> None:
-        """Until a number of rows on a device, a power of two, fits and twice as many don't."""
+        """Plans batches until a power of two of rows on a device fits and twice that doesn't."""
         rows = self._guess()
         while rows and not self._plan(rows * self._unit).fits:
             rows //= 2
@@ -93,7 +93,7 @@ class _Tries:
             rows *= 2
 
     def _guess(self) -> int:
-        """The most rows, were all temporaries in proportion to them."""
+        """The most rows on a device, if all temporaries were proportional to the rows; a power of two."""
         memory = self.own().memory
         free = memory.hbm - (memory.total - memory.temporaries)
         rows = int(free / memory.temporaries * self.own().batch_size / self._unit)

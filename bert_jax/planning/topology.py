@@ -1,4 +1,4 @@
-"""The devices of a TPU slice that isn't here, as libtpu describes them."""
+"""The devices of a TPU slice that isn't here, described by libtpu."""
 
 import importlib.util
 import math
@@ -10,7 +10,8 @@ from typing import Any
 from bert_jax.config import InputError, first_line
 from bert_jax.devices.chips import CHIPS, Chip
 
-# So that libtpu asks no machine of Google's cloud what it is, and lets several processes compile: none opens a device.
+# With these, libtpu doesn't ask Google's metadata server about this machine, and several processes may compile: none
+# of them opens a device.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -36,7 +37,8 @@ class Topology:
 
 
 def make_topology(name: str, slices: int = 1) -> Topology:
-    """Raises `InputError` for a chip or shape that doesn't exist, and where libtpu isn't installed."""
+    """The slices of this name (CHIP:AxB or CHIP:AxBxC). Raises `InputError` for a chip or shape that doesn't exist, and
+    where libtpu isn't installed."""
     chip_name, shape = _parsed(name)
     chip = CHIPS[chip_name]
     if slices < 1:
@@ -46,10 +48,10 @@ def make_topology(name: str, slices: int = 1) -> Topology:
         raise InputError(f"--slices: the network between slices of {chip_name} isn't published; plan {others}")
     if importlib.util.find_spec("libtpu") is None:
         raise InputError("plan compiles with libtpu, which isn't installed; pip install 'bert-jax[tpu]'")
-    # Late, as everything else here can be said without it.
+    # Imported late, since the errors above don't need it.
     from jax.experimental import topologies
 
-    # Slices of less than a host's 2 x 2 chips; a v4 chip is two devices unless its cores are joined.
+    # A slice may be smaller than a host's 2 x 2 chips; a v4 chip is two devices unless its cores are joined.
     host = [min(2, shape[0]), min(2, shape[1]), 1]
     options: dict[str, Any] = {
         "chips_per_host_bounds": host,
@@ -60,7 +62,7 @@ def make_topology(name: str, slices: int = 1) -> Topology:
     os.environ |= ENVIRONMENT
     try:
         description = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
-    except Exception as error:  # JaxRuntimeError, and what else libtpu says of itself
+    except Exception as error:  # libtpu raises JaxRuntimeError and others.
         raise InputError(f"--topology {name}: {first_line(error)}") from error
     return Topology(name, chip, (*shape, *[1] * (3 - len(shape))), slices, list(description.devices))
 
@@ -68,7 +70,7 @@ def make_topology(name: str, slices: int = 1) -> Topology:
 def _parsed(name: str) -> tuple[str, tuple[int, ...]]:
     chip_name, colon, rest = name.partition(":")
     if chip_name not in CHIPS:
-        raise InputError(f"--topology {name}: no chip {chip_name!r}; there are {', '.join(CHIPS)}, as v5e:4x4")
+        raise InputError(f"--topology {name}: no chip {chip_name!r}; there are {', '.join(CHIPS)}, for example v5e:4x4")
     chip = CHIPS[chip_name]
     form = "AxBxC, as v5p:2x2x2" if chip.axes == 3 else "AxB, as v5e:4x4"
     if not re.fullmatch(r"[1-9]\d*" + r"x[1-9]\d*" * (chip.axes - 1), rest):

@@ -14,7 +14,10 @@ from bert_jax.devices import sharding
 from bert_jax.training import steps
 
 # What of the model section may be another than the model's.
-FREE = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "dtype", "scan_unroll", "remat")
+FREE = (
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"),
+    *("dtype", "scan_unroll", "remat", "attention"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Downstream tasks, one file a family: reading, features, metrics, post-processing. No JAX."""
+"""Downstream tasks, a file for each family: reading, features, metrics, post-processing. No JAX."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,19 +18,19 @@ TASKS: dict[str, Callable[[TaskConfig, tuple[str, ...], Tables], Task]] = {
     **dict.fromkeys((*GLUE, "classification", "regression"), Classification),
     "multi_label": MultiLabel,
     "squad": Squad,
-    **dict.fromkeys(("ner", "srl"), tagging.of),
+    **dict.fromkeys(("ner", "srl"), tagging.from_config),
     **dict.fromkeys(("swag", "multiple_choice"), MultipleChoice),
 }
-"""By the name that a config has for it, what makes a task of the config, the labels of a model that was trained on it
-(none: the training set's), and splits in memory. Whoever brings another adds it to these."""
+"""By a task's name in a config, the function that makes it of the config, a trained model's labels (empty: the training
+set's), and splits in memory. To bring another task, add it here."""
 
 
 def make(config: TaskConfig, labels: tuple[str, ...] = (), **data: Any) -> Task:
-    """The task of that name; `labels` are those of a model that was trained on it, else the training set's.
+    """The task that the config names; `labels` are a trained model's, by default those of the training set.
 
-    `data` are splits in memory (`train`, `dev`, `test`; None: there is none), each in the place of the file that the
-    config would name. Raises `InputError` where there is no task of that name, for what is no table, and for a split
-    that is given as a file too.
+    `data` are splits in memory (`train`, `dev`, `test`; None: not given), each used instead of the file that the config
+    would name. Raises `InputError` where there is no task of that name, for data that aren't a table, and for a split
+    that is also given as a file.
     """
     if config.name not in TASKS:
         raise InputError(f"task.name: is {config.name!r:.99}; {did_you_mean(config.name[:99], TASKS)}")

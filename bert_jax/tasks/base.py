@@ -1,4 +1,4 @@
-"""What every task has: examples to features, and the model's outputs to predictions, scores and files."""
+"""The protocol of tasks: examples become features; the model's outputs become predictions, scores and files."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class Feature:
-    """A row of a batch: what the model reads of an example, and what it should say."""
+    """A model's input made of an example, or of a part of it, and the expected output."""
 
     input_ids: Ids
-    """With [CLS] and [SEP], without padding."""
+    """The ids with [CLS] and [SEP], without padding."""
     token_type_ids: Ids
     label: Any
-    """The class, the value of a regression, 0 or 1 for each label where any number is right, a label for each token, an
-    answer's (start, end); None where it isn't known."""
+    """The class; the value, for regression; 0 or 1 for each label, where any number is right; a label for each token;
+    an answer's (start, end); None where it isn't known."""
     example: int
-    """Which one it is of: a long paragraph has several features."""
+    """The number of its example: a long paragraph has several features."""
 
     @property
     def texts(self) -> list[tuple[Ids, Ids]]:
-        """Its ids and token types."""
+        """(ids, token types), as the only item."""
         return [(self.input_ids, self.token_type_ids)]
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The same of multiple choice."""
+    """A model's input made of a multiple-choice example, and the expected output."""
 
     input_ids: list[Ids]
-    """Of each choice, as of `Feature`."""
+    """The ids of each choice, as in `Feature`."""
     token_type_ids: list[Ids]
     label: int | None
     """The right choice, from 0; None where it isn't known."""
@@ -45,7 +45,7 @@ class Choices:
 
     @property
     def texts(self) -> list[tuple[Ids, Ids]]:
-        """Ids and token types of each choice."""
+        """(ids, token types) of each choice."""
         return list(zip(self.input_ids, self.token_type_ids, strict=True))
 
 
@@ -62,7 +62,7 @@ class Task(Protocol):
     def head(self) -> HeadConfig: ...
 
     best_by: str
-    """The metric by which the best checkpoint is chosen; the higher the better."""
+    """The metric by which the best checkpoint is chosen; higher is better."""
     dev_splits: tuple[str, ...]
     test_splits: tuple[str, ...]
 
@@ -70,26 +70,27 @@ class Task(Protocol):
         """The examples of "train" or one of the other splits, in the file's order."""
 
     def features(self, examples: list[Any], tokenizer: Tokenizer, length: int, training: bool) -> list[Any]:
-        """What the model reads of them (`Feature`s or `Choices`), at most `length` tokens each."""
+        """The model's inputs for the examples (`Feature`s or `Choices`), of at most `length` tokens each."""
 
     def summary(self, examples: list[Any]) -> str:
-        """How often each label occurs, for a person to see what is learned from, or scored."""
+        """How often each label occurs, so that a person sees what is learned or scored."""
 
     def inputs(self, example: Any) -> Hashable:
-        """What the model reads of an example, without its label: alike for examples that are the same."""
+        """An example without its label, to find equal examples: the texts that the model reads."""
 
     def predict(self, examples: list[Any], features: list[Any], logits: list[np.ndarray]) -> list[Any]:
-        """A prediction for each example. Logits are those of each feature, without padding: [labels], [tokens, labels],
-        [tokens, 2] or [choices]."""
+        """A prediction for each example. `logits` has an array for each feature, without padding: [labels],
+        [tokens, labels], [tokens, 2] or [choices]."""
 
     def metrics(self, examples: list[Any], predictions: list[Any]) -> dict[str, float]:
-        """The official ones, in percent where the task gives them so."""
+        """The task's official metrics, in percent where the task gives percent."""
 
     def rows(self, examples: list[Any], predictions: list[Any]) -> list[dict]:
-        """For JSON lines and a page to look at: `text`, `gold`, `predicted`, `right`, `confidence` (0 to 1) of each.
+        """A dict for each example, for JSON lines and a page to look at: `text`, `gold`, `predicted`, `right`,
+        `confidence` (0 to 1).
 
-        Where any number of labels is right, `gold` and `predicted` are these, and there are the `probabilities` of all
-        labels by name."""
+        Where any number of labels is right, `gold` and `predicted` are lists of labels, and `probabilities` has the
+        probability of each label by name."""
 
     def submit(self, folder: Path, split: str, examples: list[Any], predictions: list[Any]) -> list[Path]:
         """Writes the task's official submission files; returns them."""

@@ -1,4 +1,4 @@
-"""Classification and regression of texts and pairs: GLUE's tasks, and files of one's own."""
+"""Classification and regression of texts and pairs: GLUE's tasks, and your own files."""
 
 import csv
 import io
@@ -29,13 +29,13 @@ METRICS = {
     "spearman": metrics.spearman,
     "mse": metrics.mean_squared_error,
 }
-# The best checkpoint is chosen by the last.
+# The best checkpoint is chosen by the last metric.
 CLASSIFICATION_METRICS = ("macro_f1", "accuracy")
 REGRESSION_METRICS = ("mse", "pearson", "spearman")
-# Labels that an error lists.
+# The most labels that an error lists.
 LISTED = 10
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-# What test files have in place of labels that aren't to be known, beside nothing and what means that it is missing.
+# What test files have instead of hidden labels, besides empty cells and `classes.MISSING`.
 HIDDEN = {"-1", "-1.0", "?"}
 
 
@@ -43,31 +43,31 @@ HIDDEN = {"-1", "-1.0", "?"}
 class Example:
     id: str
     texts: tuple[str, ...]
-    """One, or a pair."""
+    """One text, or a pair."""
     label: Any
-    """The class's name, the value of a regression, or any number of labels, in the head's order; None where it isn't
+    """The class's name; the value, for regression; or any number of labels, in the head's order; None where it isn't
     known."""
 
 
 @dataclass(frozen=True)
 class Prediction:
     label: Any
-    """The class's name, the value, or the labels, as an example has them."""
+    """The class's name, the value, or the labels, in the form of `Example.label`."""
     confidence: float | None
-    """The probability of the class, or that all labels are as predicted; None of a regression."""
+    """The probability of the class, or that all labels are as predicted; None for regression."""
     probabilities: tuple[float, ...] = ()
-    """That of each label, where any number of them is right."""
+    """The probability of each label, where any number of them is right."""
 
 
 class Classification:
-    """A `Task`: one of GLUE's, or `classification` or `regression` of one's own data.
+    """A `Task`: one of GLUE's, or `classification` or `regression` on your own data.
 
-    `labels` are those of a model that is there already, in the order of its logits; without them they are GLUE's, or
-    found in the training set. `tables` are splits in memory, in the place of the config's files.
+    `labels` are those of a trained model, in the order of its logits; without them, the labels are GLUE's or those in
+    the training set. `tables` are splits in memory, used instead of the config's files.
     """
 
     FEWEST_LABELS = 2
-    # Where a table has no label column.
+    # What else an error advises where a table has no label column.
     LABEL_REMEDY = ""
 
     def __init__(self, config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES):
@@ -77,7 +77,7 @@ class Classification:
         self._glue = glue.GLUE_TASKS.get(config.name)
         self._regression = not self._glue.labels if self._glue else config.name == "regression"
         if self._glue and tables:
-            other = "for these let task.name be classification or regression"
+            other = "for these set task.name to classification or regression"
             raise InputError(
                 f"{config.name}: reads GLUE's files, or TensorFlow Datasets, and no data in memory; {other}"
             )
@@ -118,14 +118,14 @@ class Classification:
 
     def _labels_of_training_set(self) -> tuple[str, ...]:
         rows, columns = self._training
-        labels = [(_label(row, columns.label), row.place) for row in rows]
+        labels = [(_label(row, columns.label), row.location) for row in rows]
         self._check_header(rows[0], columns, labels)
         return classes.classes_of(labels)
 
-    def _check_header(self, row: Row, columns: glue.Columns, labels: list[classes.Place], test: bool = False) -> None:
-        """Raises `InputError` where a table's first row is rather a header, and columns have numbers."""
+    def _check_header(self, row: Row, columns: glue.Columns, labels: list[classes.Located], test: bool = False) -> None:
+        """Raises `InputError` where columns are given by number, but the table's first row looks like a header."""
         if self._config.text_column.isdecimal():
-            classes.check_header([_text(row, name, test) for name in columns.texts], labels, row.place)
+            classes.check_header([_text(row, name, test) for name in columns.texts], labels, row.location)
 
     @cached_property
     def _training(self) -> tuple[list[Row], glue.Columns]:
@@ -164,19 +164,19 @@ class Classification:
             needed = column is not None and (setting != "label_column" or self._needs_label_column(split, rows[0]))
             if needed and column not in rows[0].values:
                 option = f"--task.{setting.replace('_', '-')}"
-                there = listed(tuple(rows[0].values))
+                columns = listed(tuple(rows[0].values))
                 more = self.LABEL_REMEDY if setting == "label_column" else ""
-                what = f"has no column {column!r}, only {there}; name the right one with {option}"
+                what = f"has no column {column!r}, only {columns}; name the right one with {option}"
                 if isinstance(file, Table):
                     raise InputError(f"{file}: {what}{more}")
                 raise InputError(f"{file}, line 1: {what}, or, where the file has no header, give its number{more}")
-        columns = glue.Columns(self._text_columns, c.label_column, c.id_column)
+        names = glue.Columns(self._text_columns, c.label_column, c.id_column)
         if split != "train":
             check_ids(rows, c.id_column)
         if split == "test":
-            self._say_unlabelled(file, set(rows[0].values) - {*columns.texts, c.id_column})
-            self._check_header(rows[0], columns, [], test=True)
-        return rows, columns
+            self._say_unlabelled(file, set(rows[0].values) - {*names.texts, c.id_column})
+            self._check_header(rows[0], names, [], test=True)
+        return rows, names
 
     @property
     def _text_columns(self) -> tuple[str, ...]:
@@ -184,20 +184,20 @@ class Classification:
         return (c.text_column,) if c.pair_column is None else (c.text_column, c.pair_column)
 
     def _needs_label_column(self, split: str, row: Row) -> bool:
-        """Whether a table of one's own must have it; `row` is the table's first one."""
+        """Whether a person's own table must have the label column; `row` is the table's first one."""
         return split != "test"
 
     def _say_unlabelled(self, file: str | Table, others: set[str]) -> None:
         if others and self._config.label_column not in others:
-            there = f"no column {self._config.label_column!r} for scores, but {listed(tuple(sorted(others)))}"
-            self._say("test", f"{file} has {there}; --task.label-column names it")
+            columns = f"no column {self._config.label_column!r} for scores, but {listed(tuple(sorted(others)))}"
+            self._say("test", f"{file} has {columns}; --task.label-column names it")
 
     def _example(self, row: Row, columns: glue.Columns, number: str, test: bool) -> Example:
         texts = tuple(_text(row, name, test) for name in columns.texts)
-        if not (test or self._glue):  # Those are kept: what is handed in has all of them.
+        if not (test or self._glue):  # Those may be empty: predictions must be handed in for every row.
             for name, text in zip(columns.texts, texts, strict=True):
                 if not text.strip():
-                    raise InputError(f"{row.place}: {name} is empty; fill it in, or leave the row out")
+                    raise InputError(f"{row.location}: {name} is empty; fill it in, or leave the row out")
         if self._config.id_column:
             number = str(value_of(row, self._config.id_column))
         elif columns.id:
@@ -209,13 +209,13 @@ class Classification:
         )
 
     def _label(self, row: Row, column: str, test: bool) -> Any:
-        """None where a test file doesn't tell it."""
+        """The example's label; None where a test file hides it."""
         return None if test and self._is_hidden(row.values.get(column)) else self._checked(row, column)
 
     def _is_hidden(self, value: Any) -> bool:
-        """Whether a test file's label means that it isn't known."""
+        """Whether the label in a test file's cell is hidden."""
         label = "" if value is None else str(value).strip()
-        if self._regression:  # There -1 may be a value.
+        if self._regression:  # In a regression, -1 may be a value.
             return not label or label in classes.MISSING
         return not label or (label in HIDDEN | classes.MISSING and label not in self._ids)
 
@@ -231,19 +231,20 @@ class Classification:
             source = "the task's" if self._glue else "task.labels" if self._config.labels else "the training set's"
             source = "the model's" if self._model_labels else source
             raise InputError(
-                f"{row.place}: label {label!r} in column {column} is none of {source}: {listed(self.head.labels)}; "
+                f"{row.location}: label {label!r} in column {column} is none of {source}: {listed(self.head.labels)}; "
                 "correct it, or leave the row out"
             )
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Feature]:
-        """[CLS] text [SEP], or [CLS] first [SEP] second [SEP], or as else the tokenizer has it (`model_input`)."""
+        """A feature for each example: [CLS] text [SEP] or [CLS] first [SEP] second [SEP], or the layout that the
+        tokenizer has instead (`model_input`)."""
         ids = [tokenizer.encode(list(texts)) for texts in zip(*(e.texts for e in examples), strict=True)]
         inputs = (model_input(tokenizer, parts, length) for parts in zip(*ids, strict=True))
         labels = (None if e.label is None else self._target(e.label) for e in examples)
         return [Feature(*x, label, i) for i, (x, label) in enumerate(zip(inputs, labels, strict=True))]
 
     def _target(self, label: Any) -> Any:
-        """What the model learns for it, as `Head.write_label` takes it."""
+        """The label in the form that `Head.write_label` takes."""
         return label if self._regression else self._ids[label]
 
     @cached_property
@@ -251,7 +252,7 @@ class Classification:
         return {label: i for i, label in enumerate(self.head.labels)}
 
     def predict(self, examples: list[Example], features: list[Feature], logits: list[np.ndarray]) -> list[Prediction]:
-        """Logits are [labels] each; a regression's one number is the value."""
+        """A prediction for each feature's logits, [labels]; for regression, the one logit is the value."""
         if self._regression:
             return [Prediction(float(x[0]), None) for x in logits]
         return [self._most_probable(np.asarray(x, np.float64)) for x in logits]
@@ -274,12 +275,12 @@ class Classification:
         return example.texts
 
     def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
-        """Of the examples with a label; all but a mean squared error in percent. NaN where a correlation has no value:
-        one side is constant. Without any label, none."""
+        """The metrics of the examples with a label, in percent (not the mean squared error); empty if there are none. A
+        correlation is NaN where the gold or the predicted values are all equal."""
         pairs = [(e.label, p.label) for e, p in zip(examples, predictions, strict=True) if e.label is not None]
         if not pairs:
             return {}
-        if not self._regression:  # Sorted, "1" is 1 in any model's order: F1 is that class's.
+        if not self._regression:  # Sorted, class "1" has number 1 whatever the model's order: F1 is for that class.
             ids = {label: i for i, label in enumerate(sorted(self.head.labels))}
             pairs = [(ids[gold], ids[predicted]) for gold, predicted in pairs]
         gold, predicted = map(np.array, zip(*pairs, strict=True))
@@ -287,7 +288,8 @@ class Classification:
         return {name: score if name == "mse" else 100 * score for name, score in scores.items()}
 
     def rows(self, examples: list[Example], predictions: list[Prediction]) -> list[dict]:
-        """With `id`, and `pair` for a second text; a regression's have neither `right` nor `confidence` but `error`."""
+        """As in `Task`, with `id`, and `pair` for a second text; for regression `error`, while `right` and `confidence`
+        are None."""
         return [self._row(e, p) for e, p in zip(examples, predictions, strict=True)]
 
     def _row(self, example: Example, prediction: Prediction) -> dict:
@@ -304,7 +306,7 @@ class Classification:
         }
 
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Prediction]) -> list[Path]:
-        """GLUE's file of index and prediction, as MNLI-mm.tsv; of one's own data the same as SPLIT.csv."""
+        """Writes GLUE's file of index and prediction, for example MNLI-mm.tsv; for your own data, SPLIT.csv."""
         name = glue.submission_name(self._config.name, split) if self._glue else f"{split}.csv"
         text = io.StringIO()
         writer = csv.writer(text, delimiter="\t" if self._glue else ",", lineterminator="\n")
@@ -318,16 +320,16 @@ class Classification:
         return "index", "prediction"
 
     def _written(self, prediction: Prediction) -> tuple[str, ...]:
-        """What stands behind the index."""
+        """The cells after the index."""
         label = prediction.label
         return (f"{min(max(label, 0), 5):.3f}" if self._glue and self._regression else str(label),)
 
 
 def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tuple[Ids, Ids]:
-    """Ids and token types of one text or two, at most `length`, as the tokenizer's layout puts them together.
+    """The ids and token types of one text or two, at most `length`, in the tokenizer's layout.
 
-    Of a pair, the longer one is cut; then both alike, as `tokenizers` does by "longest_first". (The original leaves an
-    odd token to the first text always, not to the one that was longer.)
+    In a pair, the longer text is cut to the other's length, then both alternately, as `tokenizers` does by
+    "longest_first". (The original always leaves an odd token to the first text, not to the longer one.)
     """
     layout = tokenizer.layout
     room = length - layout.special_tokens(len(parts))
@@ -341,29 +343,29 @@ def model_input(tokenizer: Tokenizer, parts: tuple[Ids, ...], length: int) -> tu
 
 
 def value_of(row: Row, column: str) -> Any:
-    """What a row has in a column; raises `InputError` where it has none."""
+    """A row's value in a column; raises `InputError` where it has none."""
     if column not in row.values:
-        there = listed(tuple(row.values))
-        raise InputError(f"{row.place}: has no {column!r}, only {there}; add it, or leave the row out")
+        columns = listed(tuple(row.values))
+        raise InputError(f"{row.location}: has no {column!r}, only {columns}; add it, or leave the row out")
     return row.values[column]
 
 
 def _text(row: Row, column: str, test: bool = False) -> str:
-    """A text; of a test file an empty one where there is none."""
+    """A row's text in a column; in a test file, an empty text where there is none."""
     value = value_of(row, column)
     if test and (value is None or value != value):  # JSON's null, or NaN.
         return ""
     if not isinstance(value, str):
-        raise InputError(f"{row.place}: {column} is {value!r}, must be text")
+        raise InputError(f"{row.location}: {column} is {value!r}, must be text")
     return value
 
 
 def _label(row: Row, column: str) -> str:
-    return label_of(value_of(row, column), f"{row.place}: {column}")
+    return label_of(value_of(row, column), f"{row.location}: {column}")
 
 
 def label_of(value: Any, where: str) -> str:
-    """A label's name, of what a cell holds, or a list in it."""
+    """A label's name from the value of a cell, or of an item in a cell's list."""
     if not isinstance(value, str | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         raise InputError(f"{where} is {json.dumps(value, default=str)}, must be text or a number")
     label = value.strip() if isinstance(value, str) else json.dumps(value)
@@ -376,11 +378,13 @@ def _number(row: Row, column: str, label: str) -> float:
     number = float(label) if NUMBER.fullmatch(label) else math.nan
     if not math.isfinite(number):
         how = "as 1234.5, with a point and nothing between thousands"
-        raise InputError(f"{row.place}: {column} is {label!r}, must be a number; write it {how}, or leave the row out")
+        raise InputError(
+            f"{row.location}: {column} is {label!r}, must be a number; write it {how}, or leave the row out"
+        )
     return number
 
 
 def listed(names: tuple[str, ...]) -> str:
-    """Names, as an error lists them."""
+    """Names separated by commas, for an error; a long list is abbreviated."""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more

@@ -1,4 +1,4 @@
-"""A task's text files, read whole: known by what is in them, whatever their names say."""
+"""Reads a task's text files whole: their content decides what they are, not their names."""
 
 import gzip
 import lzma
@@ -16,9 +16,9 @@ WEB_PAGE = re.compile(r"\s*<(?:!doctype html|html\b).*</html>\s*", re.IGNORECASE
 
 
 def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, plain or compressed, without a byte order mark; lines that end in CR alone end in LF.
+    """The text of a UTF-8 file, plain or compressed, without a byte order mark; single CRs at line ends become LFs.
 
-    Raises `InputError` that names the file, what it is where it isn't text, and what to do.
+    Raises `InputError` that names the file, what it is if it isn't text, and the remedy.
     """
     data = _content(file)
     if what := not_text(file, data):
@@ -38,7 +38,7 @@ def read_text(file: Path) -> str:
 
 
 def plain_name(file: Path) -> Path:
-    """The name without the suffix of a compressed file."""
+    """The file's name without the suffix of its compression."""
     return file.with_suffix("") if file.suffix in SUFFIXES else file
 
 
@@ -59,7 +59,7 @@ def _content(file: Path) -> bytes:
 
 
 def _with_nuls(file: Path, data: bytes) -> InputError:
-    place = f"{file}, line {data[: data.index(0)].count(10) + 1}"
+    where = f"{file}, line {data[: data.index(0)].count(10) + 1}"
     if encoding := utf_16_or_32(data):
-        return InputError(f"{place}: not UTF-8; {iconv(file, encoding)}")
-    return InputError(f"{place}: has a NUL byte, so it is damaged or no text; copy it again, or write it anew")
+        return InputError(f"{where}: not UTF-8; {iconv(file, encoding)}")
+    return InputError(f"{where}: has a NUL byte, so it is damaged or no text; copy it again, or write it anew")

@@ -1,4 +1,4 @@
-"""GLUE's tasks (arXiv 1804.07461): what their official files, or those of TensorFlow Datasets, look like."""
+"""GLUE's tasks (arXiv 1804.07461): the form of their official files, and of those of TensorFlow Datasets."""
 
 import sys
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from bert_jax.tasks.tables import Row, read_table
 NLI = ("contradiction", "entailment", "neutral")
 ENTAILMENT = ("entailment", "not_entailment")
 BINARY = ("0", "1")
-# TensorFlow Datasets has classes as numbers: of NLI in this order, of the others in ours.
+# TensorFlow Datasets numbers classes: those of NLI in this order, all others in ours.
 TFDS_NLI = ("entailment", "neutral", "contradiction")
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What a file calls its one or two texts, the label, and the example's number."""
+    """A file's names for the columns of its one or two texts, the label, and the example's number."""
 
     texts: tuple[str, ...]
     label: str
@@ -26,19 +26,19 @@ class Columns:
 @dataclass(frozen=True)
 class GlueTask:
     name: str
-    """Of its folder and its submission."""
+    """The name of its folder and its submission."""
     labels: tuple[str, ...]
-    """As the files have them; none for a regression."""
+    """The labels as the files write them; none for a regression."""
     texts: tuple[str, ...]
     label: str = "label"
     id: str = "index"
-    """What the files call the texts, the label and the example's number."""
+    """`texts`, `label` and `id` are the files' names for these columns."""
     metrics: tuple[str, ...] = ("accuracy",)
-    """The best checkpoint is chosen by the last: where there are two, the one that the paper's table reports."""
+    """The best checkpoint is chosen by the last; of two, that is the one in the BERT paper's table."""
     tfds: str = ""
-    """The data set's name in TensorFlow Datasets, where it isn't ours."""
+    """The data set's name in TensorFlow Datasets, where it differs from ours."""
     tfds_texts: tuple[str, ...] = ()
-    """What it calls the texts, where that is something else."""
+    """Its names for the texts, where they differ from the files'."""
     dev_splits: tuple[str, ...] = ("dev",)
     test_splits: tuple[str, ...] = ("test",)
 
@@ -63,10 +63,10 @@ GLUE_TASKS = {
     "qnli": GlueTask("QNLI", ENTAILMENT, ("question", "sentence")),
     "rte": GlueTask("RTE", ENTAILMENT, TWO),
     "wnli": GlueTask("WNLI", BINARY, TWO),
-    # Diagnostics for a model of MNLI; "dev" are the test's rows again, with their labels.
+    # Diagnostics for an MNLI model; "dev" has the rows of "test", with their labels.
     "ax": GlueTask("AX", NLI, TWO, metrics=("matthews",), tfds_texts=PREMISE),
 }
-# Files that don't call their columns as the task's others do.
+# Files whose columns have other names than the task's other files.
 COLA_WITHOUT_HEADER = Columns(("4",), "2", None)
 AX_WITH_LABELS = Columns(("Premise", "Hypothesis"), "Label", None)
 AX_FILES = {"dev": "diagnostic-full.tsv", "test": "diagnostic.tsv"}
@@ -74,7 +74,7 @@ AX_FOLDERS = ("AX", "diagnostic", "diagnostics", "MNLI")
 
 
 def dev_splits(config: TaskConfig) -> tuple[str, ...]:
-    """Those that there are; ax has labels only where its full file is."""
+    """The dev splits that exist; ax has labels only if its full file is there."""
     if config.dev:
         return ("dev",)
     if config.name == "ax" and not (config.folder and (_folder(config) / AX_FILES["dev"]).is_file()):
@@ -87,10 +87,10 @@ def test_splits(config: TaskConfig) -> tuple[str, ...]:
 
 
 def read_glue(config: TaskConfig, split: str) -> tuple[list[Row], Columns]:
-    """The rows of a split and what their columns are called, from a file, the folder, or TensorFlow Datasets.
+    """The rows of a split and the names of their columns, from a file, the folder, or TensorFlow Datasets.
 
-    Quotes are characters like others. Rows of QQP without all of their columns are left out, as by the original's
-    reader (a question there holds a line's end), and counted.
+    Quotes are ordinary characters. Rows of QQP that lack a column (one of its questions contains a line end) are left
+    out, as by the original's reader, and counted.
     """
     if config.name == "ax" and split == "train":
         raise InputError("ax: has no training file; evaluate a model of mnli on it")
@@ -110,12 +110,12 @@ def read_glue(config: TaskConfig, split: str) -> tuple[list[Row], Columns]:
 
 
 def _folder(config: TaskConfig) -> Path:
-    """The task's own folder, or the one of its name inside it."""
+    """The subfolder with the task's name, or the config's folder itself."""
     assert config.folder is not None
     folder = Path(config.folder)
     if config.name == "ax":
-        places = (folder, *(folder / name for name in AX_FOLDERS))
-        return next((p for p in places if any((p / file).is_file() for file in AX_FILES.values())), folder)
+        candidates = (folder, *(folder / name for name in AX_FOLDERS))
+        return next((p for p in candidates if any((p / file).is_file() for file in AX_FILES.values())), folder)
     inner = folder / GLUE_TASKS[config.name].name
     return inner if inner.is_dir() else folder
 
@@ -132,7 +132,7 @@ def _columns(name: str, rows: list[Row], header: bool) -> Columns:
 def _whole(rows: list[Row], columns: Columns, split: str) -> list[Row]:
     needed = (*columns.texts, *(() if split == "test" else (columns.label,)))
     whole = [row for row in rows if all(name in row.values for name in needed)]
-    if not whole:  # It isn't some lines then, but the header.
+    if not whole:  # The problem is then the header, not some lines.
         return rows
     if len(whole) < len(rows):
         print(f"qqp, {split}: {len(rows) - len(whole)} lines without all columns left out", file=sys.stderr)
@@ -140,7 +140,7 @@ def _whole(rows: list[Row], columns: Columns, split: str) -> list[Row]:
 
 
 def _from_microsoft(folder: Path, split: str) -> list[Row]:
-    """MRPC as Microsoft gives it, parted into train and dev by GLUE's list of pairs."""
+    """MRPC in Microsoft's files, split into train and dev by GLUE's list of pairs."""
     if split == "test":
         return read_table(folder / "msr_paraphrase_test.txt", ragged=True)
     train, ids = folder / "msr_paraphrase_train.txt", folder / "dev_ids.tsv"
@@ -152,7 +152,7 @@ def _from_microsoft(folder: Path, split: str) -> list[Row]:
 
 
 def _from_tfds(name: str, split: str, data_dir: str | None) -> tuple[list[Row], Columns]:
-    # TensorFlow comes with it, so only here.
+    # Imported only here, because it imports TensorFlow.
     from bert_jax.data.tfds_task import tfds_records
 
     task, tfds_split = GLUE_TASKS[name], split.replace("dev", "validation")
@@ -161,7 +161,7 @@ def _from_tfds(name: str, split: str, data_dir: str | None) -> tuple[list[Row], 
     rows = []
     for record in tfds_records(dataset, tfds_split, data_dir):
         if split in task.test_splits:
-            del record["label"]  # It is -1, for a secret one.
+            del record["label"]  # It is -1: the label is secret.
         elif classes:
             record["label"] = classes[record["label"]]
         rows.append(Row(f"{dataset}, {tfds_split}, record {record['idx']}", record))
@@ -169,6 +169,6 @@ def _from_tfds(name: str, split: str, data_dir: str | None) -> tuple[list[Row], 
 
 
 def submission_name(name: str, split: str) -> str:
-    """The name of the file that gluebenchmark.com takes."""
+    """The file name that gluebenchmark.com expects."""
     matched = {"mnli": "-mm" if split.endswith("mismatched") else "-m"}
     return f"{GLUE_TASKS[name].name}{matched.get(name, '')}.tsv"

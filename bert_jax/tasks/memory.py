@@ -1,7 +1,7 @@
-"""Data that a program has in memory, as the table of a split: the same rows that a file would have.
+"""Data that a program has in memory, as the table of a split: the same rows as from a file.
 
-No package is imported for it: what has names of columns and gives a column for its name is a table, be it a dict, a
-pandas DataFrame or a Hugging Face `datasets.Dataset`; and so is what gives a dict for each row.
+No package is imported for it: a table is whatever has column names and returns a column by its name, be it a dict, a
+pandas DataFrame or a Hugging Face `datasets.Dataset`; or whatever yields a dict for each row.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,32 +14,32 @@ from bert_jax.config import InputError
 from bert_jax.tasks.tables import Row, Table
 
 KINDS = "a list of dicts, a dict of columns, a pandas DataFrame or a Hugging Face Dataset"
-# How pandas marks what is missing, beside None and NaN.
+# Types of pandas' marks for missing values, besides None and NaN.
 MISSING_TYPES = ("NAType", "NaTType")
 
 
 def table_of(split: str, data: Any) -> Table:
-    """The rows of "train", "dev" or "test", called "train, row 7" in errors: rows are counted from 0, as in Python.
+    """The rows of "train", "dev" or "test", called for example "train, row 7" in errors, counted from 0.
 
-    Values of NumPy and pandas become Python's, and a class number of a Dataset's `ClassLabel` its name. Raises
-    `InputError` for what is no table, or has no rows.
+    Values of NumPy and pandas become Python's, and class numbers of a Dataset's `ClassLabel` become names. Raises
+    `InputError` for data that aren't a table, or have no rows.
     """
     if isinstance(data, str | bytes | PurePath):
         raise InputError(f"{split}: is a {type(data).__name__}, must be data; name a file in the config: task.{split}")
     features = getattr(data, "features", None)
     class_names = {}
     if isinstance(features, Mapping):
-        class_names = {name: found for name in features if (found := _class_names(features[name]))}
+        class_names = {name: names for name in features if (names := _class_names(features[name]))}
     rows = []
     for number, record in enumerate(_records(split, data)):
-        place, values = f"{split}, row {number}", {}
+        location, values = f"{split}, row {number}", {}
         for name, value in record.items():
             try:
                 values[str(name)] = _with_names(_plain(value), class_names.get(name))
             except UnicodeEncodeError as error:
                 half = f"has half a character at {error.start}, which can't be written"
-                raise InputError(f"{place}: {name} {half}; correct it, or leave the row out") from None
-        rows.append(Row(place, values))
+                raise InputError(f"{location}: {name} {half}; correct it, or leave the row out") from None
+        rows.append(Row(location, values))
     if not rows:
         raise InputError(f"{split}: holds no rows")
     return Table(split, rows)
@@ -66,9 +66,9 @@ def _records(split: str, data: Any) -> Iterator[Mapping]:
 
 
 def _column_names(split: str, data: Any) -> list | None:
-    """None of data that are rows."""
+    """The names of the columns; None if the data are rows."""
     names = getattr(data, "column_names", None)
-    if isinstance(names, Mapping):  # A DatasetDict's, of each of its splits.
+    if isinstance(names, Mapping):  # A DatasetDict, which has names for each of its splits.
         raise InputError(f"{split}: holds several splits ({', '.join(map(str, names))}); give one of them")
     if not isinstance(names, list | tuple):
         names = data if isinstance(data, Mapping) else getattr(data, "columns", None)
@@ -81,7 +81,7 @@ def _column_names(split: str, data: Any) -> list | None:
 
 
 def _values(split: str, name: Any, column: Any) -> list:
-    for method in ("tolist", "to_pylist"):  # Of NumPy, pandas and torch; of Arrow.
+    for method in ("tolist", "to_pylist"):  # The first is NumPy's, pandas' and torch's; the second Arrow's.
         if hasattr(column, method):
             column = getattr(column, method)()
     if isinstance(column, str | bytes | Mapping) or not isinstance(column, Iterable):
@@ -90,7 +90,7 @@ def _values(split: str, name: Any, column: Any) -> list:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON would have it, as far as it can; raises UnicodeEncodeError for half a character."""
+    """The value with JSON's types, where possible; raises UnicodeEncodeError for half a character."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     elif isinstance(value, np.generic):
@@ -105,12 +105,12 @@ def _plain(value: Any) -> Any:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """Those of a `ClassLabel`, or of a list of them, which are duck-typed."""
+    """The class names of a `ClassLabel`, or a list of them, by duck typing; None for other features."""
     return getattr(getattr(feature, "feature", feature), "names", None)
 
 
 def _with_names(value: Any, names: list[str] | None) -> Any:
-    """The value with class numbers as their names; -1 means that a class isn't known, and stays."""
+    """The value with names instead of class numbers; -1, an unknown class, stays."""
     if not names:
         return value
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""Scores of classification and regression, defined as scikit-learn and SciPy define them.
+"""Scores of classification and regression, as scikit-learn and SciPy define them.
 
-Arrays are [examples]; classes are whole numbers. Shares and correlations are between -1 and 1, not in percent.
+Arrays are [examples]; classes are whole numbers. Scores are fractions or correlations, not percent.
 """
 
 import math
@@ -14,21 +14,21 @@ def accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def f1(gold: np.ndarray, predicted: np.ndarray, positive: int = 1) -> float:
-    """The harmonic mean of precision and recall of one class; 0 where neither has it."""
+    """The harmonic mean of precision and recall of one class; 0 where the class is neither gold nor predicted."""
     both = np.sum(np.equal(gold, positive) & np.equal(predicted, positive))
     either = np.sum(np.equal(gold, positive)) + np.sum(np.equal(predicted, positive))
     return float(2 * both / either) if either else 0.0
 
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean of the F1 of the classes that occur, whether as gold or predicted."""
+    """The mean F1 of the classes that occur, either as gold or as predicted."""
     return float(np.mean([f1(gold, predicted, c) for c in np.union1d(gold, predicted)]))
 
 
 def matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Matthews' correlation of two or more classes (Gorodkin 2004); 0 where all are of one class."""
+    """Matthews' correlation of two or more classes (Gorodkin 2004); 0 where one side has only one class."""
     classes = np.union1d(gold, predicted)
-    # Whole numbers of any size, so that "all of one class" is exact.
+    # Python's integers of any size, so that the case of one class gives exactly 0.
     g, p = ([int(np.sum(np.equal(x, c))) for c in classes] for x in (gold, predicted))
     n, hits = len(gold), int(np.sum(np.equal(gold, predicted)))
     covariance = n * hits - sum(a * b for a, b in zip(g, p, strict=True))
@@ -37,7 +37,7 @@ def matthews(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def pearson(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """NaN where one of them is constant: there is no correlation then."""
+    """Pearson's correlation; NaN where one side is constant."""
     g, p = (np.asarray(x, np.float64) for x in (gold, predicted))
     if len(g) < 2 or np.all(g == g[0]) or np.all(p == p[0]):
         return float("nan")
@@ -46,7 +46,7 @@ def pearson(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def spearman(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Pearson's correlation of the ranks; equal values share the mean of theirs."""
+    """Spearman's correlation: Pearson's of the ranks, where equal values have the mean of their ranks."""
     return pearson(_ranks(gold), _ranks(predicted))
 
 
@@ -59,11 +59,11 @@ def mean_squared_error(gold: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(np.subtract(gold, predicted, dtype=np.float64) ** 2))
 
 
-# Where any number of labels is right: arrays are [examples, labels]. `f1` of these is the micro-averaged one.
+# Where any number of labels is right, arrays are [examples, labels]. `f1` of these is micro-averaged.
 
 
 def macro_f1_of_labels(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """The mean of the F1 of all labels, those that nothing has included."""
+    """The mean F1 of all labels, including labels that don't occur."""
     return float(np.mean([f1(*columns) for columns in zip(gold.T, predicted.T, strict=True)]))
 
 
@@ -73,8 +73,8 @@ def subset_accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def label_ranking_average_precision(gold: np.ndarray, scores: np.ndarray) -> float:
-    """The mean, over the right labels of an example, of the share of right ones among those that score as high; 1 where
-    all labels are right, or none. `gold` is bool."""
+    """For each right label, the share of right labels among those with at least its score; averaged over an example's
+    right labels, then over examples. 1 where all labels are right, or none. `gold` is bool."""
     return float(np.mean([_ranking_precision(*row) for row in zip(gold, scores, strict=True)]))
 
 
@@ -94,12 +94,12 @@ class ConfidenceBin:
     high: float
     count: int
     confidence: float
-    """The mean; NaN of an empty bin, as `accuracy`."""
+    """The mean confidence; NaN in an empty bin, like `accuracy`."""
     accuracy: float
 
 
 def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> list[ConfidenceBin]:
-    """What share of the predictions is right at each confidence: a reliability diagram's bins, equally wide."""
+    """The bins of a reliability diagram, equally wide: the share of right predictions by confidence."""
     confidence, right = np.asarray(confidence, np.float64), np.asarray(right, np.float64)
     edges = np.linspace(0, 1, bins + 1)
     which = np.searchsorted(edges[1:-1], confidence, side="left")
@@ -113,6 +113,6 @@ def calibration(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> li
 
 
 def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
-    """How far confidence is from accuracy, on average over the predictions, in bins (arXiv 1706.04599, equation 3)."""
+    """The mean difference of confidence and accuracy, computed in bins (arXiv 1706.04599, equation 3)."""
     parts = [b for b in calibration(confidence, right, bins) if b.count]
     return float(sum(b.count * abs(b.accuracy - b.confidence) for b in parts) / len(confidence))

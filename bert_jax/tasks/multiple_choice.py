@@ -1,4 +1,4 @@
-"""The right one of several choices: SWAG, and files of one's own (paper, section 4.4)."""
+"""Choosing the right text among several: SWAG, and your own files (BERT paper, section 4.4)."""
 
 import csv
 import re
@@ -16,14 +16,14 @@ from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
 from bert_jax.tasks.tables import NO_TABLES, Row, Table, Tables, check_ids, read_table
 
-# The official files of SWAG.
+# The names of SWAG's official files.
 FILES = {"train": "train.csv", "dev": "val.csv", "test": "test.csv"}
 CHOICE = re.compile(r"(?:ending|choice)(\d+)")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A context, the texts that might follow it, and the right one's index."""
+    """A context, the texts that may follow it, and the index of the right one."""
 
     context: str
     choices: list[str]
@@ -33,7 +33,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The choice, and the probability of each."""
+    """The predicted choice's index, and the probability of each choice."""
 
     choice: int
     probabilities: list[float]
@@ -43,8 +43,10 @@ class MultipleChoice:
     """The `Task` "swag" or "multiple_choice". Each choice is a pair, [CLS] context [SEP] choice [SEP].
 
     Tables are SWAG's, where sent1 is the context and sent2 begins each of the choices ending0, ending1, ...; or have
-    the columns context, question (or none), choice0, choice1, ... and label; or, as JSON lines and in memory, context,
-    question (or none), choices (a list) and label. A question stands before each choice. Labels are indices from 0.
+    the columns context, question (optional), choice0, choice1, ... and label; or, as JSON lines and in memory, context,
+    question (optional), choices (a list) and label. The question is put before each choice. Labels are indices from 0.
+
+    `tables` are splits in memory, used instead of the config's files.
     """
 
     head = HeadConfig(models.MultipleChoice.kind)
@@ -80,7 +82,7 @@ class MultipleChoice:
             example = self._example(row, str(len(examples)), test=split == "test")
             if examples and len(example.choices) != len(examples[0].choices):
                 count = f"{len(example.choices)}, but {len(examples[0].choices)} in the first example"
-                raise InputError(f"{row.place}: choices: {count}; give each the same number")
+                raise InputError(f"{row.location}: choices: {count}; give each the same number")
             examples.append(example)
         return examples
 
@@ -93,18 +95,18 @@ class MultipleChoice:
             choices = [numbered[i] for i in sorted(numbered)]
         if context not in values or not isinstance(choices, list) or len(choices) < 2:
             raise InputError(
-                f"{row.place}: an example has a context (sent1) and two or more choices (a list, or choice0, choice1, "
-                f"... or ending0, ending1, ...); this has {', '.join(values)}"
+                f"{row.location}: an example has a context (sent1) and two or more choices (a list, or choice0, "
+                f"choice1, ... or ending0, ending1, ...); this has {', '.join(values)}"
             )
         for text in (values[context], *choices):
             if not isinstance(text, str) or not (text.strip() or test):
-                raise InputError(f"{row.place}: {context} or a choice is {text!r}; give each a text")
+                raise InputError(f"{row.location}: {context} or a choice is {text!r}; give each a text")
         before = values.get(begin) or ""
         label = self._label(row, len(choices), test)
         id_column = self.config.id_column
         if id_column and id_column not in values:
             raise InputError(
-                f"{row.place}: has no column {id_column!r}, only {', '.join(values)}; see --task.id-column"
+                f"{row.location}: has no column {id_column!r}, only {', '.join(values)}; see --task.id-column"
             )
         id_ = str(values[id_column]) if id_column else number
         return Example(values[context], [f"{before} {choice}".strip() for choice in choices], label, id_)
@@ -115,10 +117,10 @@ class MultipleChoice:
         if test and value in (None, "", -1, "-1"):
             return None
         if value in (None, ""):
-            raise InputError(f"{row.place}: has no {name!r}; give the right choice's index, from 0")
+            raise InputError(f"{row.location}: has no {name!r}; give the right choice's index, from 0")
         if not re.fullmatch(r"\d+", str(value)) or int(value) >= count:
             raise InputError(
-                f"{row.place}: {name} is {value!r}, must be the right choice's index, 0 to {count - 1}; correct it"
+                f"{row.location}: {name} is {value!r}, must be the right choice's index, 0 to {count - 1}; correct it"
             )
         return int(value)
 
@@ -130,23 +132,23 @@ class MultipleChoice:
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Choices]:
         contexts = tokenizer.encode([example.context for example in examples])
-        found = []
+        features = []
         for number, (example, context) in enumerate(zip(examples, contexts, strict=True)):
             inputs = [model_input(tokenizer, (context, ids), length) for ids in tokenizer.encode(example.choices)]
             input_ids, token_type_ids = map(list, zip(*inputs, strict=True))
-            found.append(Choices(input_ids, token_type_ids, example.label, number))
-        return found
+            features.append(Choices(input_ids, token_type_ids, example.label, number))
+        return features
 
     def predict(self, examples: list[Example], features: list[Choices], logits: list[np.ndarray]) -> list[Chosen]:
-        """Logits are [choices] each."""
-        found = []
+        """A prediction for each feature's logits, [choices]."""
+        predictions = []
         for scores in logits:
             odds = np.exp(np.asarray(scores, np.float64) - np.max(scores))
-            found.append(Chosen(int(odds.argmax()), (odds / odds.sum()).tolist()))
-        return found
+            predictions.append(Chosen(int(odds.argmax()), (odds / odds.sum()).tolist()))
+        return predictions
 
     def metrics(self, examples: list[Example], predictions: list[Chosen]) -> dict[str, float]:
-        """accuracy, in percent, of the examples with a label; without any, none."""
+        """The accuracy in percent of the examples with a label; empty if there are none."""
         right = [row["right"] for row in self.rows(examples, predictions) if row["right"] is not None]
         return {"accuracy": 100 * sum(right) / len(right)} if right else {}
 
@@ -164,7 +166,7 @@ class MultipleChoice:
         ]
 
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Chosen]) -> list[Path]:
-        """SPLIT.csv of index and choice; SWAG's has the columns that its csv_predict.py gives it."""
+        """Writes SPLIT.csv with index and choice; for SWAG, with the columns that its csv_predict.py writes."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{split}.csv"
         with path.open("w", encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""Semantic roles in the columns of CoNLL-2005 and CoNLL-2012: a predicate's arguments as brackets, (A0* *) (V*)."""
+"""Semantic roles in the columns of CoNLL-2005 and CoNLL-2012: a predicate's arguments in brackets, (A0* *) (V*)."""
 
 import re
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from bert_jax.tasks.files import read_text
 from bert_jax.tasks.spans import spans
 
 BRACKETS = re.compile(r"(?:\(([^()*]+))?\*(?:([^()*]*)(\)))?")
-# Columns of CoNLL-2012: the word, the predicate's lemma, its frame set, and the first of the arguments'.
+# Columns of CoNLL-2012: the word, the predicate's lemma, its frame set, and the first column of arguments.
 WORD, LEMMA, FRAMES, ARGUMENTS = 3, 6, 7, 11
 
 
@@ -23,53 +23,53 @@ class Propositions:
     targets: list[str]
     """The lemma of each word that is a predicate, else "-"."""
     predicates: list[int]
-    """Which words they are."""
+    """The indices of the predicates' words."""
     tags: list[list[str]] | None
     """The BIO tags of each predicate's arguments; None where the file has none."""
     sentence: Sentence
 
 
 def read_propositions(file: Path) -> list[Propositions]:
-    """The sentences of a file of CoNLL-2012, which begins documents with #begin, or of CoNLL-2005.
+    """The sentences in a file of CoNLL-2012, where documents begin with #begin, or of CoNLL-2005.
 
-    The latter has all columns in one file, or the words in a file of the same name (words for props), beside it or in
-    ../words. Raises `InputError` naming the file and line.
+    CoNLL-2005 has all columns in one file, or the words in a file whose name has "words" instead of "props", beside it
+    or in ../words. Raises `InputError` naming the file and line.
     """
     if read_text(file).startswith("#begin document"):
-        return [_of_2012(sentence) for sentence in read_sentences(file, comment="#")]
+        return [_from_2012(sentence) for sentence in read_sentences(file, comment="#")]
     sentences = read_sentences(file)
-    return [_of_2005(sentence) for sentence in (_with_words(sentences, file) if "props" in file.name else sentences)]
+    return [_from_2005(sentence) for sentence in (_with_words(sentences, file) if "props" in file.name else sentences)]
 
 
 def _with_words(props: list[Sentence], file: Path) -> list[Sentence]:
     name = file.name.replace("props", "words")
-    found = [path for path in (file.with_name(name), file.parent.parent / "words" / name) if path.is_file()]
-    if not found:
+    files = [path for path in (file.with_name(name), file.parent.parent / "words" / name) if path.is_file()]
+    if not files:
         raise InputError(f"{file}: its words are missing; put {name} beside it, or in ../words")
-    words = read_sentences(found[0])
-    for one, other in zip(words, props, strict=False):
-        if len(one.rows) != len(other.rows):
+    words = read_sentences(files[0])
+    for left, right in zip(words, props, strict=False):
+        if len(left.rows) != len(right.rows):
             raise InputError(
-                f"{other.where()}: sentence of {len(other.rows)} lines, but {len(one.rows)} at {one.where()}"
+                f"{right.where()}: sentence of {len(right.rows)} lines, but {len(left.rows)} at {left.where()}"
             )
     if len(words) != len(props):
         raise InputError(
-            f"{file}: sentences: {len(props)}, but {len(words)} in {found[0]}; give files of the same text"
+            f"{file}: sentences: {len(props)}, but {len(words)} in {files[0]}; give files of the same text"
         )
     return [
-        Sentence([a + b for a, b in zip(one.rows, other.rows, strict=True)], file, other.lines, other.separator)
-        for one, other in zip(words, props, strict=True)
+        Sentence([a + b for a, b in zip(left.rows, right.rows, strict=True)], file, right.lines, right.separator)
+        for left, right in zip(words, props, strict=True)
     ]
 
 
-def _of_2005(sentence: Sentence) -> Propositions:
+def _from_2005(sentence: Sentence) -> Propositions:
     check_shape(sentence, 2)
     count = width = len(sentence.rows[0])
-    # The arguments' columns are the last ones; the targets', left of them, has no brackets.
+    # The last columns hold arguments; the column of target verbs, left of them, has no brackets.
     while count > 1 and all("*" in cell for cell in sentence.column(count - 1)):
         count -= 1
     if count < 2:
-        raise InputError(f"{sentence.where()}: has no column of target verbs; it stands before the arguments'")
+        raise InputError(f"{sentence.where()}: has no column of target verbs; put it before those of arguments")
     targets = sentence.column(count - 1)
     predicates = [i for i, target in enumerate(targets) if target != "-"]
     columns = [_tags(sentence, i) for i in range(count, width)]
@@ -83,7 +83,7 @@ def _of_2005(sentence: Sentence) -> Propositions:
     )
 
 
-def _of_2012(sentence: Sentence) -> Propositions:
+def _from_2012(sentence: Sentence) -> Propositions:
     check_shape(sentence, ARGUMENTS + 1)
     words, lemmas, frames = map(sentence.column, (WORD, LEMMA, FRAMES))
     columns = [_tags(sentence, i) for i in range(ARGUMENTS, len(sentence.rows[0]) - 1)]
@@ -93,7 +93,7 @@ def _of_2012(sentence: Sentence) -> Propositions:
         predicates = [tags.index("B-V") for tags in columns]
     if columns and len(predicates) != len(columns):
         raise InputError(
-            f"{sentence.where()}: a column of arguments has no (V*), so its predicate isn't known; mend it"
+            f"{sentence.where()}: a column of arguments has no (V*), so its predicate isn't known; correct it"
         )
     targets = ["-"] * len(words)
     for i in predicates:
@@ -106,7 +106,7 @@ def _tags(sentence: Sentence, column: int) -> list[str]:
 
 
 def tags_of_brackets(cells: list[str], where: Callable[[int], str]) -> list[str]:
-    """BIO tags of a column. Raises `InputError`, `where` naming the row, if brackets don't match or are nested."""
+    """The BIO tags of a column. Raises `InputError`, where `where` names the row, for unmatched or nested brackets."""
     tags, role = [], None
     for i, cell in enumerate(cells):
         match = BRACKETS.fullmatch(cell)
@@ -130,7 +130,7 @@ def tags_of_brackets(cells: list[str], where: Callable[[int], str]) -> list[str]
 
 
 def brackets_of_tags(tags: list[str]) -> list[str]:
-    """The inverse; tags that don't fit together give the spans that conlleval's rules find in them."""
+    """The inverse of `tags_of_brackets`; inconsistent tags give the spans that conlleval's rules find in them."""
     cells = ["*"] * len(tags)
     for role, begin, end in spans(tags):
         cells[begin] = f"({role}{cells[begin]}"
@@ -139,11 +139,11 @@ def brackets_of_tags(tags: list[str]) -> list[str]:
 
 
 def arguments(tags: list[str]) -> set[tuple]:
-    """(role, (start, end), ...) of each argument but V, as srl-eval.pl, of CoNLL-2005, takes them.
+    """(role, (start, end), ...) of each argument except V, as CoNLL-2005's srl-eval.pl counts them.
 
-    C-A1 continues the last A1 before it, and is one by itself where there is none.
+    C-A1 continues the last A1 before it, and is an argument by itself where there is none.
     """
-    found = []
+    parts_of_role = []
     last: dict[str, list] = {}
     for role, begin, end in spans(tags):
         base = role.removeprefix("C-")
@@ -151,12 +151,12 @@ def arguments(tags: list[str]) -> set[tuple]:
             last[base].append((begin, end))
         else:
             last[base] = [(begin, end)]
-            found.append((base, last[base]))
-    return {(role, *parts) for role, parts in found if role != "V"}
+            parts_of_role.append((base, last[base]))
+    return {(role, *parts) for role, parts in parts_of_role if role != "V"}
 
 
 def columns(propositions: Propositions, tags: list[list[str]]) -> Sentence:
-    """The lines of a props file, which srl-eval.pl reads."""
+    """The lines of a props file for srl-eval.pl."""
     cells = [propositions.targets, *map(brackets_of_tags, tags)]
     source = propositions.sentence
     return Sentence([list(row) for row in zip(*cells, strict=True)], source.file, source.lines, " ")

@@ -1,7 +1,7 @@
-"""SQuAD 1.1 and 2.0: questions on paragraphs, read in windows (paper, sections 4.2 and 4.3).
+"""SQuAD 1.1 and 2.0: questions on paragraphs, read in windows (BERT paper, sections 4.2 and 4.3).
 
-Answers are found, and given back, by the characters that tokens stand for, so that what is given back is the
-paragraph's own text: with its capitals, accents and spaces.
+Answers are found, and returned, by their tokens' characters in the paragraph, so that an answer is the paragraph's own
+text, with its capitals, accents and spaces.
 """
 
 import itertools
@@ -24,23 +24,23 @@ from bert_jax.tasks.classes import counted
 from bert_jax.tasks.squad_files import Example, Span
 from bert_jax.tasks.tables import NO_TABLES, Table, Tables
 
-# Null odds where nothing can be an answer: the original's null score before it has seen a window.
+# The null odds where no span can be an answer: the original's initial null score.
 NO_ANSWER_ODDS = 1e6
 
 
 @dataclass(frozen=True)
 class Document:
-    """A paragraph in tokens: their ids, and the characters (`starts`, behind the last: `ends`) they stand for."""
+    """A paragraph as tokens: their ids, and each token's characters, from `starts` up to, but without, `ends`."""
 
     ids: list[int]
     starts: np.ndarray
     ends: np.ndarray
 
     def tokens(self, span: Span) -> Span:
-        """The first and the last token of those that have any of the characters.
+        """The first and the last token that contain any of the characters.
 
-        The original searches the words around for the answer's tokens; it finds these, but where an answer begins or
-        ends inside of a token: there it keeps the words whole.
+        The original searches the surrounding words for the answer's tokens. It finds the same ones, unless an answer
+        begins or ends within a token: there it takes whole words.
         """
         first = min(int(np.searchsorted(self.ends, span[0], side="right")), len(self.ids) - 1)
         return first, max(first, int(np.searchsorted(self.starts, span[1], side="left")) - 1)
@@ -48,27 +48,27 @@ class Document:
 
 @dataclass(frozen=True)
 class Window(Feature):
-    """A question with a part of its paragraph. `label` is the answer's first and last position, or (0, 0), [CLS]'s,
-    where the answer isn't whole in this window or there is none."""
+    """A question with a part of its paragraph. `label` is the answer's first and last position, or (0, 0), that of
+    [CLS], if the window doesn't contain the whole answer or there is none."""
 
     document: Document
     first: int
-    """The document's token that the part begins with."""
+    """The index in the document of the part's first token."""
     offset: int
-    """Its position in the window; the part goes on to the last [SEP]."""
+    """That token's position in the window; the part ends before the last [SEP]."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One of a question's n best; the text "" is that it has none."""
+    """One of a question's n best answers; the text "" means no answer."""
 
     text: str
     start_logit: float
     end_logit: float
     span: Span | None = None
-    """Its characters in the context."""
+    """The answer's characters in the context."""
     probability: float = 1.0
-    """Among the n best."""
+    """The probability among the n best."""
 
     @property
     def score(self) -> float:
@@ -80,13 +80,13 @@ class Prediction:
     answer: Answer
     n_best: list[Answer]
     null_odds: float | None
-    """2.0: how much higher "no answer" scores than the best answer."""
+    """Version 2.0: the score of "no answer" minus that of the best answer."""
 
 
 class Squad:
-    """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or v2.0's where `unanswerable`.
+    """The `Task` of SQuAD's files: train-v1.1.json and dev-v1.1.json, or those of v2.0 if `unanswerable`.
 
-    `tables` are splits in memory, in the place of the files, with the columns that the data set has on the Hub.
+    `tables` are splits in memory, used instead of the files, with the data set's columns on the Hub.
     """
 
     head = HeadConfig(QuestionAnswering.kind)
@@ -99,7 +99,7 @@ class Squad:
                 raise InputError(f"task.{name}: is {getattr(config, name)}, must be at least 1")
         self._config, self._tables = config, tables
         self.best_by = "best_f1" if config.unanswerable else "f1"
-        # With data in memory alone, a split that isn't given isn't looked for either.
+        # If only data in memory are given, other splits don't exist.
         self.dev_splits = ("dev",) if "dev" in tables or config.dev or config.folder or not tables else ()
         # There is no public test set.
         has_test = "test" in tables or config.test or (config.folder and Path(str(self._file("test"))).is_file())
@@ -116,51 +116,51 @@ class Squad:
         return Path(self._config.folder) / name
 
     def read(self, split: str) -> list[Example]:
-        """The questions of a split's file, as `squad_files.read`. Those of "train" whose answer isn't in the paragraph
-        where it is said to be are left out, as the original does, and counted on standard error."""
+        """The questions of a split, by `squad_files.read`. Training questions whose answer isn't at its `answer_start`
+        are left out, as in the original, and counted on standard error."""
         file = self._file(split)
         examples = squad_files.read(file, self._config.unanswerable, answers_needed=split != "test")
         if split != "train":
             return examples
-        lost = [(one.id, one.answers[0]) for one in examples if one.answers and one.span is None]
+        lost = [(e.id, e.answers[0]) for e in examples if e.answers and e.span is None]
         if len(lost) == len(examples):
             raise InputError(f"{file}: no answer is in its paragraph at answer_start; count characters from 0")
         if lost:
             why = f"their answer isn't at its answer_start (the first: id {lost[0][0]!r}, {lost[0][1]!r})"
             print(f"{file}: {len(lost)} of {len(examples)} questions are left out: {why}", file=sys.stderr)
-        return [one for one in examples if not one.answers or one.span is not None]
+        return [e for e in examples if not e.answers or e.span is not None]
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
-        """The windows of each question, labelled wherever an answer is known, `training` or not."""
+        """The windows of each question, labelled wherever the answers are known, `training` or not."""
         most, layout = self._config.query_length, tokenizer.layout
         special = layout.special_tokens(2)
         if length <= most + special:
             shortest = f"must be more than task.query_length {most} and the {special} special tokens"
             raise InputError(f"sequence_length: is {length}, {shortest}; raise it, or lower that")
-        contexts = list(dict.fromkeys(one.context for one in examples))
+        contexts = list(dict.fromkeys(example.context for example in examples))
         documents = dict(zip(contexts, map(_document, tokenizer.encode_with_spans(contexts)), strict=True))
-        queries = tokenizer.encode([one.question for one in examples])
+        queries = tokenizer.encode([example.question for example in examples])
         windows = []
-        for number, (one, query) in enumerate(zip(examples, queries, strict=True)):
-            document, query = documents[one.context], query[:most]
+        for number, (example, query) in enumerate(zip(examples, queries, strict=True)):
+            document, query = documents[example.context], query[:most]
             room = length - special - len(query)
             offset = special - 1 + len(query)
             for first in _firsts(len(document.ids), room, self._config.stride):
                 part = document.ids[first : first + room]
-                label = _label(one, document, range(first, first + len(part)), offset)
+                label = _label(example, document, range(first, first + len(part)), offset)
                 windows.append(Window(*layout.joined((query, part)), label, number, document, first, offset))
         return windows
 
     def predict(self, examples: list[Example], features: list[Window], logits: list[np.ndarray]) -> list[Prediction]:
-        """The best answer of all windows of a question. Logits [tokens, 2] are of an answer's start and end."""
+        """The best answer to each question from all its windows. Logits are [tokens, 2]: start and end."""
         grouped = defaultdict(list)
         for window, scores in zip(features, logits, strict=True):
             grouped[window.example].append((window, np.asarray(scores, np.float64)))
-        return [self._predicted(one, *zip(*grouped[i], strict=True)) for i, one in enumerate(examples)]
+        return [self._predicted(e.context, *zip(*grouped[i], strict=True)) for i, e in enumerate(examples)]
 
-    def _predicted(self, one: Example, windows: tuple[Window, ...], logits: tuple[np.ndarray, ...]) -> Prediction:
+    def _predicted(self, context: str, windows: tuple[Window, ...], logits: tuple[np.ndarray, ...]) -> Prediction:
         most = self._config.n_best
-        best = list(itertools.islice(self._answers(one.context, windows, logits), most))
+        best = list(itertools.islice(self._answers(context, windows, logits), most))
         if not self._config.unanswerable:
             listed = _with_probabilities(best or [Answer("", 0.0, 0.0)])
             return Prediction(listed[0], listed, None)
@@ -175,10 +175,10 @@ class Squad:
         return Prediction(chosen, listed, odds)
 
     def _answers(self, context: str, windows: tuple[Window, ...], logits: tuple[np.ndarray, ...]) -> Iterator[Answer]:
-        """All the answers there can be, no text twice, the best first."""
+        """All possible answers with different texts, the best first."""
         widest = _widest(windows)
-        found = [self._spans(*of_one) for of_one in zip(windows, logits, widest, strict=True)]
-        starts, ends, spans = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        by_window = [self._spans(*arguments) for arguments in zip(windows, logits, widest, strict=True)]
+        starts, ends, spans = (np.concatenate(parts) for parts in zip(*by_window, strict=True))
         seen = set()
         for i in np.argsort(-(starts + ends), kind="stable"):
             span = _tidy(context, *map(int, spans[i]))
@@ -188,7 +188,7 @@ class Squad:
                 yield Answer(text, float(starts[i]), float(ends[i]), span)
 
     def _spans(self, window: Window, logits: np.ndarray, widest: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Of a window's valid pairs of its n best starts and ends: start logit, end logit, [pairs, 2] characters."""
+        """A window's valid pairs of its n best starts and ends: start logits, end logits, [pairs, 2] characters."""
         ranked = np.argsort(-logits, axis=0, kind="stable")[: self._config.n_best]
         first, last = (grid.ravel() for grid in np.meshgrid(ranked[:, 0], ranked[:, 1], indexing="ij"))
         end = len(window.input_ids) - 1
@@ -202,15 +202,15 @@ class Squad:
 
     def summary(self, examples: list[Example]) -> str:
         kinds: dict[tuple[str, ...] | None, str | None] = {None: None, (): "no answer"}
-        return counted(kinds.get(one.answers, "with an answer") for one in examples)
+        return counted(kinds.get(example.answers, "with an answer") for example in examples)
 
     def inputs(self, example: Example) -> tuple[str, str]:
         return example.question, example.context
 
     def metrics(self, examples: list[Example], predictions: list[Prediction]) -> dict[str, float]:
-        """Those of the version's evaluation script, under its names; none where no gold answers are known."""
+        """The metrics of the version's evaluation script, by its names; empty where no gold answers are known."""
         pairs = zip(examples, predictions, strict=True)
-        known = [(one.answers, p) for one, p in pairs if one.answers is not None]
+        known = [(e.answers, p) for e, p in pairs if e.answers is not None]
         golds, answers = [gold for gold, _ in known], [p.answer.text for _, p in known]
         if not known:
             return {}
@@ -220,12 +220,12 @@ class Squad:
         return squad_metrics.evaluate(answers, golds)
 
     def rows(self, examples: list[Example], predictions: list[Prediction]) -> list[dict]:
-        """`right`: an exact match with one of the gold answers; None where they aren't known."""
-        return [_row(one, prediction.answer) for one, prediction in zip(examples, predictions, strict=True)]
+        """As in `Task`; `right` is an exact match with one of the gold answers, None where they aren't known."""
+        return [_row(e, p.answer) for e, p in zip(examples, predictions, strict=True)]
 
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Prediction]) -> list[Path]:
         """Writes predictions.json, nbest_predictions.json and, for 2.0, null_odds.json."""
-        by_id = list(zip((one.id for one in examples), predictions, strict=True))
+        by_id = list(zip((example.id for example in examples), predictions, strict=True))
         contents = {
             "predictions.json": {number: p.answer.text for number, p in by_id},
             "nbest_predictions.json": {number: [_entry(answer) for answer in p.n_best] for number, p in by_id},
@@ -244,35 +244,35 @@ def _document(encoded: tuple[list[int], list[Span]]) -> Document:
 
 
 def _firsts(tokens: int, room: int, stride: int) -> range:
-    """Where windows begin, so that the last one ends with the last token; none leaves a gap."""
+    """The first token of each window: they leave no gaps, and the last window ends with the last token."""
     stride = min(stride, room)
     return range(0, max(tokens - room, 0) + stride, stride)
 
 
-def _label(one: Example, document: Document, part: range, offset: int) -> Span | None:
-    if one.answers is None or one.answers and one.span is None:
+def _label(example: Example, document: Document, part: range, offset: int) -> Span | None:
+    if example.answers is None or example.answers and example.span is None:
         return None
-    first, last = document.tokens(one.span) if one.span else (-1, -1)
+    first, last = document.tokens(example.span) if example.span else (-1, -1)
     return (first - part.start + offset, last - part.start + offset) if first in part and last in part else (0, 0)
 
 
 def _widest(windows: tuple[Window, ...]) -> list[np.ndarray]:
-    """Of each window's tokens whether it is the one, of all that have the token, with the most context around it: on
-    the side where there is less; of those alike the first. An answer begins where this holds."""
+    """[tokens] bool for each window: whether it has the most context around the token, among all windows with that
+    token. The context is that on the shorter side; of equal windows the first counts. Answers begin only there."""
     sizes = [len(window.input_ids) - window.offset - 1 for window in windows]
     if len(windows) == 1:
         return [np.ones(sizes[0], bool)]
     tokens = np.arange(windows[-1].first + sizes[-1])
     firsts, counts = np.array([window.first for window in windows])[:, None], np.array(sizes)[:, None]
-    # [windows, tokens]; below 0 outside of the window.
+    # [windows, tokens]; negative outside of the window.
     score = np.minimum(tokens - firsts, firsts + counts - 1 - tokens)
     best = np.where(score < 0, -1, score + 0.01 * counts).argmax(axis=0)
     return [best[w.first : w.first + size] == i for i, (w, size) in enumerate(zip(windows, sizes, strict=True))]
 
 
 def _tidy(context: str, start: int, end: int) -> Span:
-    """A span with the marks (accents) on its last character, which an uncased tokenizer drops, and without white space
-    and format characters around it, which SentencePiece's spans have."""
+    """The span plus combining marks after its last character, which an uncased tokenizer drops, and without white space
+    and format characters around it, which SentencePiece's spans include."""
     while end < len(context) and unicodedata.category(context[end])[0] == "M":
         end += 1
     while start < end and _is_blank(context[start]):
@@ -298,10 +298,10 @@ def _entry(answer: Answer) -> dict:
     return {"text": answer.text, "probability": answer.probability, **logits}
 
 
-def _row(one: Example, answer: Answer) -> dict:
-    golds = one.answers if one.answers is None else one.answers or ("",)
+def _row(example: Example, answer: Answer) -> dict:
+    golds = example.answers if example.answers is None else example.answers or ("",)
     return {
-        "text": f"{one.question}\n{one.context}",
+        "text": f"{example.question}\n{example.context}",
         "gold": golds and " / ".join(dict.fromkeys(golds)),
         "predicted": answer.text,
         "right": golds and any(squad_metrics.exact_match(answer.text, gold) for gold in golds),

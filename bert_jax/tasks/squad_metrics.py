@@ -1,7 +1,7 @@
-"""SQuAD's scores, by the definitions of its evaluation scripts, in percent.
+"""SQuAD's scores in percent, as its evaluation scripts define them.
 
-The versions differ: 2.0 leaves out gold answers of which nothing remains when normalised, and gives an empty answer
-full F1 where the other is empty too; 1.1 gives none.
+The versions differ: 2.0 leaves out gold answers that are empty when normalised, and gives full F1 where the answer and
+the gold answer are both empty; 1.1 gives F1 0 there.
 """
 
 import re
@@ -15,17 +15,17 @@ Scores = dict[str, float]
 
 
 def normalised(text: str) -> str:
-    """In lower case, without (ASCII) punctuation, articles, and needless white space."""
+    """The text in lower case, without (ASCII) punctuation and articles, with single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(answer: str, gold: str) -> float:
-    """1 where both are the same when normalised, else 0."""
+    """1 where both texts are equal when normalised, else 0."""
     return float(normalised(answer) == normalised(gold))
 
 
 def f1(answer: str, gold: str) -> float:
-    """Of their words as bags, from 0 to 1; two empty ones agree."""
+    """F1 of the two bags of words, from 0 to 1; two empty texts score 1."""
     words, gold_words = normalised(answer).split(), normalised(gold).split()
     if not words or not gold_words:
         return float(words == gold_words)
@@ -37,7 +37,7 @@ def f1(answer: str, gold: str) -> float:
 
 
 def evaluate(answers: list[str], golds: list[tuple[str, ...]]) -> Scores:
-    """Version 1.1: of each answer the best score against the question's gold ones; their means."""
+    """The scores of version 1.1: an answer's best score against any of its question's gold answers, averaged."""
     pairs = list(zip(answers, golds, strict=True))
     exact = [max(exact_match(answer, gold) for gold in several) for answer, several in pairs]
     # Two empty answers have no word in common.
@@ -46,8 +46,8 @@ def evaluate(answers: list[str], golds: list[tuple[str, ...]]) -> Scores:
 
 
 def evaluate_unanswerable(answers: list[str], golds: list[tuple[str, ...]], null_odds: list[float]) -> Scores:
-    """Version 2.0, where a question may have no gold answer and "" is the right one; also of the questions with
-    (HasAns) and without one (NoAns), and the best scores that a threshold of the null odds could give."""
+    """The scores of version 2.0, where "" is right for a question without gold answers; also those of the questions
+    with (HasAns) and without answers (NoAns), and the best scores that a threshold of the null odds could give."""
     pairs = list(zip(answers, map(_not_empty, golds), strict=True))
     raw = {
         "exact": [max(exact_match(answer, gold) for gold in several) for answer, several in pairs],
@@ -68,9 +68,9 @@ def evaluate_unanswerable(answers: list[str], golds: list[tuple[str, ...]], null
 def best_threshold(
     answers: list[str], scores: list[float], null_odds: list[float], answerable: list[bool]
 ) -> tuple[float, float]:
-    """The best mean score in percent, and the threshold that gives it: questions with null odds above it are left
-    without an answer. It starts with all of them left so; an answer already "" stays, so that only thresholds up to
-    the one in use are searched."""
+    """The best mean score in percent, and the threshold that gives it: questions with null odds above it get no answer.
+    The search begins with no answers at all; answers that are "" already stay, so that only thresholds up to the one
+    in use are searched."""
     current = best = float(answerable.count(False))
     threshold = 0.0
     for i in sorted(range(len(answers)), key=null_odds.__getitem__):

@@ -1,4 +1,4 @@
-"""Reading tables, CSV and its relatives and JSON: rows that know where they stand."""
+"""Reads tables (CSV, TSV and the like, JSON) as rows that know their location."""
 
 import csv
 import io
@@ -15,14 +15,14 @@ from bert_jax.files.contents import json_value
 from bert_jax.tasks.files import plain_name, read_text
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")
-# Separators of columns beside tabs.
+# Separators of columns besides tabs.
 SEPARATORS = ",;|"
 QUOTED = r'"(?:[^"]|"")*+"'
-# A text all of whose quotes stand around cells, or doubled within.
+# A text in which all quotes are around cells, or doubled within them.
 QUOTED_CELLS = re.compile(rf'(?:(?:{QUOTED}|[^"\t\n]*+)(?:[\t\n]|\Z))*+')
 # A cell in quotes, between tabs or line ends.
 A_QUOTED_CELL = re.compile(rf"(?:^|(?<=[\t\n]))({QUOTED})(?=[\t\r\n]|\Z)")
-# What stands in each cell of a line of dashes.
+# A cell in a line of dashes.
 RULE = re.compile(r"\s*(:?-{2,}:?|:-+:?|-+:|=+)?\s*")
 
 Record = tuple[int, list[str]]
@@ -30,15 +30,15 @@ Record = tuple[int, list[str]]
 
 @dataclass(frozen=True)
 class Row:
-    """A record by its columns' names; `place` says where it is, as "dev.tsv, line 7"."""
+    """A record by its columns' names; `location` is for example "dev.tsv, line 7"."""
 
-    place: str
+    location: str
     values: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Data in memory in the place of a split's file, with the split's name in errors (`bert_jax.tasks.memory`)."""
+    """Data in memory instead of a split's file, with the split's name for errors (`bert_jax.tasks.memory`)."""
 
     name: str
     rows: list[Row]
@@ -53,20 +53,21 @@ NO_TABLES: Tables = MappingProxyType({})
 
 
 def read_table(file: str | Path | Table, header: bool = True, ragged: bool = False, width: int = 1) -> list[Row]:
-    """The rows of a table in memory; or of a UTF-8 file, plain or compressed, whatever its name says: JSON, an object a
-    line or a list of them; else columns between tabs, commas, semicolons or vertical bars, with quotes as CSV has them.
+    """The rows of a table in memory, or of a UTF-8 file, plain or compressed, whatever its name.
 
-    Without a header, columns are called by their numbers from "1", and there are at least `width`. Between tabs, quotes
-    are but characters, unless all are as CSV's writers set them. Where `ragged`, columns are between tabs, a short row
-    lacks its last ones, what is beyond the header's is dropped, and quotes are characters always: GLUE's files. Blank
-    lines are left out; of a single column each is an empty text. Raises `InputError` with file and line.
+    A file is JSON (an object on each line, or a list of objects), or columns separated by tabs, commas, semicolons or
+    vertical bars, quoted as in CSV. Without a header, columns are named by their numbers from "1", and there are at
+    least `width`. In a table with tabs, quotes are ordinary characters, unless all of them are as in CSV. `ragged` is
+    for GLUE's files: columns are separated by tabs, a short row lacks its last columns, cells beyond the header are
+    dropped, and quotes are always ordinary characters. Blank lines are left out; in a table with one column, each is an
+    empty text. Raises `InputError` with file and line.
     """
     if isinstance(file, Table):
         return file.rows
     file = Path(file)
     text = read_text(file)
     if re.match("sep=.\r?\n", text):
-        raise InputError(f"{file}, line 1: is for Excel alone, not the columns' names; take the line out")
+        raise InputError(f"{file}, line 1: is only for Excel, not the columns' names; take the line out")
     if _is_json(file, text):
         rows = list(_json_rows(file, text))
     else:
@@ -77,16 +78,16 @@ def read_table(file: str | Path | Table, header: bool = True, ragged: bool = Fal
 
 
 def check_ids(rows: list[Row], column: str | None) -> None:
-    """Raises `InputError` where two rows have the same value in a column that tells them apart."""
+    """Raises `InputError` where two rows have the same value in a column of ids."""
     if not column:
         return
-    places: dict[str, str] = {}
+    locations: dict[str, str] = {}
     for row in rows:
         value = str(row.values.get(column))
-        if value in places:
-            twice = f"{column} is {value!r}, as at {places[value]}; it must tell rows apart"
-            raise InputError(f"{row.place}: {twice}: correct it, or leave out --task.id-column")
-        places[value] = row.place
+        if value in locations:
+            twice = f"{column} is {value!r}, as at {locations[value]}; it must tell rows apart"
+            raise InputError(f"{row.location}: {twice}: correct it, or leave out --task.id-column")
+        locations[value] = row.location
 
 
 def _is_json(file: Path, text: str) -> bool:
@@ -102,7 +103,7 @@ def _is_json(file: Path, text: str) -> bool:
 
 
 def _records(file: Path, text: str, header: bool, ragged: bool, width: int) -> Iterator[Record]:
-    """The lines' cells, with the lines' numbers."""
+    """(line number, cells) of each line."""
     separator = "\t" if ragged and plain_name(file).suffix != ".csv" else _separator(file, text, header, width)
     if separator != "\t":
         return _csv_lines(file, text, separator)
@@ -113,8 +114,8 @@ def _records(file: Path, text: str, header: bool, ragged: bool, width: int) -> I
 
 
 def _separator(file: Path, text: str, header: bool, width: int) -> str:
-    """What stands between columns: tabs, where the first line has one; else what the header has most of; else, without
-    one, what parts all lines alike, in `width` or more columns."""
+    """The separator of columns: a tab, if the first line has one; else the most frequent one in the header; without a
+    header, the one that splits all lines into the same number of columns, at least `width`."""
     first = text.lstrip("\r\n").partition("\n")[0]
     if "\t" in first:
         return "\t"
@@ -134,8 +135,8 @@ def _separator(file: Path, text: str, header: bool, width: int) -> str:
 
 
 def _is_quoted(text: str) -> bool:
-    """Whether the quotes of a table of tabs are those of a CSV writer: all around cells or doubled within, and around
-    all of the header's cells, or only those that need them. (Excel finds that a comma does.)"""
+    """Whether the quotes in a table with tabs are a CSV writer's: all are around cells or doubled within, and either
+    all cells of the header are quoted, or only cells that need it. (For Excel, a cell with a comma needs it.)"""
     text = text.replace("\r\n", "\n")
     if '"' not in text or not QUOTED_CELLS.fullmatch(text):
         return False
@@ -156,19 +157,19 @@ def _named(file: Path, records: Iterator[Record], header: bool, ragged: bool) ->
         raise InputError(f"{file}, line {number}: two columns are called {twice!r}; give each a name of its own")
     names = sorted(map(_folded, columns)) if header and len(columns) > 1 else []
     for number, cells in lines[first + 1 :] if header else lines:
-        place = f"{file}, line {number}"
+        location = f"{file}, line {number}"
         if _is_blank(cells):
             if len(columns) > 1:
                 continue
             cells = cells or [""]
         if len(cells) != len(columns) and not ragged:
             widths = f"has {len(cells)} columns, the first line has {len(columns)}"
-            raise InputError(f"{place}: {widths}; a text that holds a separator stands in quotes, in a .csv")
+            raise InputError(f"{location}: {widths}; a text that contains a separator must be in quotes, in a .csv")
         if _folded(cells[0]) in names and sorted(map(_folded, cells)) == names:
-            raise InputError(f"{place}: is the header again, as where files were joined; take the line out")
+            raise InputError(f"{location}: is the header again, as where files were joined; take the line out")
         if len(columns) > 1 and "".join(cells).strip() and all(map(RULE.fullmatch, cells)):
-            raise InputError(f"{place}: is a rule under a header, as in Markdown, and no row; take the line out")
-        yield Row(place, dict(zip(columns, cells, strict=False)))
+            raise InputError(f"{location}: is a rule under a header, as in Markdown, and no row; take the line out")
+        yield Row(location, dict(zip(columns, cells, strict=False)))
 
 
 def _is_blank(cells: list[str]) -> bool:
@@ -176,18 +177,18 @@ def _is_blank(cells: list[str]) -> bool:
 
 
 def _folded(name: str) -> str:
-    """The same for a column's name however it is written, behind a byte order mark too."""
+    """A column's name without a byte order mark, spaces and case, for comparison."""
     return name.lstrip("\ufeff").strip().lower()
 
 
 def _tsv_lines(text: str) -> Iterator[Record]:
-    # Not splitlines(), which also takes other characters for a line's end.
+    # Not splitlines(), which also splits at other characters.
     for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
         yield number, line.removesuffix("\r").split("\t")
 
 
 def _csv_lines(file: Path, text: str, separator: str) -> Iterator[Record]:
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # A long text is a text all the same.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # By default, a long text is an error.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     while True:
         number = reader.line_num + 1
@@ -203,29 +204,29 @@ def _csv_lines(file: Path, text: str, separator: str) -> Iterator[Record]:
 
 
 def _json_rows(file: Path, text: str) -> Iterator[Row]:
-    """Those of a list of objects, or an object a line."""
+    """The rows of a JSON list of objects, or of an object on each line."""
     if text.lstrip().startswith("["):
         values = _json(text, str(file))
-        if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+        if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             raise InputError(f'{file}, line 1: not an object, as {{"text": "...", "label": "..."}}, nor a list of them')
-        yield from (Row(f"{file}, record {number}", one) for number, one in enumerate(values, 1))
+        yield from (Row(f"{file}, record {number}", value) for number, value in enumerate(values, 1))
         return
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
-        place = f"{file}, line {number}"
-        values = _json(line, place)
+        location = f"{file}, line {number}"
+        values = _json(line, location)
         if not isinstance(values, dict):
-            raise InputError(f'{place}: not an object, as {{"text": "...", "label": "..."}}')
-        yield Row(place, values)
+            raise InputError(f'{location}: not an object, as {{"text": "...", "label": "..."}}')
+        yield Row(location, values)
 
 
-def _json(text: str, place: str) -> Any:
+def _json(text: str, location: str) -> Any:
     try:
         return json_value(text, nan=True, pairs=_object)
     except ValueError as error:
         why = f"not JSON that is read ({first_line(error)})"
-        raise InputError(f"{place}: {why}; correct it: an object a line, or all in one list") from None
+        raise InputError(f"{location}: {why}; correct it: an object on each line, or all in one list") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A tag for each word: named entities and anything else in columns (paper, section 5.3), and semantic roles.
+"""A tag for each word: named entities and anything else in columns (BERT paper, section 5.3), and semantic roles.
 
-The first piece of a word has its tag. A sentence that is longer than the input becomes several features, which together
-predict each word once, in the middle of what stands around it.
+A word's tag is predicted at its first piece. A sentence longer than the input becomes several features, which together
+predict each word once, with context on both sides.
 """
 
 import abc
@@ -21,10 +21,10 @@ from bert_jax.models.heads.base import NO_LABEL
 from bert_jax.tasks import columns, propositions
 from bert_jax.tasks.base import Feature, Ids, check_unnamed
 from bert_jax.tasks.classes import check_alike, counted
-from bert_jax.tasks.spans import accuracy, marked, of_words, scores, spans, standard
+from bert_jax.tasks.spans import accuracy, marked, scores, spans, standard, tag_every_word
 from bert_jax.tasks.tables import NO_TABLES, Table, Tables
 
-# What the official files are called, relative to the task's folder. The first pattern that fits a file counts.
+# Names of the official files, relative to the task's folder. The first pattern that matches a file counts.
 NER_FILES = {
     "train": ("eng.train", "wnut17train.conll", "train.txt", "train.conll"),
     "dev": ("eng.testa", "emerging.dev.conll", "valid.txt", "dev.txt", "dev.conll"),
@@ -40,29 +40,29 @@ SRL_FILES = {
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A sentence; of semantic roles, one of its predicates with the sentence."""
+    """A sentence; for semantic roles, a sentence with one of its predicates."""
 
     words: list[str]
     tags: list[str] | None
     where: str
     """File and line of the first word."""
     sentence: int
-    """Its number among those of the split."""
+    """The sentence's number in the split."""
     text: list[str]
-    """The words that may be read: the sentence, or the document that it stands in."""
+    """The words that may be read: the sentence's, or its whole document's."""
     start: int = 0
-    """Where in `text` it begins."""
+    """The index in `text` of the sentence's first word."""
     predicate: int | None = None
-    """Which of the words."""
+    """The index in `words` of the predicate."""
 
 
 @dataclass(frozen=True)
 class Window(Feature):
-    """A feature, and which words of its example it predicts."""
+    """A feature that predicts some of its example's words, from the word `first` on."""
 
     first: int
-    places: list[int]
-    """Where the first pieces of words `first`, `first` + 1, ... stand."""
+    positions: list[int]
+    """The positions of the first pieces of the words `first`, `first` + 1, ..."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Tagged:
     probabilities: list[float]
 
 
-def of(config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES) -> "Tagging":
-    """The task "ner" or "srl". `labels` are those of a model that is trained; else the training set has them. `tables`
-    are splits in memory, in the place of the config's files."""
+def from_config(config: TaskConfig, labels: tuple[str, ...] = (), tables: Tables = NO_TABLES) -> "Tagging":
+    """The task "ner" or "srl". `labels` are those of a trained model, by default the training set's. `tables` are
+    splits in memory, used instead of the config's files."""
     return (SemanticRoles if config.name == "srl" else NamedEntities)(config, labels, tables)
 
 
 class Tagging(abc.ABC):
-    """What named entities and semantic roles have in common: `bert_jax.tasks.base.Task`."""
+    """The `Task` of tagging words: what named entities and semantic roles have in common."""
 
     best_by = "f1"
     files: dict[str, tuple[str, ...]]
@@ -95,12 +95,12 @@ class Tagging(abc.ABC):
 
     @cached_property
     def head(self) -> HeadConfig:
-        """Its labels are the tags of the training file, O first, the others sorted."""
+        """A token classifier with a trained model's labels, or the training file's tags: O first, the others sorted."""
         if self._labels:
             return HeadConfig(TokenClassification.kind, self._labels)
-        found = {tag for example in self.read("train") for tag in example.tags or ()}
-        outside = [] if of_words(found) else ["O"]
-        return HeadConfig(TokenClassification.kind, (*outside, *sorted(found - {"O"})))
+        tags = {tag for example in self.read("train") for tag in example.tags or ()}
+        outside = [] if tag_every_word(tags) else ["O"]
+        return HeadConfig(TokenClassification.kind, (*outside, *sorted(tags - {"O"})))
 
     @abc.abstractmethod
     def _read(self, paths: list[Path | Table], training: bool) -> list[Example]: ...
@@ -117,7 +117,7 @@ class Tagging(abc.ABC):
                     f"{', '.join(self.files.get(split, ()))}; give one or the other"
                 )
             self._examples[split] = self._read(paths, training=split == "train")
-            bare = next((one for one in self._examples[split] if one.tags is None), None)
+            bare = next((example for example in self._examples[split] if example.tags is None), None)
             if bare and not split.startswith("test"):
                 raise InputError(f"{bare.where}: has no tags to learn from or to score; give it some, or leave it out")
         return self._examples[split]
@@ -129,26 +129,26 @@ class Tagging(abc.ABC):
         if given or not self.config.folder:
             return [Path(given)] if given else []
         for pattern in self.files.get(split, ()):
-            if found := sorted(Path(self.config.folder).glob(pattern)):
-                return [*found]
+            if files := sorted(Path(self.config.folder).glob(pattern)):
+                return [*files]
         return []
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:
         pieces, texts = _pieces(examples, tokenizer), {}
-        found: list[Window] = []
+        windows: list[Window] = []
         for number, example in enumerate(examples):
             if id(example.text) not in texts:
                 words = [pieces[word] for word in example.text]
                 texts[id(example.text)] = list(chain(*words)), [0, *accumulate(map(len, words))]
-            found += self._features_of(example, number, *texts[id(example.text)], tokenizer.layout, length)
-        return found
+            windows += self._features_of(example, number, *texts[id(example.text)], tokenizer.layout, length)
+        return windows
 
     def _features_of(
         self, example: Example, number: int, flat: Ids, starts: list[int], layout: Layout, length: int
     ) -> Iterator[Window]:
-        """`flat` are the pieces of the text, and `starts` says where those of each of its words begin, and the end."""
-        # The predicate is a second segment (arXiv 1904.05255). Which of several equal words it is, the authors tell a
-        # layer above the encoder; here, the type of the second segment marks its pieces in the sentence too.
+        """`flat` are the text's pieces; `starts` has the index of each word's first piece, and of the end."""
+        # The predicate is a second segment (arXiv 1904.05255). The authors mark which of several equal words it is in a
+        # layer above the encoder; here, its pieces in the sentence have the token type of the second segment too.
         predicate = () if example.predicate is None else range(*starts[example.predicate : example.predicate + 2])
         second = [[flat[i] for i in predicate[: length // 4]]] if predicate else []
         if second and not layout.types[-2]:
@@ -159,13 +159,13 @@ class Tagging(abc.ABC):
             input_ids, types = layout.joined([flat[left:right], *second])
             for i in range(max(left, predicate.start), min(right, predicate.stop)) if predicate else ():
                 types[1 + i - left] = layout.types[-2]
-            places = [1 + starts[word] - left for word in own]
+            positions = [1 + starts[word] - left for word in own]
             label = None
             if example.tags:
                 label = [NO_LABEL] * len(input_ids)
-                for place, word in zip(places, own, strict=True):
-                    label[place] = self._ids.get(example.tags[word - example.start], NO_LABEL)
-            yield Window(input_ids, types, label, number, own.start - example.start, places)
+                for position, word in zip(positions, own, strict=True):
+                    label[position] = self._ids.get(example.tags[word - example.start], NO_LABEL)
+            yield Window(input_ids, types, label, number, own.start - example.start, positions)
 
     @cached_property
     def _ids(self) -> dict[str, int]:
@@ -173,26 +173,26 @@ class Tagging(abc.ABC):
 
     def predict(self, examples: list[Example], features: list[Window], logits: list[np.ndarray]) -> list[Tagged]:
         labels = self.head.labels
-        found = [Tagged([""] * len(example.words), [0.0] * len(example.words)) for example in examples]
+        predictions = [Tagged([""] * len(example.words), [0.0] * len(example.words)) for example in examples]
         for feature, scored in zip(features, logits, strict=True):
-            scored = np.asarray(scored, np.float64)[feature.places]
+            scored = np.asarray(scored, np.float64)[feature.positions]
             exponents = np.exp(scored - scored.max(-1, keepdims=True))
             probabilities = exponents / exponents.sum(-1, keepdims=True)
-            best, own = probabilities.argmax(-1), slice(feature.first, feature.first + len(feature.places))
-            found[feature.example].tags[own] = [labels[i] for i in best]
-            found[feature.example].probabilities[own] = probabilities.max(-1).tolist()
-        return found
+            best, own = probabilities.argmax(-1), slice(feature.first, feature.first + len(feature.positions))
+            predictions[feature.example].tags[own] = [labels[i] for i in best]
+            predictions[feature.example].probabilities[own] = probabilities.max(-1).tolist()
+        return predictions
 
     def summary(self, examples: list[Example]) -> str:
-        """Of the tags, each of a word."""
+        """How many words have each tag."""
         return counted(tag for e in examples for tag in (e.tags or (None,) * len(e.words)))
 
     def inputs(self, example: Example) -> tuple:
         return *example.words, example.predicate
 
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
-        """precision, recall and f1 of spans, all together and of each type (f1/TYPE), and the accuracy of tags, all in
-        percent, of the examples with tags; without any, none."""
+        """Precision, recall and F1 of spans, over all and for each type (f1/TYPE), and the accuracy of tags, in
+        percent, of the examples with tags; empty if there are none."""
         pairs = [pair for pair in self._standard(examples, predictions) if pair[0]]
         if not pairs:
             return {}
@@ -200,22 +200,22 @@ class Tagging(abc.ABC):
         return {**scores(map(self.units, gold), map(self.units, predicted)), "accuracy": accuracy(gold, predicted)}
 
     def _standard(self, examples: list[Example], predictions: list[Tagged]) -> list[tuple[list[str], list[str]]]:
-        """Gold (none where it isn't known) and predicted tags of each example, as tags of IOBES."""
+        """The gold tags ([] where they aren't known) and predicted tags of each example, in IOBES."""
         gold = {tag for example in examples for tag in example.tags or ()}
-        plain = "B" if of_words(gold) or of_words({*self.head.labels}) else "I"
-        of_gold, of_labels = self._meaning(gold, plain), standard(self.head.labels, plain)
+        plain = "B" if tag_every_word(gold) or tag_every_word({*self.head.labels}) else "I"
+        gold_meaning, meaning = self._meaning(gold, plain), standard(self.head.labels, plain)
         return [
-            ([of_gold[tag] for tag in e.tags or ()], [of_labels[tag] for tag in p.tags])
+            ([gold_meaning[tag] for tag in e.tags or ()], [meaning[tag] for tag in p.tags])
             for e, p in zip(examples, predictions, strict=True)
         ]
 
     def _meaning(self, gold: set[str], plain: str = "I") -> dict[str, str]:
-        """What the tags of a file say: the same as the model's labels, or, where these haven't all, by themselves."""
+        """The tags of a file in IOBES: read as the model's labels if all are among them, else by themselves."""
         labels = self.head.labels
         return standard(labels if gold <= {*labels} else gold, plain)
 
     def rows(self, examples: list[Example], predictions: list[Tagged]) -> list[dict]:
-        """The spans marked in the text; right where all are; as sure as the tag that is the least."""
+        """As in `Task`, with spans marked in the text; `confidence` is the lowest of any tag."""
         pairs = self._standard(examples, predictions)
         return [
             {
@@ -233,12 +233,12 @@ class Tagging(abc.ABC):
 
     @staticmethod
     def units(tags: list[str]) -> set[tuple]:
-        """What is right or wrong as a whole, in tags of IOBES: each begins with its type."""
+        """The units that are right or wrong as a whole, in tags of IOBES; each begins with its type."""
         return set(spans(tags))
 
 
 class NamedEntities(Tagging):
-    """Entities, or other spans, or parts of speech: the token first, the tag last (`columns.read_tagged`)."""
+    """Entities, other spans, or parts of speech, in files with the token first and the tag last."""
 
     files = NER_FILES
 
@@ -264,7 +264,7 @@ class NamedEntities(Tagging):
 
     @staticmethod
     def _check_alike(sentences: list[columns.Sentence]) -> None:
-        """A type that is another one but for how it is written is a mistake in the file."""
+        """Raises `InputError` for two types that differ only in spelling: a mistake in the file."""
         meaning = standard({tag for sentence in sentences for tag in sentence.tags()})
         types: dict[str, str] = {}
         for sentence in sentences:
@@ -273,7 +273,7 @@ class NamedEntities(Tagging):
         check_alike(types.items(), "write them alike")
 
     def _check_types(self, sentences: list[columns.Sentence]) -> None:
-        """A type that the training file lacks is an error; B- or I- of a type it has (as in IOB1) is not."""
+        """Raises `InputError` for a type that the training file lacks; B- or I- of a known type (IOB1) may be new."""
         tags = [(s, i, tag) for s in sentences for i, tag in enumerate(s.tags())]
         meaning = self._meaning({tag for _, _, tag in tags})
         known = {tag.partition("-")[2] for tag in standard(self.head.labels).values()}
@@ -282,11 +282,11 @@ class NamedEntities(Tagging):
                 source = "model" if self._labels else "training set"
                 raise InputError(
                     f"{sentence.where(i)}: the tag {tag!r} is of a type that the {source} lacks; there are "
-                    f"{', '.join(sorted(known - {''}))}: mend it, or train on a file that has it"
+                    f"{', '.join(sorted(known - {''}))}: correct it, or train on a file that has it"
                 )
 
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Tagged]) -> list[Path]:
-        """SPLIT.conll: the file's lines with the predicted tag behind them, as conlleval and wnuteval read them."""
+        """Writes SPLIT.conll: the file's lines plus a column of predicted tags, as conlleval and wnuteval read them."""
         tags = {e.sentence: prediction.tags for e, prediction in zip(examples, predictions, strict=True)}
         sentences = columns.read_tagged(self._paths(split)[0], labelled=False)
         width = next(len(sentence.rows[0]) for sentence in sentences if not sentence.starts_document)
@@ -300,9 +300,9 @@ class NamedEntities(Tagging):
 
 
 class SemanticRoles(Tagging):
-    """The arguments of a predicate; an example for each (`propositions`).
+    """The arguments of predicates, with an example for each predicate (`propositions`).
 
-    Rare roles occur outside the official training files; they are counted as missed.
+    Rare roles that the official training files lack count as missed.
     """
 
     files = SRL_FILES
@@ -314,37 +314,37 @@ class SemanticRoles(Tagging):
 
     def _read(self, paths: list[Path | Table], training: bool) -> list[Example]:
         examples = []
-        for number, one in enumerate(self._propositions(paths)):
-            if training and one.tags is None:
-                raise InputError(f"{one.sentence.where()}: has target verbs but no columns of arguments to train on")
-            for i, predicate in enumerate(one.predicates):
-                tags, where = one.tags[i] if one.tags else None, one.sentence.where()
-                examples.append(Example(one.words, tags, where, number, one.words, predicate=predicate))
+        for number, p in enumerate(self._propositions(paths)):
+            if training and p.tags is None:
+                raise InputError(f"{p.sentence.where()}: has target verbs but no columns of arguments to train on")
+            for i, predicate in enumerate(p.predicates):
+                tags, where = p.tags[i] if p.tags else None, p.sentence.where()
+                examples.append(Example(p.words, tags, where, number, p.words, predicate=predicate))
         if not examples:
             raise InputError(f"{paths[0]}: holds no predicate; the column of target verbs has - in every line")
         return examples
 
     def _propositions(self, paths: list[Path | Table]) -> list[propositions.Propositions]:
-        files = (path for path in paths if isinstance(path, Path))  # All of them: it takes no tables.
-        return [one for file in files for one in propositions.read_propositions(file)]
+        files = (path for path in paths if isinstance(path, Path))  # All paths: tables are refused.
+        return [p for file in files for p in propositions.read_propositions(file)]
 
     def metrics(self, examples: list[Example], predictions: list[Tagged]) -> dict[str, float]:
-        """Those of srl-eval.pl: of arguments, without V and C- put together; `perfect`: predicates with all right."""
+        """The metrics of srl-eval.pl, over `units`; `perfect`: the share of predicates with all arguments right."""
         right = [row["right"] for row in self.rows(examples, predictions) if row["right"] is not None]
         perfect = {"perfect": 100 * sum(right) / len(right)} if right else {}
         return {**super().metrics(examples, predictions), **perfect}
 
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Tagged]) -> list[Path]:
-        """SPLIT.props, and SPLIT.gold.props where it is known: the two files that srl-eval.pl compares."""
+        """Writes SPLIT.props, and SPLIT.gold.props if it is known: the two files that srl-eval.pl compares."""
         tags: dict[int, list[list[str]]] = {}
         for example, prediction in zip(examples, predictions, strict=True):
             tags.setdefault(example.sentence, []).append(prediction.tags)
         everything = self._propositions(self._paths(split))
-        found = {split: [propositions.columns(one, tags.get(i, [])) for i, one in enumerate(everything)]}
-        gold = [propositions.columns(one, one.tags) for one in everything if one.tags is not None]
+        files = {split: [propositions.columns(p, tags.get(i, [])) for i, p in enumerate(everything)]}
+        gold = [propositions.columns(p, p.tags) for p in everything if p.tags is not None]
         if len(gold) == len(everything):
-            found[f"{split}.gold"] = gold
-        return [columns.write_sentences(folder / f"{name}.props", one) for name, one in found.items()]
+            files[f"{split}.gold"] = gold
+        return [columns.write_sentences(folder / f"{name}.props", sentences) for name, sentences in files.items()]
 
     @staticmethod
     def units(tags: list[str]) -> set[tuple]:
@@ -352,7 +352,7 @@ class SemanticRoles(Tagging):
 
 
 def _pieces(examples: list[Example], tokenizer: Tokenizer) -> dict[str, Ids]:
-    """Each word's ids. One that has no piece, as of a zero-width joiner alone, is an unknown one."""
+    """The ids of each word; [UNK] for a word without pieces, such as a single zero-width joiner."""
     texts = {id(example.text): example.text for example in examples}
     words = list(dict.fromkeys(chain.from_iterable(texts.values())))
     unknown = [tokenizer.special_ids[UNK]]
@@ -360,10 +360,10 @@ def _pieces(examples: list[Example], tokenizer: Tokenizer) -> dict[str, Ids]:
 
 
 def _windows(starts: list[int], words: range, room: int) -> Iterator[tuple[range, int, int]]:
-    """Words to predict together, and the pieces [left, right), up to `room`, to read with them.
+    """Yields words to predict together, and the range of pieces [left, right), at most `room`, to read for them.
 
-    `starts` says where the pieces of each word of the text begin, and the end. Words that don't fit are parted so that
-    half of the room is left to what stands around. A word that is too long for the input is cut at its end.
+    `starts` has the index of each word's first piece, and of the end. Words that don't all fit are split so that half
+    of the room is left for context. A word that is too long for the input is cut at its end.
     """
     whole = starts[words.stop] - starts[words.start] <= room
     most = room if whole else max(1, room // 2)
@@ -374,6 +374,6 @@ def _windows(starts: list[int], words: range, room: int) -> Iterator[tuple[range
         spare, after = room - (right - left), starts[-1] - right
         before = min(left, max(spare // 2, spare - after))
         end = right + spare - before
-        # Whole words only.
+        # The context is whole words only.
         yield range(a, b), starts[bisect_left(starts, left - before)], max(right, starts[bisect_right(starts, end) - 1])
         a = b

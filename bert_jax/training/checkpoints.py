@@ -26,7 +26,8 @@ from bert_jax.training.checksums import checksums
 # Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
 # fingerprint; the parts of a batch have dropout of their own.
 MAY_CHANGE = (
-    *("mesh", "run", "corpus", "tokenizer", "model.scan_unroll", "model.remat", "evaluation_batch_size"),
+    *("mesh", "run", "corpus", "tokenizer", "evaluation_batch_size"),
+    *("model.scan_unroll", "model.remat", "model.attention"),
     *("task.folder", "task.train", "task.dev", "task.test"),
 )
 MAY_NOT_CHANGE = ("run.accumulate_steps",)

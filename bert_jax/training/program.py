@@ -112,7 +112,8 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     shardings = state_shardings(mesh, shapes, axes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     # A teacher's parameters lie as those of the same names do here.
-    both = {"params": shapes["params"], "constants": jax.eval_shape(objective.constants)}
+    constants = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), objective.constants())
+    both = {"params": shapes["params"], "constants": constants}
     constants = _shapes_on(both, state_shardings(mesh, both, axes))["constants"]
     train_step = jax.jit(
         steps.make_train_step(objective, optimizer, accumulate_steps),

@@ -1,0 +1,113 @@
+"""Backends of attention: one from outside, the kernel for TPUs, and what they don't take."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.pallas import tpu as pallas_tpu
+
+from bert_jax.config import HeadConfig, InputError, ModelConfig, files
+from bert_jax.convert import origin as origins
+from bert_jax.convert import pretrained
+from bert_jax.models import attention, init_params, make_model
+
+MODEL = ModelConfig(
+    vocab_size=64,
+    hidden_size=32,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+ALONE = HeadConfig("encoder", pooler=False)
+# Two rows, the first with padding; and the texts in them.
+MASK = np.arange(24) < np.array([[17], [24]])
+TEXTS = np.where(MASK, 1 + np.arange(24) // 10, 0)
+
+
+def of_jax(query, key, value, segment_ids, dropout_key, config):
+    """Attention of JAX's own, as anybody would add it."""
+    seen = segment_ids.query[:, None, :, None] == segment_ids.key[:, None, None, :]
+    heads = (x.swapaxes(1, 2) for x in (query, key, value))
+    return jax.nn.dot_product_attention(*heads, mask=seen)
+
+
+@pytest.fixture(scope="module")
+def params() -> dict:
+    return jax.jit(lambda: init_params(make_model(MODEL, ALONE), 0))()
+
+
+@pytest.fixture
+def ours(monkeypatch) -> str:
+    monkeypatch.setitem(attention.ATTENTION, "ours", attention.Backend(of_jax))
+    return "ours"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_backend_from_outside_gives_what_the_plain_one_does(ours, params, packed):
+    ids = np.random.default_rng(0).integers(5, 64, MASK.shape)
+    more = dict(position_ids=np.arange(24)[None] % 10 * MASK, sequence_ids=TEXTS) if packed else {}
+
+    def sums_and_gradients(backend):
+        model = make_model(dataclasses.replace(MODEL, attention=backend), ALONE)
+
+        def sums(params):
+            hidden = model.apply({"params": params}, ids, 0 * ids, MASK.astype(np.int32), **more)[0]
+            return jnp.sum(jnp.sin(hidden) * MASK[..., None]), hidden[MASK]
+
+        return jax.jit(jax.value_and_grad(sums, has_aux=True))(params)
+
+    expected, found = jax.tree.leaves(sums_and_gradients("plain")), jax.tree.leaves(sums_and_gradients(ours))
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_kernel_for_tpus_gives_what_the_plain_one_does():
+    query, key, value = np.random.default_rng(0).normal(size=(3, 2, 1, 24, 32)).astype(np.float32)
+    ids = attention.segment_ids(MASK, TEXTS)
+
+    def outputs_and_gradients(backend):
+        def total(*heads):
+            out = attention.ATTENTION[backend].compute(*heads, ids, None, MODEL)
+            return jnp.sum(jnp.sin(out) * MASK[..., None, None]), out[MASK]
+
+        return jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(query, key, value)
+
+    expected = outputs_and_gradients("plain")
+    with pallas_tpu.force_tpu_interpret_mode():
+        found = outputs_and_gradients("tpu_flash")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, found)
+
+
+def refusal(**changes) -> str:
+    """In training."""
+    model, ids = make_model(dataclasses.replace(MODEL, **changes), ALONE), np.ones((1, 8), np.int32)
+    rngs = {"dropout": jax.random.key(0)}
+    params = jax.eval_shape(lambda: init_params(model, 0))
+    with pytest.raises(InputError) as error:
+        jax.eval_shape(lambda p: model.apply({"params": p}, ids, ids, ids, deterministic=False, rngs=rngs), params)
+    return str(error.value)
+
+
+def test_what_a_backend_does_not_take_is_named(monkeypatch):
+    elsewhere = "model.attention: is tpu_flash, a kernel for TPUs, and this is a cpu; make it plain"
+    assert refusal(attention="tpu_flash") == elsewhere
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    rate = "model.attention_probs_dropout_prob: is 0.1, but tpu_flash drops nothing; make it 0, or attention plain"
+    assert refusal(attention="tpu_flash", attention_probs_dropout_prob=0.1) == rate
+    with pytest.raises(InputError, match=r"^model\.attention: is 'flash'; did you mean 'tpu_flash'\?$"):
+        make_model(dataclasses.replace(MODEL, attention="flash"), ALONE)
+
+
+def test_a_model_is_read_without_the_kernel_of_its_run():
+    """It was trained on a TPU, and is used here."""
+    model = dataclasses.replace(MODEL, attention="tpu_flash")
+    origin = origins.to_dict(origins.Folder("somewhere"))
+    about = {"model": files.to_dict(model), "head": files.to_dict(ALONE), "about": origin}
+    read, _, _ = pretrained.what_it_is(SimpleNamespace(about=lambda step: about, folder=Path()), 0)
+    assert read == MODEL
