@@ -7,6 +7,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,6 +19,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # torch's build for GPUs brings it and imports it late: behind TensorFlow, whose LLVM it then meets, it crashes.
 with contextlib.suppress(ImportError):
     import triton  # noqa: F401
+
+# Shapes and types of arrays are held against the annotations while a program is traced, not while it runs.
+jaxtyping.install_import_hook(["bert_jax.models", "bert_jax.objectives.head"], "beartype.beartype")
 
 from bert_jax.config import (
     CorpusConfig,

@@ -1,6 +1,7 @@
 """Models: architectures and kinds of heads, each a value that owns what is known of it, and their Flax modules."""
 
 from bert_jax.models.architecture import Architecture
+from bert_jax.models.arrays import Batch, Outputs, Sums
 from bert_jax.models.heads.alone import Alone
 from bert_jax.models.heads.base import Head
 from bert_jax.models.heads.masked_lm import MaskedLM
@@ -17,13 +18,16 @@ __all__ = [
     "HEADS",
     "Alone",
     "Architecture",
+    "Batch",
     "Head",
     "MaskedLM",
     "Model",
     "MultipleChoice",
+    "Outputs",
     "Pretraining",
     "QuestionAnswering",
     "SequenceClassification",
+    "Sums",
     "TokenClassification",
     "architecture_of",
     "forward",

@@ -10,8 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from bert_jax.config import ModelConfig
+from bert_jax.models.arrays import AnyArray
 from bert_jax.models.attention import attention, segment_ids
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import ACTIVATIONS, dense, initializer, layer_norm, padded
@@ -190,14 +192,14 @@ class Encoder(nn.Module):
 
     def __call__(
         self,
-        input_ids,
-        token_type_ids,
-        attention_mask,
-        position_ids=None,
-        sequence_ids=None,
-        first_tokens=None,
+        input_ids: Int[AnyArray, "batch length"],
+        token_type_ids: Int[AnyArray, "batch length"],
+        attention_mask: Int[AnyArray, "batch length"],
+        position_ids: Int[AnyArray, "batch length"] | None = None,
+        sequence_ids: Int[AnyArray, "batch length"] | None = None,
+        first_tokens: Int[AnyArray, "batch texts"] | None = None,
         deterministic: bool = True,
-    ):
+    ) -> tuple[Float[Array, "batch length hidden"], Float[Array, "batch *texts hidden"] | None]:
         hidden = self.embeddings(input_ids, token_type_ids, position_ids, deterministic)
         hidden = self.encoder(hidden, segment_ids(attention_mask, sequence_ids), deterministic)
         if not self.pooler:
@@ -205,7 +207,9 @@ class Encoder(nn.Module):
         return hidden, jnp.tanh(self.pooler_dense(first_vectors(hidden, first_tokens)))
 
 
-def first_vectors(hidden, first_tokens=None):
+def first_vectors(
+    hidden: Float[Array, "batch length hidden"], first_tokens: Int[AnyArray, "batch texts"] | None = None
+) -> Float[Array, "batch *texts hidden"]:
     """The vector of each text's first token, of rows of one text or of several."""
     # [B, S, H] -> [B, H], or [B, texts, H]
     return hidden[:, 0] if first_tokens is None else jnp.take_along_axis(hidden, first_tokens[..., None], axis=1)

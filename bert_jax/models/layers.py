@@ -7,11 +7,12 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from bert_jax.config import ModelConfig
 
 
-def gelu(x):
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x times the normal distribution's share below x, by erf."""
     if x.dtype != jnp.float32:
         return jax.nn.gelu(x, approximate=False)  # By erfc: 1 + erf would have no digits left of a negative x's share.

@@ -1,14 +1,24 @@
 """Losses as sums and counts, divided once at the end: any number of devices, parts or batches gives one number."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, Num
+
+from bert_jax.models.arrays import AnyArray, Sums
 
 # As in the original: keeps the division defined where nothing is masked.
 EPSILON = 1e-5
 
 
-def cross_entropy(name: str, logits, labels, weights) -> dict:
-    """Sums over the labels with a weight. `logits` [..., classes] float32; `labels`, `weights` [...]."""
+def cross_entropy(
+    name: str,
+    logits: Float[Array, "*entries classes"],
+    labels: Int[AnyArray, "*entries"],
+    weights: Float[AnyArray, "*entries"],
+) -> Sums:
+    """Sums over the labels with a weight."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     # The label's score is the highest: over a whole vocabulary, cheaper than an argmax.
     correct = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0] >= jnp.max(logits, -1)
@@ -19,19 +29,21 @@ def cross_entropy(name: str, logits, labels, weights) -> dict:
     }
 
 
-def cross_entropy_of_labels(name: str, logits, labels) -> dict:
+def cross_entropy_of_labels(
+    name: str, logits: Float[Array, "*entries classes"], labels: Int[AnyArray, "*entries"]
+) -> Sums:
     """Sums over the labels; one below 0 is none."""
     return cross_entropy(name, logits, jnp.maximum(labels, 0), (labels >= 0).astype(jnp.float32))
 
 
-def of_values(name: str, losses, labels) -> dict:
+def of_values(name: str, losses: Callable[[Array], Array], labels: Float[AnyArray, "..."]) -> Sums:
     """Sums of `losses`, a function of the labels, which are numbers; one that is NaN is none."""
     known = ~jnp.isnan(labels)
     sums = jnp.sum(jnp.where(known, losses(jnp.where(known, labels, 0)), 0))
     return {f"{name}_loss": sums, f"{name}_count": jnp.sum(known, dtype=jnp.float32)}
 
 
-def count_of_labels(labels):
+def count_of_labels(labels: Num[AnyArray, "..."]) -> Float[Array, ""]:
     """How many labels there are: those that aren't below 0, or, of numbers, NaN."""
     known = ~jnp.isnan(labels) if jnp.issubdtype(labels.dtype, jnp.floating) else labels >= 0
     return jnp.sum(known) + EPSILON

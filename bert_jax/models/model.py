@@ -1,12 +1,16 @@
 """A model: the encoder of an architecture with a head of a kind, a pure function of (params, arrays)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import registry
 from bert_jax.models.architecture import Architecture
+from bert_jax.models.arrays import AnyArray, Batch, Outputs
 from bert_jax.models.heads.base import Head, Inputs
 from bert_jax.models.names import LogicalAxes
 
@@ -46,24 +50,27 @@ class Model(nn.Module):
     @nn.compact
     def __call__(
         self,
-        input_ids,
-        token_type_ids,
-        attention_mask,
-        masked_lm_positions=None,
-        position_ids=None,
-        sequence_ids=None,
-        first_tokens=None,
+        input_ids: Int[AnyArray, "batch *choices length"],
+        token_type_ids: Int[AnyArray, "batch *choices length"],
+        attention_mask: Int[AnyArray, "batch *choices length"],
+        masked_lm_positions: Int[AnyArray, "batch predictions"] | None = None,
+        position_ids: Int[AnyArray, "batch *choices length"] | None = None,
+        sequence_ids: Int[AnyArray, "batch *choices length"] | None = None,
+        first_tokens: Int[AnyArray, "batch *choices texts"] | None = None,
         deterministic: bool = True,
-    ):
+    ) -> Outputs:
         kind, architecture = self.kind, self.architecture
         encoder = architecture.encoder(self.config, kind.pooler(self.head), name=architecture.name)
-        inputs = (input_ids, token_type_ids, attention_mask, position_ids, sequence_ids, first_tokens)
-        # [B, C, S] -> [B C, S]
-        inputs = tuple(x if x is None or x.ndim == 2 else x.reshape(-1, x.shape[-1]) for x in inputs)
-        hidden, pooled = encoder(*inputs, deterministic=deterministic)
+
+        def rows(x):
+            """[B, C, S] -> [B C, S]: each choice is a row."""
+            return x if x is None or x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+        ids, types, positions = rows(input_ids), rows(token_type_ids), rows(position_ids)
+        mask, texts, first = rows(attention_mask), rows(sequence_ids), rows(first_tokens)
+        hidden, pooled = encoder(ids, types, mask, positions, texts, first, deterministic=deterministic)
         words = encoder.embeddings.word_embeddings.embedding if kind.predicts else None
         choices = input_ids.shape[1] if kind.choices else 1
-        _, _, mask, _, texts, first = inputs
         of_head = Inputs(hidden, pooled, mask, texts, first, words, masked_lm_positions, choices, deterministic)
         return kind.logits(self.config, self.head, of_head)
 
@@ -81,11 +88,14 @@ def init_params(model: Model, seed) -> dict:
     return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]
 
 
-def forward(model: Model, params, batch, dropout_key=None):
+def forward(model: Model, params: dict, batch: Batch, dropout_key: Key[Array, ""] | None = None):
     """A head's outputs for a batch; with dropout where a key is given."""
+    inputs: dict[str, Any] = {
+        name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch
+    }
     return model.apply(
         {"params": params},
-        **{name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch},
+        **inputs,
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )

@@ -2,7 +2,9 @@
 
 from typing import Any, ClassVar, Protocol
 
-from bert_jax.models import Model
+from jaxtyping import Array, Key
+
+from bert_jax.models import Batch, Model, Sums
 
 
 class Objective(Protocol):
@@ -25,9 +27,9 @@ class Objective(Protocol):
         """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none. Asked for twice
         in a run, so what takes time is kept."""
 
-    def counts(self, batch) -> dict:
+    def counts(self, batch: Batch) -> Sums:
         """What divides each loss of a batch, by its name; known before any part of it is computed."""
 
-    def sums(self, params, constants, batch, dropout_key=None) -> dict:
+    def sums(self, params: dict, constants: Any, batch: Batch, dropout_key: Key[Array, ""] | None = None) -> Sums:
         """For each name in `counts` its `_loss` (a sum), `_count` and, where there is one, `_correct`. All others are
         sums to log. Without a key there is no dropout."""

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
-from bert_jax.models import Model, forward
+from jaxtyping import Array, Key
+
+from bert_jax.models import Batch, Model, Sums, forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +18,9 @@ class HeadObjective:
     def constants(self) -> Any:
         return ()
 
-    def counts(self, batch) -> dict:
+    def counts(self, batch: Batch) -> Sums:
         return self.model.kind.counts(batch)
 
-    def sums(self, params, constants, batch, dropout_key=None) -> dict:
+    def sums(self, params: dict, constants: Any, batch: Batch, dropout_key: Key[Array, ""] | None = None) -> Sums:
         outputs = forward(self.model, params, batch, dropout_key)
         return self.model.kind.sums(self.model.head, outputs, batch)

@@ -1,5 +1,7 @@
 """No head: the encoder alone."""
 
+from jaxtyping import Array, Float
+
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models.heads.base import Head, Inputs, Output
 
@@ -15,7 +17,9 @@ class Alone(Head):
     def pooler(self, head: HeadConfig) -> bool:
         return head.pooler
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(
+        self, config: ModelConfig, head: HeadConfig, inputs: Inputs
+    ) -> tuple[Float[Array, "batch length hidden"], Float[Array, "batch hidden"] | None]:
         return inputs.hidden, inputs.pooled
 
     def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:

@@ -8,9 +8,11 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.models import losses
+from bert_jax.models.arrays import AnyArray, Batch, Outputs, Sums
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import initializer
 from bert_jax.models.names import LogicalAxes, Name
@@ -31,22 +33,22 @@ class Output(NamedTuple):
 class Inputs(NamedTuple):
     """What a head computes its outputs from."""
 
-    hidden: Any
-    """[B, S, H], or of several choices [B C, S, H]."""
-    pooled: Any
-    """[B, H], or of rows of several texts [B, T, H]; None where the head has no pooler."""
-    attention_mask: Any
-    """[B, S], 1 for a token, 0 for padding."""
-    sequence_ids: Any
-    """[B, S], the number of each token's text in its row, -1 for padding; None where a row has one text."""
-    first_tokens: Any
-    """[B, T], positions at which a row's texts begin; None where it has one."""
-    word_embeddings: Any
-    """[V, H]."""
-    masked_lm_positions: Any
-    """[B, K]; None where the head doesn't predict."""
+    hidden: Float[Array, "rows length hidden"]
+    """Each choice of an example is a row of its own."""
+    pooled: Float[Array, "rows *texts hidden"] | None
+    """None where the head has no pooler."""
+    attention_mask: Int[AnyArray, "rows length"]
+    """1 for a token, 0 for padding."""
+    sequence_ids: Int[AnyArray, "rows length"] | None
+    """The number of each token's text in its row, -1 for padding; None where a row has one text."""
+    first_tokens: Int[AnyArray, "rows texts"] | None
+    """Positions at which a row's texts begin; None where it has one."""
+    word_embeddings: Float[Array, "vocabulary hidden"] | None
+    """None where the head doesn't predict."""
+    masked_lm_positions: Int[AnyArray, "rows predictions"] | None
+    """None where the head doesn't predict."""
     choices: int
-    """C of inputs [B, C, S]; 1 of others."""
+    """Rows of an example."""
     deterministic: bool
 
 
@@ -94,8 +96,8 @@ class Head:
         """Numbers in an entry of its first output, where the vocabulary doesn't decide that."""
         return self.fixed[0] if self.fixed else len(head.labels)
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
-        """Its outputs, float32: of a single one the array, else a tuple. Called in the model's compact method."""
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Outputs:
+        """Its outputs, float32. Called in the model's compact method."""
         raise NotImplementedError
 
     def unsaid(self, head: HeadConfig) -> bool:
@@ -112,17 +114,17 @@ class Head:
         """Writes a feature's label into those of its row: of the row's text of that number, which begins at `start`."""
         labels[text] = label
 
-    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+    def sums(self, head: HeadConfig, outputs, batch: Batch) -> Sums:
         """Sums and counts of the losses of a batch, as of `losses.cross_entropy`."""
         return losses.cross_entropy_of_labels("label", outputs, batch["labels"])
 
-    def counts(self, batch) -> dict:
+    def counts(self, batch: Batch) -> Sums:
         """What divides each loss of a batch, by its name; known before any part of it is computed."""
         return {"label": losses.count_of_labels(batch["labels"])}
 
     # ---- Exports ----------------------------------------------------------------------------------------------------
 
-    def named(self, outputs, config: ModelConfig) -> dict[str, Any]:
+    def named(self, outputs, config: ModelConfig) -> dict[str, Array]:
         """Its outputs by their names in exports; scores of the vocabulary without the rows that fill it up."""
         values = outputs if isinstance(outputs, tuple) else (outputs,)
         return {
@@ -144,7 +146,7 @@ class Classifier(nn.Module):
     dropout: float | None = None
 
     @nn.compact
-    def __call__(self, x, deterministic: bool):
+    def __call__(self, x: Float[Array, "*entries hidden"], deterministic: bool) -> Float[Array, "*entries outputs"]:
         rate = self.config.hidden_dropout_prob if self.dropout is None else self.dropout
         x = Dropout(rate)(x, deterministic=deterministic)
         return nn.Dense(self.outputs, kernel_init=initializer(self.config), name="dense")(x.astype(jnp.float32))

@@ -2,9 +2,11 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import losses, names
+from bert_jax.models.arrays import Batch, Outputs, Sums
 from bert_jax.models.heads.base import Head, Inputs, Output
 from bert_jax.models.layers import ACTIVATIONS, dense, layer_norm
 from bert_jax.models.names import LogicalAxes
@@ -16,7 +18,7 @@ class Transform(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "batch predictions hidden"]) -> Float[Array, "batch predictions hidden"]:
         x = dense(self.config, self.config.hidden_size, "dense")(x)
         return layer_norm(self.config)(ACTIVATIONS[self.config.hidden_act](x))
 
@@ -30,27 +32,27 @@ class Predictions(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, hidden, masked_lm_positions, word_embeddings):
+    def __call__(self, inputs: Inputs) -> Float[Array, "batch predictions vocabulary"]:
         c = self.config
+        assert inputs.masked_lm_positions is not None and inputs.word_embeddings is not None
         # [B, S, H] -> [B, K, H]: only the positions to predict meet the vocabulary.
-        x = jnp.take_along_axis(hidden, masked_lm_positions[..., None], axis=1)
+        x = jnp.take_along_axis(inputs.hidden, inputs.masked_lm_positions[..., None], axis=1)
         x = Transform(c, name="transform")(x)
         bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,), jnp.float32)
         # [B, K, H] x [V, H] -> [B, K, V]
-        weights = word_embeddings.astype(x.dtype)
+        weights = inputs.word_embeddings.astype(x.dtype)
         logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias
         return jnp.where(jnp.arange(c.padded_vocab_size) < c.known_vocab_size, logits, jnp.finfo(jnp.float32).min)
 
 
 class Heads(nn.Module):
-    """The predictions and, of a subclass, what is predicted beside them."""
+    """The predictions, under the name that the original has for its heads."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, inputs: Inputs):
-        predictions = Predictions(self.config, name="predictions")
-        return predictions(inputs.hidden, inputs.masked_lm_positions, inputs.word_embeddings)
+    def __call__(self, inputs: Inputs) -> Float[Array, "batch predictions vocabulary"]:
+        return Predictions(self.config, name="predictions")(inputs)
 
 
 class MaskedLM(Head):
@@ -74,13 +76,13 @@ class MaskedLM(Head):
     )
     predicts = True
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Outputs:
         return Heads(config, name="cls")(inputs)
 
-    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+    def sums(self, head: HeadConfig, outputs, batch: Batch) -> Sums:
         return losses.cross_entropy("mlm", outputs, batch["masked_lm_ids"], batch["masked_lm_weights"])
 
-    def counts(self, batch) -> dict:
+    def counts(self, batch: Batch) -> Sums:
         return {"mlm": jnp.sum(batch["masked_lm_weights"]) + losses.EPSILON}
 
     def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:

@@ -1,5 +1,7 @@
 """Which of several continuations of a text is the right one (arXiv 1810.04805, section 4.4)."""
 
+from jaxtyping import Array, Float
+
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import names
 from bert_jax.models.heads.base import Classifier, Head, Inputs, Output
@@ -21,7 +23,8 @@ class MultipleChoice(Head):
     def pooler(self, head: HeadConfig) -> bool:
         return True
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Float[Array, "batch *texts choices"]:
+        assert inputs.pooled is not None
         classifier = Classifier(config, self.size(head), head.dropout, name="classifier")
         logits = classifier(inputs.pooled, inputs.deterministic)
         # [B C, 1] -> [B, C], or [B C, T, 1] -> [B, C, T] -> [B, T, C]

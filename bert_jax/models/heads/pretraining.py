@@ -1,19 +1,26 @@
 """The masked language model and next-sentence prediction (arXiv 1810.04805, section 3.1)."""
 
 import flax.linen as nn
+from jaxtyping import Array, Float
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import losses, names
+from bert_jax.models.arrays import Batch, Sums
 from bert_jax.models.heads.base import Inputs, Output
-from bert_jax.models.heads.masked_lm import Heads, MaskedLM
+from bert_jax.models.heads.masked_lm import MaskedLM, Predictions
 from bert_jax.models.layers import initializer
 
 
-class BothHeads(Heads):
+class BothHeads(nn.Module):
+    """The predictions and what is predicted of the pair of sentences."""
+
+    config: ModelConfig
+
     @nn.compact
-    def __call__(self, inputs: Inputs):
+    def __call__(self, inputs: Inputs) -> tuple[Float[Array, "batch predictions vocabulary"], Float[Array, "batch 2"]]:
+        assert inputs.pooled is not None
         next_sentence = nn.Dense(2, kernel_init=initializer(self.config), name="seq_relationship")
-        return super().__call__(inputs), next_sentence(inputs.pooled)
+        return Predictions(self.config, name="predictions")(inputs), next_sentence(inputs.pooled)
 
 
 class Pretraining(MaskedLM):
@@ -34,16 +41,18 @@ class Pretraining(MaskedLM):
     def pooler(self, head: HeadConfig) -> bool:
         return True
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(
+        self, config: ModelConfig, head: HeadConfig, inputs: Inputs
+    ) -> tuple[Float[Array, "batch predictions vocabulary"], Float[Array, "batch 2"]]:
         return BothHeads(config, name="cls")(inputs)
 
-    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+    def sums(self, head: HeadConfig, outputs, batch: Batch) -> Sums:
         """A row of padding has no label."""
         of_tokens, of_pairs = outputs
         next_sentence = losses.cross_entropy_of_labels("nsp", of_pairs, batch["next_sentence_labels"])
         return super().sums(head, of_tokens, batch) | next_sentence
 
-    def counts(self, batch) -> dict:
+    def counts(self, batch: Batch) -> Sums:
         return super().counts(batch) | {"nsp": losses.count_of_labels(batch["next_sentence_labels"])}
 
     def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:

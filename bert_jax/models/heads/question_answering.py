@@ -4,9 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import names
+from bert_jax.models.arrays import Batch, Sums
 from bert_jax.models.heads.base import NO_LABEL, Classifier, Head, Inputs, Output
 
 
@@ -22,7 +24,7 @@ class QuestionAnswering(Head):
     shown_by = ("qa_outputs.weight",)
     shown_by_tf1 = ("cls/squad/output_weights",)
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Float[Array, "batch length 2"]:
         return Classifier(config, self.size(head), 0.0, name="classifier")(inputs.hidden, inputs.deterministic)
 
     def no_labels(self, head: HeadConfig, rows: int, length: int, texts: int) -> np.ndarray:
@@ -32,7 +34,7 @@ class QuestionAnswering(Head):
     def write_label(self, labels: np.ndarray, text: int, start: int, label: Any) -> None:
         labels[text] = np.add(label, start)
 
-    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+    def sums(self, head: HeadConfig, outputs: Float[Array, "batch length 2"], batch: Batch) -> Sums:
         """The loss is the mean of both, each a choice among the text's own tokens."""
         texts = batch["labels"].shape[1]
         # [B, S] -> [B, T, 1, S]
@@ -41,7 +43,7 @@ class QuestionAnswering(Head):
         logits = jnp.where(own, jnp.swapaxes(outputs, 1, 2)[:, None], jnp.finfo(outputs.dtype).min)
         return super().sums(head, logits, batch)
 
-    def named(self, outputs, config: ModelConfig) -> dict[str, Any]:
+    def named(self, outputs, config: ModelConfig) -> dict[str, Array]:
         return {"start_logits": outputs[..., 0], "end_logits": outputs[..., 1]}
 
     def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:

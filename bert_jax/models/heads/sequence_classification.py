@@ -5,9 +5,11 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import losses, names
+from bert_jax.models.arrays import Batch, Sums
 from bert_jax.models.heads.base import Classifier, Head, Inputs, Output
 
 
@@ -30,7 +32,8 @@ class SequenceClassification(Head):
     def pooler(self, head: HeadConfig) -> bool:
         return True
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Float[Array, "batch *texts labels"]:
+        assert inputs.pooled is not None
         classifier = Classifier(config, self.size(head), head.dropout, name="classifier")
         return classifier(inputs.pooled, inputs.deterministic)
 
@@ -47,7 +50,7 @@ class SequenceClassification(Head):
     def _several(self, head: HeadConfig) -> tuple[int, ...]:
         return (self.size(head),) if head.outputs == "labels" or self.size(head) > 1 else ()
 
-    def sums(self, head: HeadConfig, outputs, batch) -> dict:
+    def sums(self, head: HeadConfig, outputs: Float[Array, "batch texts labels"], batch: Batch) -> Sums:
         labels = batch["labels"]
         if head.outputs == "classes":
             return super().sums(head, outputs, batch)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import names
@@ -21,7 +22,7 @@ class TokenClassification(Head):
     shown_by_tf1 = ("output_weights",)
     labelled = True
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Float[Array, "batch length labels"]:
         classifier = Classifier(config, self.size(head), head.dropout, name="classifier")
         return classifier(inputs.hidden, inputs.deterministic)
 

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import names
@@ -27,9 +28,10 @@ class RobertaMaskedLM(MaskedLM):
         ("lm_head.decoder.bias", "lm_head.bias"),
     )
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
-        predictions = Predictions(config, name="lm_head")
-        return predictions(inputs.hidden, inputs.masked_lm_positions, inputs.word_embeddings)
+    def logits(
+        self, config: ModelConfig, head: HeadConfig, inputs: Inputs
+    ) -> Float[Array, "batch predictions vocabulary"]:
+        return Predictions(config, name="lm_head")(inputs)
 
     def predictions(self, graph, hidden: str) -> str:
         x = graph.norm(graph.gelu(graph.dense(hidden, "lm_head.dense")), "lm_head.layer_norm")
@@ -43,7 +45,7 @@ class ClassificationHead(nn.Module):
     head: HeadConfig
 
     @nn.compact
-    def __call__(self, x, deterministic: bool):
+    def __call__(self, x: Float[Array, "*entries hidden"], deterministic: bool) -> Float[Array, "*entries labels"]:
         c = self.config
         rate = c.hidden_dropout_prob if self.head.dropout is None else self.head.dropout
         x = Dropout(rate, name="dropout")(x, deterministic=deterministic)
@@ -65,7 +67,7 @@ class RobertaClassification(SequenceClassification):
     def pooler(self, head: HeadConfig) -> bool:
         return False
 
-    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs):
+    def logits(self, config: ModelConfig, head: HeadConfig, inputs: Inputs) -> Float[Array, "batch *texts labels"]:
         first = first_vectors(inputs.hidden, inputs.first_tokens)
         return ClassificationHead(config, head, name="classifier")(first, inputs.deterministic)
 
