@@ -23,8 +23,7 @@ from bert_jax.convert import names, pretrained, stablehlo
 from bert_jax.convert.origin import Folder
 from bert_jax.data.tokenizers import SPECIAL, WordPiece
 from bert_jax.devices.sharding import make_mesh
-from bert_jax.models import make_model
-from bert_jax.objectives import forward
+from bert_jax.models import forward, make_model
 from bert_jax.training import optimizer, optimizers
 from bert_jax.training.program import make_program, of_pretraining
 
