@@ -12,7 +12,7 @@
 #   stop     SIGINT to the run: it saves and ends, also for `all`
 #   delete   delete the pod, whatever runs there. Nothing else deletes it, and until then it costs money
 #
-# The run continues when this script is stopped or its machine is off; `all` and `run`, given again, follow it. They exit
+# The run continues if this script is stopped or its machine is off; `all` and `run`, given again, follow it. They exit
 # with the run's code: 0 done, 2 bad input, 130 stopped. Name, zone and slices have to be the same each time.
 #   --type TYPE        the slice, for example v5litepod-256, v5p-128, v6e-64
 #   --zone Z, --project P (default: gcloud's own)
