@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import transformers
 
 import bert_jax
 from bert_jax.cli.main import main
@@ -25,6 +26,8 @@ from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
 from bert_jax.convert.origin import FinetuningRun, PretrainingRun
 from bert_jax.convert.pretrained import Pretrained
+from bert_jax.data import tokenizer_folders
+from bert_jax.data.tokenizers import SPECIAL
 from bert_jax.devices import compiling
 from bert_jax.models import init_params, make_model
 
@@ -102,6 +105,20 @@ def test_a_task_may_not_choose_a_folder_to_fetch_into(tmp_path):
     with pytest.raises(InputError, match="--task.data-dir"):
         check_repeated(own, places)
     check_repeated(dataclasses.replace(own, task=TaskConfig("rte", folder="data/RTE")), places)
+
+
+def test_a_vocabulary_is_no_name_of_a_file(tmp_path):
+    """The library of tokenizers would read the file."""
+    pieces = [*SPECIAL, "secret"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    folder = tmp_path / "theirs"
+    transformers.BertTokenizer(str(tmp_path / "vocab.txt")).save_pretrained(folder)
+    assert list(tokenizer_folders.read(folder).pieces()) == pieces
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["model"]["vocab"] = str(tmp_path / "vocab.txt")
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(InputError, match=r"tokenizer.json: its model.vocab is .*, must be an object; copy it again"):
+        tokenizer_folders.read(folder)
 
 
 def test_a_resumed_workdir_names_no_folder(config, hostile, examples, tmp_path, monkeypatch):

@@ -94,6 +94,8 @@ def _bert(declared: Declared, file: Path):
     if declared.whole:
         _check_part(declared, "model", {"type": "WordPiece"})
         vocab = declared.whole["model"]["vocab"]
+        if not isinstance(vocab, dict):  # WordPiece would take a string for the name of a file, and read it.
+            raise InputError(f"its model.vocab is {json.dumps(vocab)[:40]}, must be an object; copy it again")
     else:
         vocab = {piece: i for i, piece in enumerate(read_vocab(file))}
     backend = Backend(models.WordPiece(vocab, unk_token=declared.special["unk_token"]["content"]))

@@ -19,7 +19,7 @@ class Alone(Head):
 
     def logits(
         self, config: ModelConfig, head: HeadConfig, inputs: Inputs
-    ) -> tuple[Float[Array, "batch length hidden"], Float[Array, "batch hidden"] | None]:
+    ) -> tuple[Float[Array, "batch length hidden"], Float[Array, "batch *texts hidden"] | None]:
         return inputs.hidden, inputs.pooled
 
     def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:

@@ -17,7 +17,9 @@ class BothHeads(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, inputs: Inputs) -> tuple[Float[Array, "batch predictions vocabulary"], Float[Array, "batch 2"]]:
+    def __call__(
+        self, inputs: Inputs
+    ) -> tuple[Float[Array, "batch predictions vocabulary"], Float[Array, "batch *texts 2"]]:
         assert inputs.pooled is not None
         next_sentence = nn.Dense(2, kernel_init=initializer(self.config), name="seq_relationship")
         return Predictions(self.config, name="predictions")(inputs), next_sentence(inputs.pooled)
@@ -43,7 +45,7 @@ class Pretraining(MaskedLM):
 
     def logits(
         self, config: ModelConfig, head: HeadConfig, inputs: Inputs
-    ) -> tuple[Float[Array, "batch predictions vocabulary"], Float[Array, "batch 2"]]:
+    ) -> tuple[Float[Array, "batch predictions vocabulary"], Float[Array, "batch *texts 2"]]:
         return BothHeads(config, name="cls")(inputs)
 
     def sums(self, head: HeadConfig, outputs, batch: Batch) -> Sums:
