@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 # of these names, since it would hide the function.
 LATER = {
     "Bert": "bert_jax.inference.bert",
-    "load": "bert_jax.inference.bert",
+    "load": "bert_jax.inference.loading",
     "pretrain": "bert_jax.runs.pretraining",
     "finetune": "bert_jax.runs.finetuning",
     "evaluate": "bert_jax.runs.evaluation",
@@ -62,7 +62,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from bert_jax.convert.pretrained import export
-    from bert_jax.inference.bert import Bert, load
+    from bert_jax.inference.bert import Bert
+    from bert_jax.inference.loading import load
     from bert_jax.runs.evaluation import evaluate
     from bert_jax.runs.finetuning import finetune
     from bert_jax.runs.prediction import predict

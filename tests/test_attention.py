@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import guests.attention  # noqa: F401  # It adds one.
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,26 +31,13 @@ MASK = np.arange(24) < np.array([[17], [24]])
 TEXTS = np.where(MASK, 1 + np.arange(24) // 10, 0)
 
 
-def of_jax(query, key, value, segment_ids, dropout_key, config):
-    """Attention of JAX's own, as anybody would add it."""
-    seen = segment_ids.query[:, None, :, None] == segment_ids.key[:, None, None, :]
-    heads = (x.swapaxes(1, 2) for x in (query, key, value))
-    return jax.nn.dot_product_attention(*heads, mask=seen)
-
-
 @pytest.fixture(scope="module")
 def params() -> dict:
     return jax.jit(lambda: init_params(make_model(MODEL, ALONE), 0))()
 
 
-@pytest.fixture
-def ours(monkeypatch) -> str:
-    monkeypatch.setitem(attention.ATTENTION, "ours", attention.Backend(of_jax))
-    return "ours"
-
-
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_backend_from_outside_gives_what_the_plain_one_does(ours, params, packed):
+def test_a_backend_from_outside_gives_what_the_plain_one_does(params, packed):
     ids = np.random.default_rng(0).integers(5, 64, MASK.shape)
     more = dict(position_ids=np.arange(24)[None] % 10 * MASK, sequence_ids=TEXTS) if packed else {}
 
@@ -62,7 +50,7 @@ def test_a_backend_from_outside_gives_what_the_plain_one_does(ours, params, pack
 
         return jax.jit(jax.value_and_grad(sums, has_aux=True))(params)
 
-    expected, found = jax.tree.leaves(sums_and_gradients("plain")), jax.tree.leaves(sums_and_gradients(ours))
+    expected, found = jax.tree.leaves(sums_and_gradients("plain")), jax.tree.leaves(sums_and_gradients("jax"))
     for a, b in zip(expected, found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 

@@ -62,8 +62,8 @@ def test_other_files_are_named(tmp_path):
         (b'{"data": []}', "no questions"),
         (b"[]", "no 'data'"),
         (b'"\xff"', "not UTF-8"),
-        (b"[" * 100_000, "JSON that can't be read"),
-        (b"[" + b"1" * 5_000 + b"]", "JSON that can't be read"),
+        (b"[" * 100_000, "unreadable JSON"),
+        (b"[" + b"1" * 5_000 + b"]", "unreadable JSON"),
     ]:
         Path(file).write_bytes(content)
         with pytest.raises(InputError, match=message):

@@ -22,8 +22,9 @@ import numpy as np
 from bert_jax.bench import compile_seconds
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.devices import compiling
-from bert_jax.inference.bert import Bert, load
+from bert_jax.inference.bert import Bert
 from bert_jax.inference.engine import POSITIONS
+from bert_jax.inference.loading import load
 
 # transformers' encoder and fast tokenizer, with mean pooling. Each JSON line that it reads asks for a measurement, with
 # the order of the sentences and the batch size.

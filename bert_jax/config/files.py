@@ -176,9 +176,9 @@ def file_of(name: str) -> Path:
 
 
 def execute(path: Path) -> ModuleType:
-    """A config file as a module: what it adds to architectures, optimizers and other tables is there from then on.
+    """Executes a config file as a module: its additions to architectures, optimizers and other tables then exist.
 
-    Not by Python's loader, which leaves a __pycache__ in the person's folder.
+    Python's own loader isn't used, since it leaves a __pycache__ in the person's folder.
     """
     module = ModuleType(f"bert_jax_config_{path.stem}")
     module.__file__ = str(path)

@@ -1,6 +1,7 @@
 """A trained model in use: `bert = bert_jax.load("runs/tiny"); bert.fill_mask("Paris is the [MASK] of France.")`."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from typing import overload
 
 import jax
 import numpy as np
@@ -11,7 +12,6 @@ from bert_jax.convert import pretrained
 from bert_jax.data import packing
 from bert_jax.data.tokenizers import PAD
 from bert_jax.devices import sharding
-from bert_jax.files import storage
 from bert_jax.inference import embedding, filling, labelling
 from bert_jax.inference import texts as text_features
 from bert_jax.inference.embedding import Pooling
@@ -229,6 +229,14 @@ class Bert:
         vectors = vectors[:, : settings.dimensions]
         return embedding.of_length_1(vectors) if normalize else vectors
 
+    # A string is a sequence of strings, too: of what is given as one, the first of two types is returned.
+
+    @overload
+    def fill_mask(self, texts: str, top: int = 5) -> list[list[Filled]]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def fill_mask(self, texts: Sequence[str], top: int = 5) -> list[list[list[Filled]]]: ...
+
     def fill_mask(self, texts: Texts, top: int = 5) -> list[list[Filled]] | list[list[list[Filled]]]:
         """The most probable tokens for each [MASK] in a text.
 
@@ -251,6 +259,12 @@ class Bert:
         self._must_be_for("fill_mask")
         filled = filling.fill_mask(self._engine, text_features.listed(texts), top)
         return filled[0] if isinstance(texts, str) else filled
+
+    @overload
+    def classify(self, texts: str, pairs: str | None = None) -> Classified: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Classified]: ...
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
         """The class, the labels that are right, or the value of a regression, of each text or pair of texts.
@@ -279,6 +293,12 @@ class Bert:
         found = labelling.classified(self.head, self._engine.logits(features))
         return found[0] if isinstance(texts, str) else found
 
+    @overload
+    def tag(self, texts: str, predicates: str | None = None) -> list[Tagged]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def tag(self, texts: Sequence[str], predicates: Sequence[str] | None = None) -> list[list[Tagged]]: ...
+
     def tag(self, texts: Texts, predicates: Texts | None = None) -> list[Tagged] | list[list[Tagged]]:
         """The spans that the tags of a text's words make, as named entities. A text may have any length.
 
@@ -302,6 +322,12 @@ class Bert:
         self._must_be_for("tag")
         found = labelling.tag(self._engine, self.run, *text_features.columns(texts, predicates))
         return found[0] if isinstance(texts, str) else found
+
+    @overload
+    def answer(self, questions: str, contexts: str) -> Answered: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def answer(self, questions: Sequence[str], contexts: Sequence[str]) -> list[Answered]: ...
 
     def answer(self, questions: Texts, contexts: Texts) -> Answered | list[Answered]:
         """The part of a context, of any length, that answers a question.
@@ -371,28 +397,3 @@ class Bert:
           'the [MASK]'
         """
         return text_features.masked_feature(self.tokenizer, self._engine.longest, text).input_ids
-
-
-@storage.errors_in_one_line()
-def load(model: str | Path, mesh: MeshConfig | None = None) -> Bert:
-    """A model in a folder, whoever made it.
-
-    Args:
-      model: a workdir (of a fine-tuning run its best checkpoint, of pretraining its last), a checkpoint's folder, or a
-        folder of Hugging Face or google-research; a path, or an address in a bucket (gs://).
-      mesh: how the model and its texts are spread over all devices, in a run of several processes over those of all
-        (None: the first device of this process alone). `MeshConfig()` splits the texts.
-
-    Returns:
-      The model as a `Bert`.
-
-    Raises:
-      InputError: there is no model, or what is there isn't whole; the line names what is missing. Or the mesh doesn't
-        fit the devices.
-
-    Example:
-      >>> bert = bert_jax.load("runs/base")
-      >>> bert.config.hidden_size
-      32
-    """
-    return Bert(pretrained.read(model), mesh)

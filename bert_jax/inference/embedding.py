@@ -83,7 +83,7 @@ def prompt_of(settings: EmbeddingConfig, name: str | None, prompt: str | None) -
     if name is not None and name not in settings.prompts:
         raise InputError(f"prompt_name: is {name!r}; the model's prompts are {', '.join(settings.prompts) or 'none'}")
     name = settings.default_prompt if name is None else name
-    return settings.prompts.get(name, "") if prompt is None else prompt
+    return prompt if prompt is not None else settings.prompts.get(name or "", "")
 
 
 def with_pooling(settings: EmbeddingConfig, pooling: Pooling | None) -> EmbeddingConfig:

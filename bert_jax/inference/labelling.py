@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,11 +99,11 @@ def _classified(head: HeadConfig, logits: np.ndarray) -> Classified:
             return Classified(right, probabilities)
     odds = np.exp(logits - logits.max())
     probabilities = named(odds / odds.sum())
-    return Classified(max(probabilities, key=probabilities.get), probabilities)
+    return Classified(max(probabilities, key=probabilities.__getitem__), probabilities)
 
 
 def tag(
-    engine: Engine, run: FinetuneConfig, texts: list[str], predicates: list[str] | None = None
+    engine: Engine, run: FinetuneConfig, texts: list[str], predicates: Sequence[str | None] | None = None
 ) -> list[list[Tagged]]:
     """Words as the tokenizer finds them. Of semantic roles, those of one predicate, a word of the text."""
     examples, found = [], []
@@ -154,12 +155,14 @@ def answer(engine: Engine, run: FinetuneConfig, questions: list[str], contexts: 
     """By the rules of SQuAD, in windows of the length that the model was trained with."""
     trained = run.task.name == "squad"
     length = min(run.sequence_length if trained else WINDOW, engine.longest)
-    settings = dict(query_length=min(run.task.query_length, length // 2), folder=None, train=None, dev=None, test=None)
-    task = squad.Squad(dataclasses.replace(run.task, **settings))
+    query_length = min(run.task.query_length, length // 2)
+    settings = dataclasses.replace(run.task, query_length=query_length, folder=None, train=None, dev=None, test=None)
+    task = squad.Squad(settings)
     examples = [squad_files.example(*one) for one in zip(questions, contexts, strict=True)]
     features = task.features(examples, engine.tokenizer, length, training=False)
     predictions = task.predict(examples, features, engine.logits(features))
-    return [
-        Answered(p.answer.text, *(p.answer.span or (None, None)), p.answer.probability, p.null_odds)
-        for p in predictions
-    ]
+    answers = []
+    for found in predictions:
+        start, end = found.answer.span or (None, None)
+        answers.append(Answered(found.answer.text, start, end, found.answer.probability, found.null_odds))
+    return answers

@@ -99,7 +99,7 @@ def _json(values: dict) -> str:
     try:
         return json_line(values)
     except ValueError:  # JSON has no NaN.
-        raise overflowed(f"{values.get('text', values.get('question'))[:40]!r}") from None
+        raise overflowed(f"{(values.get('text') or values['question'])[:40]!r}") from None
 
 
 def _rounded(values: dict) -> dict:
@@ -177,7 +177,7 @@ def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int 
                 target.write(line + "\n")
             target.flush()
             bar.update(len(chunk))
-    if output:
+    if output and partial:
         os.replace(partial, output)
 
 

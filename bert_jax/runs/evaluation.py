@@ -73,9 +73,8 @@ def evaluate(
     own, places = (config, {}) if config else own_config(saved)
     if data and not isinstance(own, FinetuneConfig):
         raise InputError(f"{', '.join(data)}: data of a task, but the config is of pretraining; leave them out")
-    if data and config is None:
-        files = dict.fromkeys(("folder", "train", "dev", "test"))
-        own = dataclasses.replace(own, task=dataclasses.replace(own.task, **files))
+    if isinstance(own, FinetuneConfig) and data and config is None:
+        own = dataclasses.replace(own, task=dataclasses.replace(own.task, folder=None, train=None, dev=None, test=None))
     elif config is None:
         check_repeated(own, places)
     with folders.exclusive(folder) if folder is not None else contextlib.nullcontext():

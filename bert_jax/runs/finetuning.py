@@ -175,7 +175,8 @@ def _training(
 
     def evaluation(program: Program) -> loop.Evaluate:
         def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
-            engine, found = Engine(program.objective.model, params, mesh, tokenizer), {}
+            engine = Engine(program.objective.model, params, mesh, tokenizer)
+            found: dict[str, float] = {}
             for split, (examples, features) in scored.items():
                 how = evaluation_batches(config, features)
                 logits = engine.logits(features, **how, done=lambda _: check())
@@ -292,11 +293,10 @@ def _sweep(
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
         storage.write_whole(workdir / "summary.json", json.dumps(contents.finite(summary), indent=1).encode())
-        for rate, scores in rates.items():
+        for shown, scores in rates.items():
             for name, spread in _without_types(scores).items():
-                print(
-                    f"learning rate {rate}  {name}  {spread['mean']:.4g} ± {spread['deviation']:.2g}  ({seeds} seeds)"
-                )
+                figure = f"{spread['mean']:.4g} ± {spread['deviation']:.2g}"
+                print(f"learning rate {shown}  {name}  {figure}  ({seeds} seeds)")
     return summary
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from bert_jax.config import InputError
 from bert_jax.config.checks import did_you_mean
 from bert_jax.inference import prediction
-from bert_jax.inference.bert import Bert, load
+from bert_jax.inference.bert import Bert
+from bert_jax.inference.loading import load
 
 # What can be done, and the options of each.
 TASKS = {

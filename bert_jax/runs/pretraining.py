@@ -19,7 +19,7 @@ from bert_jax.data.records import Examples
 from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.files import folders, storage
-from bert_jax.inference.bert import load
+from bert_jax.inference.loading import load
 from bert_jax.models import losses
 from bert_jax.objectives import HeadObjective
 from bert_jax.runs.result import Result

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bert_jax.inference.bert import Bert, load
+from bert_jax.inference.bert import Bert
+from bert_jax.inference.loading import load
 from bert_jax.training import loop
 
 

@@ -48,7 +48,7 @@ ARCHITECTURES["shared"] = Architecture(
 
 
 def get_config():
-    sizes = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64)
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
     return PretrainConfig(
         model=ModelConfig("shared", max_position_embeddings=64, **sizes),
         examples=ExamplesConfig(),

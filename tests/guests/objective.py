@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 import bert_jax
 from bert_jax.config import FinetuneConfig
-from bert_jax.models import Model, losses, make_model
-from bert_jax.objectives import OBJECTIVES, forward
+from bert_jax.models import Model, forward, losses, make_model
+from bert_jax.objectives import OBJECTIVES
 
 teacher = functools.cache(bert_jax.load)
 

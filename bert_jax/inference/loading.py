@@ -1,0 +1,33 @@
+"""From a folder to a model in use."""
+
+from pathlib import Path
+
+from bert_jax.config import MeshConfig
+from bert_jax.convert import pretrained
+from bert_jax.files import storage
+from bert_jax.inference.bert import Bert
+
+
+@storage.errors_in_one_line()
+def load(model: str | Path, mesh: MeshConfig | None = None) -> Bert:
+    """A model in a folder, whoever made it.
+
+    Args:
+      model: a workdir (of a fine-tuning run its best checkpoint, of pretraining its last), a checkpoint's folder, or a
+        folder of Hugging Face or google-research; a path, or an address in a bucket (gs://).
+      mesh: how the model and its texts are spread over all devices, in a run of several processes over those of all
+        (None: the first device of this process alone). `MeshConfig()` splits the texts.
+
+    Returns:
+      The model as a `Bert`.
+
+    Raises:
+      InputError: there is no model, or what is there isn't whole; the line names what is missing. Or the mesh doesn't
+        fit the devices.
+
+    Example:
+      >>> bert = bert_jax.load("runs/base")
+      >>> bert.config.hidden_size
+      32
+    """
+    return Bert(pretrained.read(model), mesh)
