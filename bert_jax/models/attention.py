@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.config.checks import did_you_mean
@@ -118,17 +119,21 @@ def backend_of(config: ModelConfig) -> Backend:
     return ATTENTION[config.attention]
 
 
-def attention(query, key, value, segment_ids: SegmentIds, dropout_key, config: ModelConfig):
+def attention(
+    query: Float[Array, "batch heads length size"],
+    key: Float[Array, "batch heads length size"],
+    value: Float[Array, "batch heads length size"],
+    segment_ids: SegmentIds,
+    dropout_key: Key[Array, ""] | None,
+    config: ModelConfig,
+) -> Float[Array, "batch length heads size"]:
     """Each query's mean of the values of its segment, weighted by the softmax of queries times keys over the root of
     the head size (arXiv 1706.03762, section 3.2.1), by the backend that the config names.
 
     Args:
-      query, key, value: [batch, heads, length, head size], in the compute type.
+      query, key, value: in the compute type.
       segment_ids: which queries see which keys.
       dropout_key: of the probabilities' dropout, at `config.attention_probs_dropout_prob`; None: nothing is dropped.
-
-    Returns:
-      [batch, length, heads, head size].
 
     Raises:
       InputError: the backend doesn't take this, by field and remedy.
