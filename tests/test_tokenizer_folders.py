@@ -6,10 +6,11 @@ import json
 import pytest
 from conftest import sentences
 from test_tokenizers import ODD, VOCABULARIES, differing
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
 from bert_jax.config import InputError, TokenizerConfig
-from bert_jax.data import tokenizer_folders, tokenizers
+from bert_jax.data import tokenizer_folders, tokenizer_json, tokenizers
 
 WORDS = ["the", "qu", "##ick", "brown", "fox", "##es", "cafe", "café", "The", "中", "文", "中文", "[", "]", "mask", "."]
 TEXTS = ["The quick brown foxes.", "café 中文 the", "", "<ent>the New York [x]", "a\u0300 b"]
@@ -232,3 +233,21 @@ def test_weights_are_read_without_a_tokenizer_that_is_refused(tmp_path, capsys):
     assert main(["export", str(tmp_path / "imported"), str(tmp_path / "exported"), "--format", "hf"]) == 0
     assert "no tokenizer is written: " in capsys.readouterr().err
     assert not (tmp_path / "exported/vocab.txt").exists()
+
+
+def test_a_bpe_whose_unknown_token_is_no_piece_is_refused():
+    """The library fails at the first text that has a character without a piece."""
+    vocab = {"<s>": 0, "</s>": 1, "a": 2}
+
+    def made(**settings) -> tokenizer_json.TokenizerJson:
+        backend = Tokenizer(models.BPE(vocab | settings.pop("more", {}), [], **settings))
+        backend.post_processor = processors.TemplateProcessing(
+            "<s> $A </s>", "<s> $A </s> $B </s>", [("<s>", 0), ("</s>", 1)]
+        )
+        return tokenizer_json.TokenizerJson(backend.to_str(), {})
+
+    with pytest.raises(InputError, match="its model.unk_token <unk> isn't in its vocabulary"):
+        made(unk_token="<unk>")
+    assert made().encode(["ab"]) == [[2]]
+    every = {piece: 3 + i for i, piece in enumerate(set(pre_tokenizers.ByteLevel.alphabet()) - {"a"})}
+    assert made(unk_token="<unk>", more=every).encode(["a"]) == [[2]]

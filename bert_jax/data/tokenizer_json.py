@@ -76,8 +76,12 @@ class TokenizerJson:
 
     def _check_unknown(self) -> None:
         """Checks that any text has ids."""
+        from tokenizers.pre_tokenizers import ByteLevel
+
         kind, unknown = self._model["type"], self._model.get("unk_token")
-        if kind in ("WordPiece", "WordLevel") and unknown not in self.ids:
+        # BPE leaves out what has no piece, unless it names a token for that; a piece for every byte leaves nothing.
+        complete = kind == "BPE" and (unknown is None or self.ids.keys() >= set(ByteLevel.alphabet()))
+        if kind != "Unigram" and not complete and unknown not in self.ids:
             raise InputError(f"its model.unk_token {unknown} isn't in its vocabulary; name one that is")
         if kind == "Unigram" and self._model["unk_id"] is None and not self._model["byte_fallback"]:
             raise InputError("its model.unk_id is null; give it the id of the unknown token")
