@@ -70,7 +70,8 @@ class Engine:
           texts: ids and token types of each.
           how: as of `outputs`.
         """
-        return self.outputs(self.forward, texts, self.model.kind.outputs[0].each, **how)
+        kind = self.model.kind
+        return self.outputs(self.forward, texts, kind.outputs[0].each, choices=kind.choices, **how)
 
     def outputs(
         self,
@@ -78,6 +79,7 @@ class Engine:
         texts: Sequence[packing.Text],
         each: Each = "text",
         masked: Sequence[Sequence[int]] = (),
+        choices: bool = False,
         positions: int | None = None,
         longest: int | None = None,
         done: Callable[[int], Any] = lambda texts: None,
@@ -89,6 +91,7 @@ class Engine:
           texts: ids and token types of each.
           each: what the second axis is: the texts of a row, its tokens, or its masked positions.
           masked: the masked positions of each text, of which the batch then has `masked_lm_positions`.
+          choices: whether the texts are of multiple choice, and the batch's arrays have an axis for the choices.
           positions: about how many a batch has (None: 1,024 on a CPU, 32,768 on each device elsewhere).
           longest: the length of the longest rows (None: as many tokens as the model reads).
           done: called after each batch with the number of its texts.
@@ -104,7 +107,7 @@ class Engine:
                 results[text] = jax.tree.map(lambda value, place=place: value[place], values)
             done(len(places))
 
-        pad_id, choices = self.tokenizer.special_ids[PAD], self.model.kind.choices
+        pad_id = self.tokenizer.special_ids[PAD]
         lengths = packing.lengths_of(texts)
         under_way = None
         for rows in self._rows(lengths, positions, longest):
