@@ -28,13 +28,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Repeats:
-    """Tells a second signal from one that came twice."""
+    """Tells a second signal from one that arrives twice."""
 
     def __init__(self):
         self._last: float | None = None
 
-    def is_one(self) -> bool:
-        """To be asked at each signal: whether it is the one before, once more."""
+    def is_repeat(self) -> bool:
+        """Whether the signal that has just come is the one before, once more. Call it at each signal."""
         now = time.monotonic()
         if self._last is not None and now - self._last < SAME:
             return True
@@ -118,7 +118,7 @@ class Ending(contextlib.AbstractContextManager):
                     continue
                 if not came:
                     return
-                if came[0] not in ENDING or repeats.is_one():
+                if came[0] not in ENDING or repeats.is_repeat():
                     continue
                 if first:
                     break

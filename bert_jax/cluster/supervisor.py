@@ -170,7 +170,7 @@ def _signals(child: "_Child", task: asyncio.Task) -> Iterator[list[int]]:
     repeats = Repeats()
 
     def on(number: int) -> None:
-        if repeats.is_one():
+        if repeats.is_repeat():
             return
         caught.append(number)
         if not child.running:
