@@ -158,8 +158,8 @@ class Checkpoints:
             self._unread[step] = self._bad_score(file, f"damaged ({first_line(error)[:200]})")
 
     def _bad_score(self, file: Path, problem: str) -> InputError:
-        rest = f"so the best checkpoint is unknown; {_removal(file.parent)} leaves this one without a score"
-        return InputError(f"{file}: {problem}, {rest}")
+        rest = f"the best checkpoint is unknown; {_removal(file.parent)} leaves this one without a score"
+        return InputError(f"{file}: {problem}; {rest}")
 
     def _check_scores(self) -> None:
         for error in self._unread.values():
