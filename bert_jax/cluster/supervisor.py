@@ -1,7 +1,7 @@
 """The processes of a run, each started, watched and ended by a parent of its own.
 
 If a process doesn't come, JAX doesn't say which; if one ends, JAX aborts all others or leaves them waiting. So each
-process is the child of a supervisor, which doesn't use JAX. The supervisors are connected to that of process 0: so they
+process is the child of a supervisor, which doesn't use JAX. The supervisors are connected to that of process 0. So they
 wait for each other at the start, show that they are alive, and learn when a process is lost. Then each ends its child,
 says which process was lost, and returns `LOST`, so that a scheduler starts all of them again.
 """

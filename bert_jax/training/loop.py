@@ -78,7 +78,7 @@ class Result:
     best: int | None = None
     """The step of the checkpoint with the highest score; None if no checkpoint has a score."""
     steps_per_second: float | None = None
-    """The speed of training alone, without compilation and evaluation; None if nothing else was done."""
+    """The speed of training alone, without compilation and evaluation; None if there were no such steps."""
 
 
 def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None = None, profile: bool = False) -> Result:
