@@ -19,7 +19,7 @@ from bert_jax.devices import sharding
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training.checkpoints import Checkpoints
-from bert_jax.training.program import make_program, of_pretraining
+from bert_jax.training.program import make_program, pretraining_setup
 
 ARCHIVES = sorted((Path(__file__).parent / "golden").glob("*.tar.xz"))
 # CPUs round differently.
@@ -78,7 +78,7 @@ def test_states_are_restored_to_the_bit(golden):
     recorded = json.loads((golden / "arrays.json").read_text())
     saved = pretrained.read("pretrained")
     config = saved.origin.config
-    program = make_program(*of_pretraining(config), sharding.make_mesh(config.mesh))
+    program = make_program(*pretraining_setup(config), sharding.make_mesh(config.mesh))
     for step in (3, 8):
         state = Checkpoints("pretrained/checkpoints").restore(step, program.state)
         assert checksums(state) == recorded[f"pretrained/checkpoints/{step}"]

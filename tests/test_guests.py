@@ -25,7 +25,7 @@ from bert_jax.data.tokenizers import SPECIAL, WordPiece
 from bert_jax.devices.sharding import make_mesh
 from bert_jax.models import forward, make_model
 from bert_jax.training import optimizer, optimizers
-from bert_jax.training.program import make_program, of_pretraining
+from bert_jax.training.program import make_program, pretraining_setup
 
 GUESTS = Path(__file__).parent / "guests"
 REGISTRIES = (
@@ -128,7 +128,7 @@ def test_a_head(here, capsys):
 def test_an_architecture(here):
     config = load_config(str(GUESTS / "architecture.py"))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=len(WORDS)))
-    program = make_program(*of_pretraining(config), make_mesh(config.mesh))
+    program = make_program(*pretraining_setup(config), make_mesh(config.mesh))
     assert program.state["params"]["shared"]["encoder"]["shared"]["layer"]["output"]["dense"]["bias"].shape == (1, 32)
     save_model(here / "shared", config.model, HeadConfig("pretraining"))
     table = {"text": [*GOOD, *BAD], "label": ["good", "good", "bad", "bad"]}

@@ -207,7 +207,7 @@ from bert_jax.models import losses
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import schedule
 from bert_jax.training.optimizers import OPTIMIZERS
-from bert_jax.training.program import batch_shapes, make_program, of_pretraining
+from bert_jax.training.program import batch_shapes, make_program, pretraining_setup
 
 
 def toy(config):  # Its state: a mean for each row, a number for each parameter, and an array that is nobody's.
@@ -263,7 +263,7 @@ for name in names:
     )
     checkpoints, expected = Checkpoints(f"{folder}/{name}", writing=True), None
     for sizes in meshes:
-        program = make_program(*of_pretraining(config), make_mesh(MeshConfig(*sizes)))
+        program = make_program(*pretraining_setup(config), make_mesh(MeshConfig(*sizes)))
         state, before = train(program, config, program.init(np.int32(0)))
         if expected is None:
             checkpoints.save(3, state, {}, {})

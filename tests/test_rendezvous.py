@@ -51,7 +51,7 @@ def test_the_environment_has_the_secret_and_nothing_is_written(run, monkeypatch)
     monkeypatch.setenv(SECRET, "short")
     found = together(run.hub(), run.member())
     assert [type(error) for error in found] == [InputError] * 2
-    assert str(found[0]) == "BERT_JAX_SECRET: has 5 characters, must have 32 or more, as of openssl rand -hex 32"
+    assert str(found[0]) == "BERT_JAX_SECRET: has 5 characters, must have 32 or more; openssl rand -hex 32 makes one"
 
 
 def test_a_run_that_nobody_joins_leaves_nothing_behind(run):
@@ -127,7 +127,7 @@ def test_nobody_takes_the_place_of_another(run):
         peer = await run.peer(await run.secret())
         await peer.send(**run.hello(1, host="first"))
         assert await peer.receive() == {"welcome": True}
-        with pytest.raises(End, match=r"process 1 \(.*\) is there already, as process 1 \(first\)") as end:
+        with pytest.raises(End, match=r"process 1 \(.*\) has already come, as process 1 \(first\)") as end:
             await run.member(1)
         assert end.value.code == BAD_INPUT
         other = asyncio.create_task(run.member(2))
@@ -172,7 +172,7 @@ def test_garbage_after_the_hello_is_noticed(run, capfd, garbage):
         return end
 
     hub, told = together(run.hub(), member())
-    reason = "process 1 (there) was lost: something else came by its connection"
+    reason = "process 1 (there) was lost: its connection carried something unexpected"
     assert (str(hub), hub.code, told) == (reason, LOST, {"end": reason, "code": LOST})
     assert capfd.readouterr() == ("", "")
 

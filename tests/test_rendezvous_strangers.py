@@ -113,7 +113,7 @@ def test_what_was_overheard_is_of_no_use(run, monkeypatch):
             await peer.receive() and await peer.receive()
 
     hub, _ = together(run.hub(), twice())
-    assert str(hub) == "process 1 (there) was lost: something else came by its connection"
+    assert str(hub) == "process 1 (there) was lost: its connection carried something unexpected"
 
 
 def test_a_member_believes_no_hub_that_does_not_know_the_secret(run, monkeypatch):

@@ -157,10 +157,10 @@ def test_a_run_notes_a_signal_and_the_one_after_the_last_batch_is_not_lost(numbe
     before = signal.getsignal(number)
     with Ending() as ending:
         with Interrupt() as interrupt:
-            assert not interrupt.came()
+            assert not interrupt.should_stop()
             send(number)
             send(number)
-            assert interrupt.came() and interrupt.signal == number
+            assert interrupt.should_stop() and interrupt.signal == number
             with pytest.raises(Stopped):
                 interrupt.check()
         with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:

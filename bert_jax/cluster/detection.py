@@ -1,4 +1,4 @@
-"""Where a process stands among those of its run: by flags, or as Cloud TPU, Slurm or Kubernetes tell it."""
+"""Finds which process of a run this is: from flags, or from Cloud TPU, Slurm or Kubernetes."""
 
 import os
 import re
@@ -15,19 +15,20 @@ METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attribut
 
 @dataclass(frozen=True)
 class Place:
-    """A process among those of a run."""
+    """Which process of a run this is, and where it meets the others."""
 
     host: str
-    """Where process 0 runs."""
+    """The host of process 0."""
     port: int
-    """Where it meets the others; JAX's own coordination takes the port after it."""
+    """The port of process 0 where all meet; JAX's own coordination uses the port after it."""
     processes: int
+    """The number of processes."""
     process: int
-    """From 0."""
+    """The number of this process, from 0."""
 
 
 def metadata(name: str) -> str | None:
-    """An attribute of this Google Cloud machine; None elsewhere, and where it has none of that name."""
+    """An attribute of this Google Cloud machine; None on other machines, or if it has no such attribute."""
     request = urllib.request.Request(METADATA + name, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:
@@ -37,16 +38,16 @@ def metadata(name: str) -> str | None:
 
 
 def check_alone(environment: Mapping[str, str] = os.environ) -> None:
-    """Raises `InputError` where a cluster started several processes: each would be a run, all in one folder."""
+    """Raises `InputError` if a cluster started several processes: each would be a run of its own, all in one folder."""
     names = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"]
-    if "SLURM_PROCID" in environment:  # Else it is the shell of salloc, which runs one.
+    if "SLURM_PROCID" in environment:  # Otherwise this is the shell of salloc, which runs one process.
         names.append("SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS")
     started = {name: int(environment.get(name) or 1) for name in names}
     if tpu := _gke_tpu(environment):
         started["TPU_WORKER_HOSTNAMES"] = tpu["processes"]
     for name, count in started.items():
         if count > 1:
-            what = f"{count} processes were started (says {name}), and each would be a run of its own in this workdir"
+            what = f"{count} processes were started (by {name}), and each would be a run of its own in this workdir"
             raise InputError(f"{what}; add --distributed to make them one, or start one alone (srun --ntasks 1)")
 
 
@@ -57,26 +58,26 @@ def find(
     environment: Mapping[str, str] = os.environ,
     metadata: Callable[[str], str | None] = metadata,
 ) -> Place:
-    """What the flags say, and for those that are None the cluster. Raises `InputError` naming the flag to give."""
-    found: dict[str, Any] = {"coordinator": coordinator, "processes": processes, "process": process}
+    """The place by the flags and, where they are None, by the cluster. Raises `InputError` naming the flag to give."""
+    fields: dict[str, Any] = {"coordinator": coordinator, "processes": processes, "process": process}
     for look in (_slurm, _gke_tpu, _kubernetes, lambda _: _cloud_tpu(metadata)):
-        if None not in found.values():
+        if None not in fields.values():
             break
         for name, value in look(environment).items():
-            found[name] = value if found[name] is None else found[name]
-    for name, value in found.items():
+            fields[name] = value if fields[name] is None else fields[name]
+    for name, value in fields.items():
         if value is None:
             raise InputError(f"--{name}: no cluster found that tells it; give --coordinator, --processes and --process")
-    host, _, port = found["coordinator"].rpartition(":")
+    host, _, port = fields["coordinator"].rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65535:
-        raise InputError(f"--coordinator: is {found['coordinator']!r}, must be HOST:PORT of process 0")
-    if not 0 <= found["process"] < found["processes"]:
-        raise InputError(f"--process: is {found['process']}, must be 0 to {found['processes'] - 1}")
-    return Place(host.strip("[]"), int(port), found["processes"], found["process"])
+        raise InputError(f"--coordinator: is {fields['coordinator']!r}, must be HOST:PORT of process 0")
+    if not 0 <= fields["process"] < fields["processes"]:
+        raise InputError(f"--process: is {fields['process']}, must be 0 to {fields['processes'] - 1}")
+    return Place(host.strip("[]"), int(port), fields["processes"], fields["process"])
 
 
 def _slurm(environment: Mapping[str, str]) -> dict:
-    """A task of `srun`."""
+    """The fields of `Place` for a task of `srun`."""
     if "SLURM_PROCID" not in environment or "SLURM_JOB_ID" not in environment:
         return {}
     nodes = environment.get("SLURM_STEP_NODELIST") or environment["SLURM_JOB_NODELIST"]
@@ -92,7 +93,7 @@ def _slurm(environment: Mapping[str, str]) -> dict:
 
 
 def _gke_tpu(environment: Mapping[str, str]) -> dict:
-    """A pod of a TPU slice, as Google Kubernetes Engine starts it."""
+    """The fields for a pod of a TPU slice in Google Kubernetes Engine."""
     if "TPU_WORKER_ID" not in environment or "TPU_WORKER_HOSTNAMES" not in environment:
         return {}
     hosts = environment["TPU_WORKER_HOSTNAMES"].split(",")
@@ -100,7 +101,7 @@ def _gke_tpu(environment: Mapping[str, str]) -> dict:
 
 
 def _cloud_tpu(metadata: Callable[[str], str | None]) -> dict:
-    """A TPU machine of Google Cloud."""
+    """The fields for a TPU machine of Google Cloud."""
     worker, endpoints = (metadata(name) for name in ("agent-worker-number", "worker-network-endpoints"))
     if worker is None or endpoints is None:
         return {}
@@ -110,7 +111,7 @@ def _cloud_tpu(metadata: Callable[[str], str | None]) -> dict:
 
 
 def _slices(hosts: list[str], worker: int, settings: Mapping[str, str]) -> dict:
-    """A worker of one of perhaps several slices, which are numbered one after the other."""
+    """The fields for a worker of a slice. Of several slices, the workers are numbered one slice after the other."""
     slices, number = int(settings.get("MEGASCALE_NUM_SLICES", 1)), int(settings.get("MEGASCALE_SLICE_ID", 0))
     first = settings["MEGASCALE_COORDINATOR_ADDRESS"].split(":")[0] if slices > 1 else hosts[0]
     return {
@@ -121,6 +122,6 @@ def _slices(hosts: list[str], worker: int, settings: Mapping[str, str]) -> dict:
 
 
 def _kubernetes(environment: Mapping[str, str]) -> dict:
-    """A pod of an indexed job, which is told its own number only."""
+    """The field for a pod of an indexed job, which only knows its own number."""
     index = environment.get("JOB_COMPLETION_INDEX")
     return {"process": int(index)} if index else {}

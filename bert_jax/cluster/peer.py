@@ -1,7 +1,7 @@
-"""The connection between two supervisors of a run: lines that only who knows the run's secret can have written.
+"""The connection between two supervisors of a run: only a process that knows the run's secret can write its lines.
 
-Whoever connects proves that it knows the secret, without sending it, and each line that follows carries a code made
-with it: nothing is believed, nor read any further, that has none.
+Each side proves that it knows the secret, without sending it, and each line that follows carries a code made with the
+secret: a line without a valid code is neither believed nor parsed.
 """
 
 import asyncio
@@ -15,28 +15,28 @@ from bert_jax.cluster.signals import ENDING
 from bert_jax.files.printable import printable
 
 BAD_INPUT = 2
-# Exit code where another process was lost (EX_TEMPFAIL): the same command goes on from the last checkpoint.
+# Exit code if another process was lost (EX_TEMPFAIL): the same command goes on from the last checkpoint.
 LOST = 75
 # Seconds between two signs of life, and of silence until a process counts as lost.
 HEARTBEAT, SILENCE = 5.0, 30.0
-# Bytes of a line, and characters of another process's that are printed.
+# Most bytes in a line, and most characters of another process's text that are printed.
 LINE, TEXT = 1 << 14, 500
 
-# What a message may hold, and of which type.
+# The fields that a message may have, and their types.
 FIELDS = {"process": int, "processes": int, "version": str, "host": str, "welcome": bool, "start": bool}
 FIELDS |= {"end": str, "code": int, "ended": int, "stopped": int}
 
 
 class End(Exception):
-    """The run is over, for a reason that isn't this process's own; with its exit code."""
+    """The run is over for a reason outside this process; `code` is the exit code."""
 
     def __init__(self, reason: str, code: int | None = LOST):
         super().__init__(reason)
         self.code = code if code == BAD_INPUT else LOST
 
     @classmethod
-    def told(cls, message: dict) -> "End":
-        """The end that another process tells of."""
+    def from_message(cls, message: dict) -> "End":
+        """The end that another process's message reports."""
         return cls(plain(message["end"]), message.get("code"))
 
 
@@ -45,37 +45,37 @@ class Unknown(Exception):
 
 
 def plain(text: str) -> str:
-    """Another process's text in one line, not too long, with what steers a terminal or turns text around escaped."""
+    """Another process's text in one line, cut to `TEXT`; what controls a terminal or reverses text is escaped."""
     return printable(text[:TEXT])
 
 
 class Peer:
     """The connection to another supervisor.
 
-    Each sends a line with a nonce, from then on lines of a code and a JSON object, an empty one as a sign of life. The
-    code is made of the secret, both nonces, who sends it, and how many lines came before: no line is of any use twice.
+    Each side sends a line with a nonce, then lines with a code and a JSON object, which is empty for a sign of life.
+    The code is made from the secret, both nonces, the sender, and the number of earlier lines: no line can be replayed.
     """
 
     def __init__(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter):
         self.name, self._reader, self._writer = name, reader, writer
-        self.ended: int | None = None  # Once it has ended, the signal that stopped it, or 0.
+        self.ended: int | None = None  # Once the other process has ended: the signal that stopped it, or 0.
         self.listening: asyncio.Task | None = None  # The task that reads from it.
         self._life: asyncio.Task | None = None
 
     async def meet(self, secret: bytes, hub: bool) -> None:
-        """Exchanges nonces with the other side, as the hub or as a member; raises `Unknown` where none comes back."""
-        ours = secrets.token_hex(32).encode()
-        self._writer.write(ours + b"\n")
-        theirs = (await self._line()).rstrip(b"\n")
-        if not re.fullmatch(b"[0-9a-f]{64}", theirs):
+        """Exchanges nonces with the other side, as the hub or as a member; raises `Unknown` if none comes back."""
+        own_nonce = secrets.token_hex(32).encode()
+        self._writer.write(own_nonce + b"\n")
+        other_nonce = (await self._line()).rstrip(b"\n")
+        if not re.fullmatch(b"[0-9a-f]{64}", other_nonce):
             raise Unknown
-        nonces = ours + theirs if hub else theirs + ours
+        nonces = own_nonce + other_nonce if hub else other_nonce + own_nonce
         keys = [hmac.digest(secret, who + nonces, "sha256") for who in (b"hub", b"member")]
-        self._key, self._their_key = keys if hub else reversed(keys)
+        self._key, self._other_key = keys if hub else reversed(keys)
         self._sent = self._received = 0
 
     def live(self) -> None:
-        """From now on shows that this process is alive."""
+        """Sends signs of life from now on."""
         self._life = asyncio.create_task(self._show_life())
 
     async def _show_life(self) -> None:
@@ -92,7 +92,7 @@ class Peer:
             await self._writer.drain()
 
     async def receive(self) -> dict:
-        """The next message that is more than a sign of life; raises `End` where none will come any more."""
+        """The next message that is more than a sign of life; raises `End` if no more can come."""
         while True:
             try:
                 line = await asyncio.wait_for(self._line(), SILENCE)
@@ -102,12 +102,12 @@ class Peer:
                 raise End(f"{self.name} was lost: its connection ended")
             message = self._read(line)
             if message is None:
-                raise self._astray()
+                raise self._unexpected()
             if message:
                 return message
 
     async def _line(self) -> bytes:
-        """Empty where the connection has ended."""
+        """The next line; empty if the connection has ended."""
         try:
             return await self._reader.readline()
         except OSError:
@@ -116,9 +116,9 @@ class Peer:
             return b"\n"
 
     def _read(self, line: bytes) -> dict | None:
-        """What a line says; None where it isn't the other side's, or not what one says here."""
-        theirs, _, content = line.rstrip(b"\n").partition(b" ")
-        if not hmac.compare_digest(theirs, code(self._their_key, self._received, content)):
+        """The message in a line; None if the other side didn't write it, or it isn't a known message."""
+        line_code, _, content = line.rstrip(b"\n").partition(b" ")
+        if not hmac.compare_digest(line_code, code(self._other_key, self._received, content)):
             return None
         self._received += 1
         try:
@@ -129,13 +129,13 @@ class Peer:
         return message if known else None
 
     def signal_in(self, message: dict, name: str) -> int:
-        """The signal, or 0, that a field names."""
+        """The signal in a field of a message, or 0 for none."""
         if message.get(name) not in (0, *ENDING):
-            raise self._astray()
+            raise self._unexpected()
         return message[name]
 
-    def _astray(self) -> End:
-        return End(f"{self.name} was lost: something else came by its connection")
+    def _unexpected(self) -> End:
+        return End(f"{self.name} was lost: its connection carried something unexpected")
 
     def close(self) -> None:
         if self._life:
@@ -144,5 +144,5 @@ class Peer:
 
 
 def code(key: bytes, count: int, content: bytes) -> bytes:
-    """What shows that a line is of someone who knows the secret, in hexadecimal digits."""
+    """The code that proves that a line's sender knows the secret, in hexadecimal digits."""
     return hmac.digest(key, b"%d " % count + content, "sha256").hex().encode()

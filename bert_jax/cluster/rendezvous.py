@@ -1,4 +1,4 @@
-"""Where the supervisors of a run meet: they come together at process 0, and hear of one that is lost."""
+"""Connects the supervisors of a run: all meet at process 0, and learn when a process is lost."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ from bert_jax.cluster.detection import Place
 from bert_jax.cluster.peer import BAD_INPUT, LINE, LOST, End, Peer, Unknown, plain
 from bert_jax.cluster.secret import FILE, SECRET
 
-# Seconds for a child to end by itself where another's input was bad (its own most likely is, and it says so better),
-# and for another supervisor to hang up.
+# Seconds for a child to end by itself if another's input was bad (most likely its own is too, and its error says more),
+# and for another supervisor to close its connection.
 GRACE = 10.0
-# Seconds for a connection to show that it knows the secret, and the most of those that haven't yet: of more, the first
-# to come gives way. An honest one takes a millisecond.
+# Seconds for a connection to show that it knows the secret, and the most connections that haven't shown it yet: if more
+# come, the oldest is closed. An honest one takes a millisecond.
 HELLO, STRANGERS = 10.0, 256
 # Seconds between two tries to reach process 0.
 RETRY = 1.0
@@ -29,11 +29,11 @@ SHARED = 90.0
 HELLO_FIELDS = {"process", "processes", "version", "host"}
 
 
-# ---- A process's view of the others ---------------------------------------------------------------------------------
+# ---- A process's link to the others ---------------------------------------------------------------------------------
 
 
 class _Link:
-    """Entered when all have come; `over` holds the `End` where one is lost."""
+    """A process's link to the others. Entering waits until all have come; `over` holds the `End` if one is lost."""
 
     def __init__(self, place: Place, workdir: Path, timeout: float):
         self._place, self._workdir, self._timeout = place, workdir, timeout
@@ -47,7 +47,7 @@ class _Link:
 
 
 class Hub(_Link):
-    """That of process 0, where the others come together."""
+    """The link of process 0, to which all others connect."""
 
     async def __aenter__(self):
         self._peers: dict[int, Peer] = {}
@@ -57,7 +57,7 @@ class Hub(_Link):
         with secret.written(self._workdir) as self._secret:
             try:
                 host, port = addresses(self._place.host), self._place.port
-                self._server = await asyncio.start_server(self._take_up, host, port, limit=LINE)
+                self._server = await asyncio.start_server(self._accept, host, port, limit=LINE)
             except OSError as error:
                 why = os.strerror(error.errno) if error.errno else str(error)
                 raise End(f"port {port} of {self._place.host}: {why}", BAD_INPUT) from None
@@ -72,7 +72,8 @@ class Hub(_Link):
         if isinstance(error, End):
             await self._tell(end=str(error), code=error.code)
         if isinstance(error, Exception) and self._peers:
-            # They hang up when they have read why. Closed with a sign of life unread, TCP would drop what was sent.
+            # The others close the connection once they have read why. If it were closed here with a sign of life
+            # unread, TCP would drop what was sent.
             await asyncio.wait({peer.listening for peer in self._peers.values() if peer.listening}, timeout=GRACE)
         self._server.close()
         for stranger in self._strangers:
@@ -87,16 +88,16 @@ class Hub(_Link):
         await self._tell(end=plain(f"{self._name} {reason}"), code=code)
 
     async def finish(self, number: int) -> int:
-        """When all have ended: the signal that stopped the run, 0 if none did; `number` stopped this process."""
+        """Waits until all have ended; returns the signal that stopped the run, or 0. `number` stopped this process."""
         await self._all(lambda process: self._peers[process].ended is not None, "didn't end")
         numbers = {number, *(peer.ended or 0 for peer in self._peers.values())}
-        # SIGINT to one says of all of them that they shall not be started again.
+        # SIGINT to one process means that none shall be started again.
         stopped = signal.SIGINT if signal.SIGINT in numbers else max(numbers)
         await self._tell(stopped=int(stopped))
         return stopped
 
-    async def _all(self, condition, otherwise: str) -> None:
-        """Waits until the condition holds for every other process."""
+    async def _all(self, condition, failure: str) -> None:
+        """Waits until the condition holds for every other process; at the timeout raises `End`, naming the failure."""
 
         def missing() -> list[str]:
             return [str(i) for i in range(1, self._place.processes) if not condition(i)]
@@ -110,7 +111,7 @@ class Hub(_Link):
             if left <= 0:
                 which = f"process {', '.join(missing()[:20])} of {self._place.processes}"
                 refused = f"; {self._refused} connections didn't know the run's secret" if self._refused else ""
-                raise End(f"{which} {otherwise} within {self._timeout:.0f} seconds (--timeout){refused}")
+                raise End(f"{which} {failure} within {self._timeout:.0f} seconds (--timeout){refused}")
         if self.over.done():
             raise self.over.result()
 
@@ -118,9 +119,9 @@ class Hub(_Link):
         for peer in self._peers.values():
             await peer.send(**message)
 
-    async def _take_up(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer("a process", reader, writer)
-        with contextlib.suppress(asyncio.CancelledError):  # At the end, asyncio cancels it, and would tell of that.
+        with contextlib.suppress(asyncio.CancelledError):  # At the end, asyncio cancels this, and would report that.
             try:
                 if hello := await self._greet(peer):
                     await self._listen(peer, hello["process"])
@@ -129,7 +130,7 @@ class Hub(_Link):
                     peer.close()
 
     async def _greet(self, peer: Peer) -> dict | None:
-        """What another process says of itself; None of one that isn't of the run."""
+        """The first message of another process, which describes it; None if it isn't part of the run."""
         task = asyncio.current_task()
         assert task is not None
         if len(self._strangers) >= STRANGERS:
@@ -149,7 +150,7 @@ class Hub(_Link):
         finally:
             self._strangers.pop(task, None)
         peer.name = plain(f"process {hello['process']} ({hello['host']})")
-        if problem := self._misfit(hello):
+        if problem := self._mismatch(hello):
             await peer.send(end=plain(f"{peer.name} {problem}"), code=BAD_INPUT)
             return None
         return hello
@@ -163,26 +164,27 @@ class Hub(_Link):
         try:
             message = await peer.receive()
             if "end" in message:
-                raise End.told(message)
+                raise End.from_message(message)
             peer.ended = peer.signal_in(message, "ended")
         except End as end:
             peer.ended = 0
             self._end(end)
         self._changed.set()
 
-    def _misfit(self, hello: dict) -> str | None:
+    def _mismatch(self, hello: dict) -> str | None:
+        """Why a process can't join the run; None if it can."""
         for name in ("processes", "version"):
             if hello[name] != self._hello[name]:
                 return f"was started with {name} {hello[name]}, process 0 with {self._hello[name]}"
         if not 1 <= hello["process"] < self._place.processes:
             return f"isn't one of 1 to {self._place.processes - 1}"
         if hello["process"] in self._peers:
-            return f"is there already, as {self._peers[hello['process']].name}"
+            return f"has already come, as {self._peers[hello['process']].name}"
         return None
 
 
 class Member(_Link):
-    """That of any other process."""
+    """The link of any other process, which connects to process 0."""
 
     async def __aenter__(self):
         self._stopped = 0
@@ -190,7 +192,7 @@ class Member(_Link):
         try:
             message = await self._hub.receive()
             if "end" in message:
-                raise End.told(message)
+                raise End.from_message(message)
         except BaseException:
             self._hub.close()
             raise
@@ -202,21 +204,21 @@ class Member(_Link):
         self._hub.close()
 
     async def release(self) -> None:
-        """Process 0 did."""
+        """Does nothing: process 0 releases all."""
 
     async def fail(self, reason: str, code: int) -> None:
         await self._hub.send(end=plain(f"{self._name} {reason}"), code=code)
         await asyncio.wait({self._listening}, timeout=GRACE)
 
     async def finish(self, number: int) -> int:
-        """When all have ended: the signal that stopped the run, 0 if none did; `number` stopped this process."""
+        """Waits until all have ended; returns the signal that stopped the run, or 0. `number` stopped this process."""
         await self._hub.send(ended=number)
         await asyncio.wait({self._listening}, timeout=self._timeout)  # Process 0 tells when all have ended.
         return self._stopped or number
 
     async def _connect(self) -> Peer:
         """The connection to process 0, once it has shown that it knows the secret."""
-        secret.given()  # One that is no good is told before anything is waited for.
+        secret.given()  # Raises for a bad secret before anything is waited for.
         clock = asyncio.get_running_loop().time
         seconds, begin, address = self._timeout, clock(), f"{self._place.host}:{self._place.port}"
         while True:
@@ -225,7 +227,7 @@ class Member(_Link):
             except (OSError, TimeoutError):
                 problem, code = f"process 0 didn't answer at {address}", LOST
             except Unknown:
-                seconds = min(seconds, clock() - begin + SHARED)  # Where the file system doesn't show it here yet.
+                seconds = min(seconds, clock() - begin + SHARED)  # The file system may not show the file here yet.
                 where = SECRET if secret.given() else f"{self._workdir / FILE} (--workdir must be one that all share)"
                 problem, code = f"what answers at {address} didn't show that it knows the secret of {where}", BAD_INPUT
             if clock() - begin > seconds:
@@ -243,7 +245,7 @@ class Member(_Link):
             except End:
                 raise Unknown from None
             if "end" in message:
-                raise End.told(message)
+                raise End.from_message(message)
             hub.live()
             return hub
         except BaseException:
@@ -254,7 +256,7 @@ class Member(_Link):
         try:
             message = await self._hub.receive()
             if "end" in message:
-                raise End.told(message)
+                raise End.from_message(message)
             self._stopped = self._hub.signal_in(message, "stopped")
         except End as end:
             self._end(end)
@@ -264,19 +266,20 @@ class Member(_Link):
 
 
 def addresses(host: str) -> list[str] | None:
-    """Those on which process 0 listens, found under `host` by the others.
+    """The addresses on which process 0 listens; the others find it under `host`.
 
-    None, which is all of them, for a name: others may know it by another address than this machine; and for an address
-    that stands for this machine elsewhere, as that of a service.
+    None, which means all addresses, for a name, which may have another address on other machines; and for an address
+    that isn't this machine's own but leads to it, such as that of a service.
     """
     try:
-        found = ["127.0.0.1", "::1"] if host == "localhost" else [str(ipaddress.ip_address(host))]
+        candidates = ["127.0.0.1", "::1"] if host == "localhost" else [str(ipaddress.ip_address(host))]
     except ValueError:
         return None
-    return [address for address in found if _is_ours(address)] or None
+    return [address for address in candidates if _is_own(address)] or None
 
 
-def _is_ours(address: str) -> bool:
+def _is_own(address: str) -> bool:
+    """Whether this machine has the address."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.bind((address, 0))

@@ -1,7 +1,7 @@
-"""The secret by which the processes of a run know each other.
+"""The secret by which the processes of a run recognise each other.
 
-Process 0 writes a fresh one into the workdir, which all processes share and nobody else can read; or the environment
-has one.
+It comes from the environment or, if that has none, process 0 writes a fresh one into the workdir, which all processes
+share, in a file that nobody else can read.
 """
 
 import contextlib
@@ -13,23 +13,23 @@ from pathlib import Path
 from bert_jax.config import InputError
 from bert_jax.files import storage
 
-# The secret's name in the environment, and its file in the workdir otherwise, of which so many bytes are read.
+# The secret's name in the environment, its file in the workdir, and the most bytes that are read of the file.
 SECRET, FILE, LONGEST = "BERT_JAX_SECRET", ".rendezvous", 1 << 14
 
 
 @contextlib.contextmanager
 def written(workdir: Path) -> Iterator[bytes]:
-    """The run's secret: that of the environment, or a fresh one, in a file of its owner's while the block lasts."""
-    if ours := given():
-        yield ours
+    """The run's secret: from the environment, or a fresh one, in a file only for its owner while the block lasts."""
+    if from_environment := given():
+        yield from_environment
         return
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir}: is a file; a --workdir is a folder")
     file, secret = workdir / FILE, secrets.token_hex(32).encode()
-    made = [] if storage.is_remote(workdir) else [f for f in (workdir, *workdir.parents) if not f.exists()]
+    new_folders = [] if storage.is_remote(workdir) else [f for f in (workdir, *workdir.parents) if not f.exists()]
     storage.make_folder(workdir)
     try:
-        storage.remove(file)  # A run's that was killed.
+        storage.remove(file)  # Left behind by a run that was killed.
         if storage.is_remote(file):
             file.write_bytes(secret)
         else:
@@ -39,15 +39,15 @@ def written(workdir: Path) -> Iterator[bytes]:
     finally:
         if known(workdir) == secret:
             storage.remove(file)
-        for folder in made:  # Bad input leaves nothing behind.
+        for folder in new_folders:  # Bad input leaves nothing behind.
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 def known(workdir: Path) -> bytes | None:
-    """The run's secret; None where it isn't there yet, or the workdir is another than process 0's."""
-    if ours := given():
-        return ours
+    """The run's secret; None if it isn't written yet, or the workdir isn't that of process 0."""
+    if from_environment := given():
+        return from_environment
     try:
         with (workdir / FILE).open("rb") as stream:
             return stream.read(LONGEST)
@@ -56,8 +56,8 @@ def known(workdir: Path) -> bytes | None:
 
 
 def given() -> bytes | None:
-    """The secret that the environment has; raises `InputError` for one that is too short."""
+    """The secret in the environment, or None; raises `InputError` if it is too short."""
     value = os.environ.get(SECRET)
     if value is not None and len(value) < 32:
-        raise InputError(f"{SECRET}: has {len(value)} characters, must have 32 or more, as of openssl rand -hex 32")
+        raise InputError(f"{SECRET}: has {len(value)} characters, must have 32 or more; openssl rand -hex 32 makes one")
     return os.fsencode(value) if value else None

@@ -1,4 +1,4 @@
-"""How SIGINT and SIGTERM end a command, whatever it is at."""
+"""How SIGINT and SIGTERM end a command, whatever it is doing."""
 
 import contextlib
 import math
@@ -10,7 +10,7 @@ import threading
 import time
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
-# Seconds in which a signal that comes again is the same one: a terminal's, and that of whoever passes it on.
+# Within these seconds a signal that comes again counts as the same one: a terminal sends it, and a parent passes it on.
 SAME = 1.0
 # Seconds between two tries to end, and until the process ends without cleaning up.
 AGAIN, MOST = 1.0, 10.0
@@ -24,17 +24,17 @@ class Stopped(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """What a signal raises. Where Python's own has come out of an `exec`, Python itself ends by SIGINT in the end."""
+    """What a signal raises. A class of its own: if KeyboardInterrupt leaves an `exec`, Python ends itself by SIGINT."""
 
 
 class Repeats:
-    """Tells a second signal from one that came twice."""
+    """Tells a second signal from one that arrives twice."""
 
     def __init__(self):
         self._last: float | None = None
 
-    def is_one(self) -> bool:
-        """To be asked at each signal: whether it is the one before, once more."""
+    def is_repeat(self) -> bool:
+        """Whether the signal that has just come is the one before, once more. Call it at each signal."""
         now = time.monotonic()
         if self._last is not None and now - self._last < SAME:
             return True
@@ -45,10 +45,10 @@ class Repeats:
 class Ending(contextlib.AbstractContextManager):
     """The first signal ends the block with `Interrupted`, after its cleaning up; a second one ends the process.
 
-    What a signal's handler raises is lost where Python was in a callback of its garbage collection's or in a
-    destructor, so it is raised again until it is on its way. And no handler is called as long as the main thread is in
-    C++, as where it compiles for minutes: then, or where cleaning up takes too long, another thread ends the process.
-    A block within may put handlers of its own in place; only the second signal is then still ours.
+    What a signal handler raises is lost if Python was in a callback of its garbage collector or in a destructor, so it
+    is raised again until it takes effect. And no handler is called while the main thread is in C++, as when it compiles
+    for minutes: then, or if cleaning up takes too long, another thread ends the process. A block within this one may
+    set handlers of its own; then only the second signal is handled here.
     """
 
     def __init__(self):
@@ -73,7 +73,7 @@ class Ending(contextlib.AbstractContextManager):
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
-            # What was put before ours since then stays there.
+            # Hooks that were set after these stay in place.
             if sys.unraisablehook == self._lost:
                 sys.unraisablehook = self._hooks[0]
             if sys.excepthook == self._printed:
@@ -81,7 +81,7 @@ class Ending(contextlib.AbstractContextManager):
             signal.set_wakeup_fd(self._before_fd)
             self._writer.close()
         if self.number is not None and isinstance(error, BaseException) and not isinstance(error, KeyboardInterrupt):
-            raise Interrupted from error  # What became of it on its way.
+            raise Interrupted from error  # Something on the way has turned it into another error.
 
     def _end(self, number: int, _) -> None:
         if self.number is None:
@@ -93,36 +93,36 @@ class Ending(contextlib.AbstractContextManager):
         error = sys.exc_info()[1]
         while error is not None and not isinstance(error, KeyboardInterrupt):
             error = error.__context__
-        if error is None:  # Else it is on its way, and the block is cleaning up.
+        if error is None:  # Otherwise it has taken effect, and the block is cleaning up.
             raise Interrupted
 
-    def _lost(self, what) -> None:
-        """Python calls it with an exception that can't go any further, and would print it."""
-        if not isinstance(what.exc_value, Interrupted):
-            self._hooks[0](what)
+    def _lost(self, unraisable) -> None:
+        """Python calls this hook with an exception that can't propagate, which it would print."""
+        if not isinstance(unraisable.exc_value, Interrupted):
+            self._hooks[0](unraisable)
 
     def _printed(self, kind, error, trace) -> None:
-        """The same, of one that C prints, as where it imports a module."""
+        """The same for an exception that C code prints, as when it imports a module."""
         if not isinstance(error, Interrupted):
             self._hooks[1](kind, error, trace)
 
     def _watch(self, reader: socket.socket) -> None:
-        """Python writes each signal's number here as it comes, whatever the main thread is at."""
+        """Reads the signals' numbers, which Python writes as signals come, whatever the main thread is doing."""
         first, deadline, repeats = 0, math.inf, Repeats()
         with reader:
             while (left := deadline - time.monotonic()) > 0:
                 reader.settimeout(min(left, threading.TIMEOUT_MAX))
                 try:
-                    came = reader.recv(1)
+                    numbers = reader.recv(1)
                 except TimeoutError:
                     continue
-                if not came:
+                if not numbers:
                     return
-                if came[0] not in ENDING or repeats.is_one():
+                if numbers[0] not in ENDING or repeats.is_repeat():
                     continue
                 if first:
                     break
-                first = came[0]
+                first = numbers[0]
                 if signal.getsignal(first) == self._end:
                     deadline = time.monotonic() + MOST
         os.write(2, b"\nbert-jax: ended without cleaning up\n")

@@ -1,9 +1,9 @@
 """The processes of a run, each started, watched and ended by a parent of its own.
 
-JAX names nobody when a process doesn't come, and aborts all others, or leaves them waiting, when one goes. So each
-process is the child of a supervisor, without JAX. The supervisors keep a connection to that of process 0. By it they
-wait for each other at the start, show that they are alive, and hear of one that isn't: then each ends its child, says
-which process was lost, and returns `LOST`, for a scheduler to start all of them again.
+If a process doesn't come, JAX doesn't say which; if one ends, JAX aborts all others or leaves them waiting. So each
+process is the child of a supervisor, which doesn't use JAX. The supervisors are connected to that of process 0. So they
+wait for each other at the start, show that they are alive, and learn when a process is lost. Then each ends its child,
+says which process was lost, and returns `LOST`, so that a scheduler starts all of them again.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from bert_jax.cluster.rendezvous import GRACE, Hub, Member, addresses
 from bert_jax.cluster.signals import Repeats
 from bert_jax.config import InputError
 
-# Ends that are no failure: done, or stopped by a signal, on all processes together.
+# Exit codes that are no failure: done, or stopped by a signal, together with all other processes.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
-# How a child may end that got a signal: a second one kills it, and JAX aborts where another process was quicker.
+# Exit codes of a child that got a signal: a second one kills it, and JAX aborts it if another process ended earlier.
 ENDED = (128 + signal.SIGKILL, 128 + signal.SIGABRT)
 GOES_ON = "; the same command goes on from the last checkpoint"
-# What a child is told in its environment: which process it is, or that it prepares the examples of all.
+# Variables in a child's environment: which process it is, or that it prepares the examples for all.
 PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
 
 
@@ -38,29 +38,29 @@ PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
 
 
 def role() -> str | None:
-    """PLACE or PREPARE in a supervisor's child, None elsewhere."""
+    """PLACE or PREPARE in a supervisor's child, None in other processes."""
     return next((name for name in (PLACE, PREPARE) if name in os.environ), None)
 
 
 def join() -> None:
-    """Connects JAX with the run's other processes, before anything else asks it for devices."""
+    """Connects JAX with the run's other processes; call it before anything asks JAX for devices."""
     import jax
 
     place = Place(**json.loads(os.environ[PLACE]))
-    ours = addresses(place.host) if place.process == 0 else None
+    own_addresses = addresses(place.host) if place.process == 0 else None
     if place.process == 0:
-        _check_free((ours or [""])[0], place.port + 1)
+        _check_free((own_addresses or [""])[0], place.port + 1)
     jax.distributed.initialize(
         _with_port(place.host, place.port + 1),
         place.processes,
         place.process,
         cluster_detection_method="deactivate",
-        coordinator_bind_address=_with_port(ours[0], place.port + 1) if ours else None,
+        coordinator_bind_address=_with_port(own_addresses[0], place.port + 1) if own_addresses else None,
     )
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raises `InputError` where another program has JAX's port: JAX itself would crash."""
+    """Raises `InputError` if another program uses JAX's port: JAX itself would crash."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -76,7 +76,7 @@ def _with_port(host: str, port: int) -> str:
 
 
 def end_with_parent() -> None:
-    """Ends this process when its parent is gone, however that went: its standard input then ends."""
+    """Ends this process when its parent has ended, however it ended: standard input then ends."""
 
     def wait():
         os.read(0, 1)
@@ -91,8 +91,8 @@ def end_with_parent() -> None:
 def supervise(place: Place, arguments: list[str], workdir: Path, timeout: float) -> int:
     """Runs `bert-jax` with these arguments as one process of a run; returns its exit code.
 
-    The children start when all processes have come, within `timeout` seconds, and process 0 has prepared what is
-    missing. A first signal is passed on to the child, as SIGTERM; a second one kills it.
+    The children start when all processes have come, within `timeout` seconds, and process 0 has prepared missing
+    examples. A first signal is passed on to the child, as SIGTERM; a second one kills it.
     """
     return asyncio.run(_supervise(place, arguments, workdir, timeout))
 
@@ -102,33 +102,33 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
     link = (Member if place.process else Hub)(place, workdir, timeout)
     task = asyncio.current_task()
     assert task is not None
-    with _signals(child, task) as caught:
+    with _signals(child, task) as signals:
         try:
             async with link:
                 if place.process == 0:
-                    # It takes no accelerator from the process that trains, whatever its config file imports.
+                    # On the CPU: it must take no accelerator from the process that trains, whatever the config imports.
                     await _run(child, link, {PREPARE: "1", "JAX_PLATFORMS": "cpu"}, (0,))
                 await link.release()
-                # Only process 0 has something to say; errors go to standard error, which all have.
+                # Only process 0 prints results; errors go to standard error in all processes.
                 quiet = place.process > 0
                 code = await _run(child, link, {PLACE: json.dumps(asdict(place))}, GOOD, quiet)
-                number = caught[0] if caught and code else max(code - 128, 0)
+                number = signals[0] if signals and code else max(code - 128, 0)
                 stopped = await link.finish(number)
                 return 128 + stopped if code else 0
         except _Failed as failed:
-            if caught and failed.code in (*GOOD, *ENDED):
-                return 128 + caught[0]
+            if signals and failed.code in (*GOOD, *ENDED):
+                return 128 + signals[0]
             if failed.code != 128 + signal.SIGKILL:
                 return failed.code
-            child.say(f"{failed}{GOES_ON}")  # As where memory is short.
+            child.say(f"{failed}{GOES_ON}")  # For example because memory is short.
             return LOST
         except End as end:
             hint = "" if end.code == BAD_INPUT else GOES_ON
             child.say(f"{end}{hint}")
-            # Stopped, and another one, that was stopped too, was quicker.
-            return 128 + caught[0] if caught and end.code == LOST else end.code
+            # This process was stopped by a signal; another one was too, and ended earlier.
+            return 128 + signals[0] if signals and end.code == LOST else end.code
         except asyncio.CancelledError:
-            return 128 + caught[0]
+            return 128 + signals[0]
 
 
 class _Failed(Exception):
@@ -142,7 +142,7 @@ class _Failed(Exception):
 async def _run(
     child: "_Child", link: Hub | Member, environment: dict, good: tuple[int, ...], quiet: bool = False
 ) -> int:
-    """The child's exit code, one of the `good`; raises `_Failed` at any other, `End` where another process is lost."""
+    """The child's exit code, one of the `good`; raises `_Failed` for any other, `End` if another process is lost."""
     running = asyncio.create_task(child.run(environment, quiet))
     either: set[asyncio.Future] = {running, link.over}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -154,7 +154,7 @@ async def _run(
             child.kill() if child.running else running.cancel()
             await asyncio.wait({running})
             raise end
-        if running.result() != BAD_INPUT:  # JAX has aborted it, as it does where another process is gone.
+        if running.result() != BAD_INPUT:  # JAX has aborted it, as it does if another process is gone.
             raise end
     code = running.result()
     if code not in good:
@@ -165,28 +165,28 @@ async def _run(
 
 @contextlib.contextmanager
 def _signals(child: "_Child", task: asyncio.Task) -> Iterator[list[int]]:
-    """Passes signals on to the child, or ends the task where there is none yet; yields the list of those that came."""
-    caught: list[int] = []
+    """Passes signals on to the child, or cancels the task if no child runs; yields the list of signals that came."""
+    signals: list[int] = []
     repeats = Repeats()
 
     def on(number: int) -> None:
-        if repeats.is_one():
+        if repeats.is_repeat():
             return
-        caught.append(number)
+        signals.append(number)
         if not child.running:
             task.cancel()
-        elif len(caught) == 1:
+        elif len(signals) == 1:
             child.terminate()
         else:
             child.kill()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on, number)
-    yield caught
+    yield signals
 
 
 class _Child:
-    """The process that does the work. It gets signals from its parent alone, and ends when that is gone."""
+    """The process that does the work. Only its parent sends it signals, and it ends when its parent has ended."""
 
     def __init__(self, command: list[str]):
         self._command = command
@@ -198,7 +198,7 @@ class _Child:
         return self._process is not None and self._process.returncode is None
 
     async def run(self, environment: dict, quiet: bool) -> int:
-        """Its exit code, 128 + n where signal n ended it."""
+        """Starts the child and waits for it; returns its exit code, 128 + n if signal n ended it."""
         silence = {"TQDM_DISABLE": "1"} if quiet else {}
         self._process = process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -217,13 +217,13 @@ class _Child:
         return code if code >= 0 else 128 - code
 
     def say(self, message: str) -> None:
-        """In a line of its own, wherever the child's last one ended."""
+        """Prints a message on a line of its own, even if the child's last line isn't finished."""
         begin = "" if self._tail.endswith(b"\n") or not self._tail else "\n"
         print(f"{begin}bert-jax: {message}", file=sys.stderr)
 
     def terminate(self) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)  # That which JAX tells the other processes of.
+            self._process.send_signal(signal.SIGTERM)  # The signal that JAX reports to the other processes.
 
     def kill(self) -> None:
         if self._process is not None:
@@ -231,7 +231,7 @@ class _Child:
                 os.killpg(self._process.pid, signal.SIGKILL)  # Its workers too.
 
     def reason(self, code: int) -> str:
-        """How it ended, with the last line that it had to say."""
+        """How the child ended, with the last line that it printed."""
         lines = self._tail.decode(errors="replace").replace("\r", "\n").strip().splitlines()
         last = f": {lines[-1].removeprefix('bert-jax: ')}" if lines else ""
         return f"was ended by signal {code - 128}" if code > 128 else f"failed with exit code {code}{last}"

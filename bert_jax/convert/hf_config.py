@@ -129,7 +129,7 @@ def model(config: dict, file: Path, architecture: Architecture) -> ModelConfig:
         raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
     fields = {name: config[name] for name in FIELDS if config.get(name) is not None}
     try:
-        fields = architecture.of_hf({**architecture.hf_defaults, **fields}, config)
+        fields = architecture.from_hf({**architecture.hf_defaults, **fields}, config)
         return ModelConfig(architecture.name, **fields, hidden_act=ACTIVATIONS[activation]).validate()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None

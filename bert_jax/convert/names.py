@@ -17,10 +17,10 @@ from bert_jax.models.names import Name, Scheme
 def names(model: ModelConfig, head: HeadConfig, shapes: dict[str, jax.ShapeDtypeStruct]) -> list[Name]:
     """Those of a model's parameters, in the table's order. Raises `InputError` where one has no name."""
     table = (*architecture_of(model).names, *head_of(model, head).names)
-    if nameless := sorted(shapes.keys() - {name.ours for name in table}):
+    if nameless := sorted(shapes.keys() - {name.path for name in table}):
         where = f"the names of the architecture {model.architecture} and of the head {head.kind} lack"
         raise InputError(f"{where} {', '.join(nameless)}; without them no other format is read or written")
-    return [name for name in table if name.ours in shapes]
+    return [name for name in table if name.path in shapes]
 
 
 def shapes_of(model: ModelConfig, head: HeadConfig) -> dict[str, jax.ShapeDtypeStruct]:
@@ -40,20 +40,20 @@ def theirs(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -
     for name in names(model, head, flat):
         layers = range(model.num_hidden_layers) if name.in_layers else [None]
         for layer in layers:
-            array = np.asarray(flat[name.ours] if layer is None else flat[name.ours][layer])
+            array = np.asarray(flat[name.path] if layer is None else flat[name.path][layer])
             array = array[: model.vocab_size] if name.padded else array
-            yield name.theirs(scheme, layer), array.T if scheme in name.transposed else array
+            yield name.name_in(scheme, layer), array.T if scheme in name.transposed else array
 
 
 def shapes_there(model: ModelConfig, head: HeadConfig, scheme: Scheme) -> dict[str, tuple[int, ...]]:
     """The shapes that the scheme's arrays must have, by their names."""
     shapes, found = shapes_of(model, head), {}
     for name in names(model, head, shapes):
-        shape = shapes[name.ours].shape[1 if name.in_layers else 0 :]
+        shape = shapes[name.path].shape[1 if name.in_layers else 0 :]
         shape = (model.vocab_size, *shape[1:]) if name.padded else shape
         shape = shape[::-1] if scheme in name.transposed else shape
         for layer in range(model.num_hidden_layers) if name.in_layers else [None]:
-            found[name.theirs(scheme, layer)] = shape
+            found[name.name_in(scheme, layer)] = shape
     return found
 
 
@@ -65,15 +65,15 @@ def ours(read: Callable[[str], np.ndarray | None], model: ModelConfig, head: Hea
     shapes, flat = shapes_of(model, head), {}
     new: dict[str, jax.Array] = {}
     for name in names(model, head, shapes):
-        array = np.zeros(shapes[name.ours].shape, np.float32)
+        array = np.zeros(shapes[name.path].shape, np.float32)
         for layer in range(model.num_hidden_layers) if name.in_layers else [None]:
             part = array if layer is None else array[layer]
-            value = read(name.theirs(scheme, layer))
+            value = read(name.name_in(scheme, layer))
             if value is None:
                 new = new or fresh(model, head)
-                value = np.asarray(new[name.ours] if layer is None else new[name.ours][layer])
+                value = np.asarray(new[name.path] if layer is None else new[name.path][layer])
             elif scheme in name.transposed:
                 value = value.T
             part[: len(value)] = value
-        flat[name.ours] = array
+        flat[name.path] = array
     return flax.traverse_util.unflatten_dict(flat, sep="/")

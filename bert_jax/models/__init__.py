@@ -1,4 +1,4 @@
-"""Models: architectures and kinds of heads, each a value that owns what is known of it, and their Flax modules."""
+"""Models: architectures and kinds of heads, each a value that holds all that is known of it, and their Flax modules."""
 
 from bert_jax.models.architecture import Architecture
 from bert_jax.models.arrays import Batch, Outputs, Sums

@@ -1,4 +1,4 @@
-"""What a family of encoders knows of itself. One is a folder beside this file, and one line in `bert_jax.models`."""
+"""What bert_jax knows about a family of encoders. Each is a folder beside this file and a line in `registry.py`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ def _no_problems(config: ModelConfig) -> Iterator[tuple[str, str]]:
     return iter(())
 
 
-def _of_hf(fields: dict, config: dict) -> dict:
+def _from_hf(fields: dict, config: dict) -> dict:
     return fields
 
 
@@ -28,36 +28,36 @@ class Architecture:
     """A family of encoders."""
 
     name: str
-    """`ModelConfig.architecture`, model_type in Hugging Face's config.json, and where the encoder's parameters lie."""
+    """`ModelConfig.architecture`, model_type in Hugging Face's config.json, and the key of the encoder's parameters."""
     prefix: str
-    """Of its classes' names in transformers: Bert, of BertForMaskedLM."""
+    """How its classes' names in transformers begin: Bert, as in BertForMaskedLM."""
     title: str
-    """As people write it."""
+    """Its name as people write it."""
     encoder: Callable[..., nn.Module]
-    """A module of (config, pooler), which takes and returns what `encoder.Encoder` does."""
+    """Makes the module from (config, pooler); the module takes and returns what `encoder.Encoder` does."""
     names: tuple[Name, ...]
-    """Of the encoder's parameters."""
+    """The names of the encoder's parameters."""
     flops_per_token: Callable[[ModelConfig, int, int], float]
-    """Floating-point operations of its products, forward and backward, for one token of a sequence of a length, with
-    so many masked positions in it (two for a multiply-add)."""
+    """Floating-point operations of its matrix products for one token, forward and backward, from the config, the
+    sequence's length and its number of masked positions. A multiply-add counts as two."""
     logical_axes: LogicalAxes
     """What each dimension of the encoder's parameters is, by the end of their paths (see `Model.logical_axes`)."""
     heads: Mapping[str, Head] = field(default_factory=dict)
-    """Its own heads, by kind, in place of those that all share."""
+    """Its own heads, by kind, in place of those in `HEADS`."""
     without: tuple[str, ...] = ()
     """Kinds of heads that it doesn't have."""
     hf_defaults: Mapping[str, object] = field(default_factory=dict)
-    """What transformers takes where config.json is silent, and isn't what `ModelConfig` does."""
-    of_hf: Callable[[dict, dict], dict] = _of_hf
-    """Fields of `ModelConfig` out of those of the same names in config.json, and all of config.json."""
+    """The values that transformers takes for fields missing in config.json, where `ModelConfig` has other defaults."""
+    from_hf: Callable[[dict, dict], dict] = _from_hf
+    """The fields of `ModelConfig`, from those of the same names in config.json, and from all of config.json."""
     to_hf: Callable[[ModelConfig, dict], dict] = _to_hf
-    """The inverse: what config.json has in place of the fields of the same names, and besides them."""
+    """The inverse: fields of config.json, from the config and its fields of the same names."""
     encoder_of: tuple[str, ...] = ()
-    """Other model types that are this one but for name and head."""
+    """Other model types that differ from this one in name and head only."""
     graph: Callable[[Any, str, str, str], str] | None = None
-    """Its encoder in an ONNX graph (`convert.onnx.Graph`): from the names of `input_ids`, `token_type_ids` and
-    `attention_mask` to that of the hidden states. None: it isn't exported so."""
+    """Adds the encoder to an ONNX graph (`convert.onnx.Graph`), given the names of `input_ids`, `token_type_ids` and
+    `attention_mask`; returns the name of the hidden states. None: it can't be exported to ONNX."""
     tf1: bool = False
-    """Whether google-research/bert has it."""
+    """Whether google-research/bert has this architecture."""
     problems: Callable[[ModelConfig], Iterator[tuple[str, str]]] = _no_problems
-    """Fields of a config that make no sense in it, with what is wrong and what to do."""
+    """The fields of a config that make no sense in this architecture, each with the problem and the remedy."""

@@ -1,4 +1,4 @@
-"""Types of the arrays that go into models, heads and losses, and that come out."""
+"""Types of the arrays that models, heads and losses take and return."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 AnyArray = Array | np.ndarray
-"""What is only read, as ids, masks and labels."""
+"""An array that is only read, such as ids, masks and labels."""
 Batch = Mapping[str, AnyArray]
-"""Arrays of a batch by their names: a model's inputs, and labels."""
+"""The arrays of a batch by name: a model's inputs, and labels."""
 Outputs = Float[Array, "..."] | tuple[Float[Array, "..."] | None, ...]
-"""What a head gives: an array where it has a single output, else a tuple; None for one that its config leaves out."""
+"""A head's outputs: an array if it has one output, else a tuple, with None for an output that its config leaves out."""
 Sums = dict[str, Num[Array, ""]]
-"""Sums and counts by their names."""
+"""Sums and counts by name."""

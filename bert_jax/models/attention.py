@@ -1,4 +1,4 @@
-"""Attention of each token to those of its own segment: one function, and the backends that compute it.
+"""Attention of each token to the tokens of its own segment: one function, and the backends that compute it.
 
 Shapes in comments: B batch, N heads, S sequence, D head size.
 """
@@ -17,38 +17,38 @@ from bert_jax.config.checks import did_you_mean
 from bert_jax.models.dropout import dropout
 from bert_jax.models.tpu_flash import tpu_flash, tpu_flash_flops
 
-# Added to the attention scores of padding; as in the original, finite, so that a row of padding only stays finite.
+# Added to the attention scores of padding. Finite, as in the original, so that a row of only padding stays finite.
 MASK_ADDER = -10_000.0
-# A segment that no query is of.
-NOWHERE = -2
-# In `jax.Device.device_kind`.
+# The segment of keys that are padding: no query belongs to it.
+PADDING = -2
+# Values of `jax.Device.device_kind`.
 TPU_V6E = ("TPU v6 lite", "TPU v6e")
 
 
 class SegmentIds(NamedTuple):
-    """Which segment each token is of: a query attends to the keys of its own. int32."""
+    """The segment that each token belongs to: a query attends to the keys of its own segment. int32."""
 
     query: jax.Array
-    """[batch, length]; or [1, 1], where all queries are of one segment."""
+    """[batch, length]; or [1, 1] if all queries belong to one segment."""
     key: jax.Array
-    """[batch, length]; of padding a number that no query has."""
+    """[batch, length]; padding has a number that no query has."""
 
 
 def segment_ids(attention_mask, sequence_ids=None) -> SegmentIds:
-    """Those of rows of one text, or of several with their sequence ids (from -1 on), [batch, length] each."""
+    """The segments of rows with one text or, given sequence ids (from -1), with several. Arguments: [batch, length]."""
     if sequence_ids is None:
         return SegmentIds(jnp.ones((1, 1), jnp.int32), attention_mask)
-    return SegmentIds(sequence_ids, jnp.where(attention_mask, sequence_ids, NOWHERE))
+    return SegmentIds(sequence_ids, jnp.where(attention_mask, sequence_ids, PADDING))
 
 
 class Call(NamedTuple):
-    """What a backend is asked to compute."""
+    """What a backend is asked to compute, as far as the backend may refuse it."""
 
     config: ModelConfig
     length: int
-    """Tokens of a row."""
+    """The number of positions in a row."""
     dropout: bool
-    """Whether probabilities are dropped."""
+    """Whether the probabilities have dropout."""
     platform: str
     """cpu, gpu or tpu."""
 
@@ -66,35 +66,35 @@ class Backend:
     """A way to compute attention."""
 
     compute: Callable[..., jax.Array]
-    """Takes and returns what `attention` does. What a query gets that no key is in the segment of is its own."""
+    """Takes and returns what `attention` does. The result for a query whose segment has no keys is arbitrary."""
     problems: Callable[[Call], Iterator[tuple[str, str]]] = _no_problems
-    """Fields of a model's config that it doesn't take in a call, with what is wrong and what to do."""
+    """The fields of the model's config that it doesn't support in this call, each with the problem and the remedy."""
     flops: Callable[[str, Sequence[tuple[int, ...]]], float | None] = _no_flops
-    """Of a custom call in a compiled program, by the name of the operation and the shapes of its operands: the FLOPs
-    where it is a kernel of this backend, else None. Products that XLA itself compiles are counted without it."""
+    """The FLOPs of a custom call in a compiled program, from the operation's name and its operands' shapes; None if it
+    isn't a kernel of this backend. Products that XLA itself compiles are counted without this function."""
 
 
 def plain(query, key, value, segment_ids: SegmentIds, dropout_key, config: ModelConfig):
-    """Scores, softmax and mean, as written in the paper: XLA makes of them what it can."""
-    # [B, S] -> [B, 1, S, S], or [B, 1, 1, S] where it is the same for every query: the same for every head.
+    """Scores, softmax and weighted mean, as in the paper; optimising them is left to XLA."""
+    # [B, S] -> [B, 1, S, S], or [B, 1, 1, S] if it is the same for every query. It is the same for every head.
     visible = segment_ids.query[:, None, :, None] == segment_ids.key[:, None, None, :]
     mask_adder = (1.0 - visible) * MASK_ADDER
     # [B, N, S, D] x [B, N, S, D] -> [B, N, S, S]
     scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
-    scores = _apart(config, scores / math.sqrt(query.shape[-1]) + mask_adder)
+    scores = _unfused(config, scores / math.sqrt(query.shape[-1]) + mask_adder)
     probabilities = dropout(jax.nn.softmax(scores), config.attention_probs_dropout_prob, dropout_key)
     # [B, N, S, S] x [B, N, S, D] -> [B, S, N, D]
     return jnp.einsum("bnqk,bnkd->bqnd", probabilities.astype(value.dtype), value)
 
 
-def _apart(config: ModelConfig, scores):
-    """The scores, on a TPU v6e kept out of the products that they are computed again for.
+def _unfused(config: ModelConfig, scores):
+    """The scores; if the backward pass recomputes them on a TPU v6e, XLA is kept from fusing them with its products.
 
-    Fused with those, libtpu's compiler overflows its stack (0.0.42, at length 512); others are up to 5 % faster so.
+    Fused, they overflow the stack of libtpu's compiler (0.0.42, at length 512). Other chips are up to 5 % faster fused.
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
-    again = config.remat not in ("auto", "none") and device is not None
-    return jax.lax.optimization_barrier(scores) if again and device.device_kind in TPU_V6E else scores
+    recomputed = config.remat not in ("auto", "none") and device is not None
+    return jax.lax.optimization_barrier(scores) if recomputed and device.device_kind in TPU_V6E else scores
 
 
 def _problems_of_tpu_flash(call: Call) -> Iterator[tuple[str, str]]:
@@ -105,7 +105,7 @@ def _problems_of_tpu_flash(call: Call) -> Iterator[tuple[str, str]]:
         yield "attention_probs_dropout_prob", f"is {rate}, but tpu_flash drops nothing; make it 0, or attention plain"
 
 
-# By `ModelConfig.attention`. Whoever brings another adds it to these.
+# The backends by `ModelConfig.attention`. To have another, add it to this dict.
 ATTENTION: dict[str, Backend] = {
     "plain": Backend(plain),
     "tpu_flash": Backend(tpu_flash, _problems_of_tpu_flash, tpu_flash_flops),
@@ -113,7 +113,7 @@ ATTENTION: dict[str, Backend] = {
 
 
 def backend_of(config: ModelConfig) -> Backend:
-    """Raises `InputError` where there is none of that name."""
+    """The backend that the config names. Raises `InputError` if there is none of that name."""
     if config.attention not in ATTENTION:
         raise InputError(f"model.attention: is {config.attention!r}; {did_you_mean(config.attention, ATTENTION)}")
     return ATTENTION[config.attention]
@@ -127,16 +127,16 @@ def attention(
     dropout_key: Key[Array, ""] | None,
     config: ModelConfig,
 ) -> Float[Array, "batch length heads size"]:
-    """Each query's mean of the values of its segment, weighted by the softmax of queries times keys over the root of
-    the head size (arXiv 1706.03762, section 3.2.1), by the backend that the config names.
+    """For each query the mean of its segment's values, weighted by the softmax of query times key over the root of the
+    head size (arXiv 1706.03762, section 3.2.1), by the backend that the config names.
 
     Args:
       query, key, value: in the compute type.
       segment_ids: which queries see which keys.
-      dropout_key: of the probabilities' dropout, at `config.attention_probs_dropout_prob`; None: nothing is dropped.
+      dropout_key: the key for dropout of the probabilities, at `config.attention_probs_dropout_prob`; None: no dropout.
 
     Raises:
-      InputError: the backend doesn't take this, by field and remedy.
+      InputError: the backend doesn't support this; the message names field and remedy.
     """
     backend = backend_of(config)
     device = jax.sharding.get_abstract_mesh().abstract_device

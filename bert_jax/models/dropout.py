@@ -1,7 +1,7 @@
-"""Dropout whose draws cost little: one evaluation of Threefry decides four numbers.
+"""Dropout whose random draws cost little: one evaluation of Threefry gives four of them.
 
-JAX's own evaluates it for each number, and on a processor in a loop over whole arrays. Like those, these draws depend
-on key and shape alone, so they are the same on any mesh.
+JAX's own dropout evaluates Threefry for each number, on a CPU in a loop over whole arrays. Like JAX's, these draws
+depend on key and shape alone, so they are the same on any mesh.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Of Threefry-2x32 with 20 rounds (Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011, section 3.3).
+# Constants of Threefry-2x32, 20 rounds (Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011, s. 3.3).
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = np.uint32(0x1BD11BDA)
 # A draw has 16 bits: rates are rounded to multiples of 1 / DRAWS.
@@ -20,7 +20,7 @@ DRAWS = 1 << 16
 
 
 class Dropout(nn.Module):
-    """`dropout` under a key of the module's own."""
+    """`dropout` with a key of the module's own."""
 
     rate: float
 
@@ -28,17 +28,17 @@ class Dropout(nn.Module):
         return dropout(x, self.rate, self.key(deterministic))
 
     def key(self, deterministic: bool):
-        """The key of its draws; None where it drops nothing."""
+        """The key for its draws; None if it drops nothing."""
         return None if deterministic or not round(self.rate * DRAWS) else self.make_rng("dropout")
 
 
 def dropout(x, rate: float, key):
-    """Sets a share `rate` of the numbers to 0 and scales the others up, so that the expectation stays; all stay as they
-    are where the key is None."""
+    """Sets a share `rate` of the numbers to 0 and scales the others up, so that the expectation stays the same. If the
+    key is None, nothing changes."""
     if key is None:
         return x
     dropped = round(rate * DRAWS)
-    # Made once, for both passes: XLA would draw again wherever it fuses them with something else.
+    # Drawn once, for both passes: without the barrier XLA draws again wherever it fuses the draws with other work.
     kept = jax.lax.optimization_barrier(_draws(key, x.shape) >= dropped)
     return jnp.where(kept, x * (DRAWS / (DRAWS - dropped)), jnp.zeros((), x.dtype))
 
@@ -47,7 +47,7 @@ def dropout(x, rate: float, key):
 def _draws(key, shape: tuple[int, ...]):
     """Uniform uint32 below `DRAWS`."""
     blocks = (*shape[:-1], -(-shape[-1] // 4))
-    # A word counts the rows, the other what is in one: a pod's batch has more blocks than 32 bits can count.
+    # One word counts the rows, the other the blocks in a row: a pod's batch has more blocks than 32 bits can count.
     rows, *inner = (jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) for axis in range(len(blocks)))
     strides = (np.uint32(math.prod(blocks[axis:])) for axis in range(2, len(blocks) + 1))
     within = sum((i * n for i, n in zip(inner, strides, strict=True)), start=jnp.zeros_like(rows))

@@ -19,7 +19,7 @@ from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import ACTIVATIONS, dense, initializer, layer_norm, padded
 from bert_jax.models.names import LogicalAxes
 
-# What is kept for the backward pass: products with weights have no batch dimension, those of attention have.
+# What is kept for the backward pass. Products with weights have no batch dimension, those of attention have one.
 REMAT_POLICIES = {
     "attention": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -28,9 +28,9 @@ REMAT_POLICIES = {
 
 
 def rows_split(x):
-    """[B, ...] with its rows over the axes of the mesh that split the batch, where such a mesh is set.
+    """Splits the rows of x, [B, ...], over the mesh axes that split the batch, where such a mesh is set.
 
-    Without it XLA may split the width instead, as the parameters' is by `fsdp`, and gather the rows of all devices.
+    Else XLA may split the width instead, as `fsdp` splits that of the parameters, and gather the rows of all devices.
     """
     if not {"data", "fsdp"} <= set(jax.sharding.get_abstract_mesh().axis_names):
         return x
@@ -64,7 +64,7 @@ class Embeddings(nn.Module):
 
 
 class DotProductAttention(nn.Module):
-    """`attention`, which has no parameters: where they are made, before it is known on what, it is the plain one."""
+    """`attention` as a module without parameters. At initialisation, before its devices are known, it is plain."""
 
     config: ModelConfig
     deterministic: bool
@@ -77,7 +77,7 @@ class DotProductAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of every token to every other in sight (arXiv 1706.03762, section 3.2)."""
+    """Multi-head attention of every token to the tokens of its segment (arXiv 1706.03762, section 3.2)."""
 
     config: ModelConfig
 
@@ -141,13 +141,13 @@ class Layer(nn.Module):
 
 
 def rematerialised(config: ModelConfig, module, *names: str):
-    """The module, its activations computed again in the backward pass where `config.remat` is among the names.
+    """The module; if `config.remat` is among the names, its activations are recomputed in the backward pass.
 
-    What "auto" is, the devices decide, which a model doesn't know (`training.program`): here nothing is computed again.
+    What "auto" means depends on the devices, which a model doesn't know (`training.program`): here, recompute nothing.
     """
     if config.remat not in names:
         return module
-    # The passes are loops apart, unless unrolled: only then does XLA need a barrier not to find the same work in both.
+    # The two passes are separate loops. Only if they are unrolled, XLA needs a barrier, so as not to merge their work.
     return nn.remat(module, policy=REMAT_POLICIES[config.remat], prevent_cse=config.scan_unroll > 1)
 
 
@@ -164,8 +164,8 @@ class Layers(nn.Module):
             length=self.config.num_hidden_layers,
             unroll=self.config.scan_unroll,
         )
-        # [B, S, H] -> [B S, H]: but for attention no token matters to another, and XLA's products of matrices are
-        # quicker, above all backward on a processor.
+        # [B, S, H] -> [B S, H]: outside attention each token is independent of the others, and XLA's products of
+        # matrices are faster, most of all in the backward pass on a CPU.
         flat, _ = scanned(self.config, deterministic, name="layer")(x.reshape(-1, x.shape[-1]), segment_ids)
         return flat.reshape(x.shape)
 
@@ -175,10 +175,10 @@ class Encoder(nn.Module):
 
     Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding); for
     rows of several texts also with `position_ids` (from 0 in each text) and `sequence_ids` (a number for each text): a
-    token then attends to those of its own sequence id only. Returns `(hidden, pooled)`, [batch, sequence, hidden] and
-    [batch, hidden] in the compute type, or [batch, texts, hidden] where `first_tokens` [batch, texts] says at which
-    places of a row the texts begin; `pooled` is None where `pooler` is False. Every id must be below its table's size:
-    JAX clamps those that aren't, silently.
+    token then attends only to tokens with the same sequence id. Returns `(hidden, pooled)` in the compute type:
+    [batch, sequence, hidden], and [batch, hidden] or, where `first_tokens` [batch, texts] has the positions at which
+    the texts of a row begin, [batch, texts, hidden]; `pooled` is None where `pooler` is False. Every id must be below
+    its table's size: JAX clamps larger ones silently.
     """
 
     config: ModelConfig
@@ -210,13 +210,13 @@ class Encoder(nn.Module):
 def first_vectors(
     hidden: Float[Array, "batch length hidden"], first_tokens: Int[AnyArray, "batch texts"] | None = None
 ) -> Float[Array, "batch *texts hidden"]:
-    """The vector of each text's first token, of rows of one text or of several."""
+    """The vector of each text's first token, in rows of one text or several."""
     # [B, S, H] -> [B, H], or [B, texts, H]
     return hidden[:, 0] if first_tokens is None else jnp.take_along_axis(hidden, first_tokens[..., None], axis=1)
 
 
 def flops_per_token(model: ModelConfig, length: int, predictions: int) -> float:
-    """`Architecture.flops_per_token` of this encoder; of a head's own products it counts the vocabulary's alone."""
+    """`Architecture.flops_per_token` of this encoder; the only head whose products are counted is the masked LM."""
     layers, hidden, inner = model.num_hidden_layers, model.hidden_size, model.intermediate_size
     encoder = 6 * layers * (4 * hidden**2 + 2 * hidden * inner) + 12 * layers * hidden * length
     return encoder + 6 * (hidden * model.known_vocab_size + hidden**2) * predictions / length

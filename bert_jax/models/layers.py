@@ -1,4 +1,4 @@
-"""What encoders and heads are made of: products, norms, activations, and how their weights begin."""
+"""Parts of encoders and heads: dense layers, norms, activations, and the initialisation of their weights."""
 
 import functools
 import math
@@ -13,10 +13,10 @@ from bert_jax.config import ModelConfig
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x times the normal distribution's share below x, by erf."""
+    """x times the probability that a standard normal variable is below x, by erf."""
     if x.dtype != jnp.float32:
-        return jax.nn.gelu(x, approximate=False)  # By erfc: 1 + erf would have no digits left of a negative x's share.
-    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch's; on a processor in half of erfc's time.
+        return jax.nn.gelu(x, approximate=False)  # By erfc: for a negative x, 1 + erf would lose all digits.
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch does; on a CPU it takes half the time of erfc.
 
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -26,12 +26,12 @@ ACTIVATIONS: dict[str, Callable] = {
 
 
 def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
-    """A product with bias in the config's compute type, weights from a truncated normal."""
+    """A dense layer with bias, in the config's compute type; its weights begin as `initializer` draws them."""
     return nn.Dense(features, dtype=config.dtype, kernel_init=initializer(config), name=name)
 
 
 def initializer(config: ModelConfig):
-    """Truncated normal, cut at two deviations and not rescaled, as the original's."""
+    """Draws from a normal distribution cut at two standard deviations and not rescaled, as in the original."""
 
     def init(key, shape, dtype=jnp.float32):
         return config.initializer_range * jax.random.truncated_normal(key, -2, 2, shape, dtype)
@@ -40,7 +40,7 @@ def initializer(config: ModelConfig):
 
 
 def padded(init, rows: int):
-    """Initialises the first `rows` rows, and 0 in those that only fill up."""
+    """Initialises the first `rows` rows with `init`; the rows of padding after them are 0."""
 
     def padded_init(key, shape, dtype=jnp.float32):
         values = init(key, (rows, *shape[1:]), dtype)

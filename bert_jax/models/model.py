@@ -1,4 +1,4 @@
-"""A model: the encoder of an architecture with a head of a kind, a pure function of (params, arrays)."""
+"""A model: an architecture's encoder with a head, as a pure function of (params, arrays)."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ PACKED_INPUTS = ("position_ids", "sequence_ids")
 class Model(nn.Module):
     """The encoder of `config`, its parameters under the architecture's name, and the head beside it.
 
-    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding), of
+    Call with `input_ids`, `token_type_ids`, `attention_mask` [batch, sequence], int32 (mask: 1 token, 0 padding), for
     multiple choice [batch, choices, sequence]. Heads that score the vocabulary also take `masked_lm_positions`
     [batch, predictions]. Rows of several texts need `position_ids` (from 0 in each text) and `sequence_ids` (a number
     for each text, so that none sees another); heads of texts then also `first_tokens` [batch, texts], the positions at
-    which the texts begin. Returns what the class of its head says, float32. Every id must be below its table's size:
-    JAX clamps those that aren't, silently.
+    which the texts begin. Returns the outputs that the head's class describes, float32. Every id must be below its
+    table's size: JAX clamps larger ones silently.
     """
 
     config: ModelConfig
@@ -43,8 +43,8 @@ class Model(nn.Module):
 
     @property
     def logical_axes(self) -> LogicalAxes:
-        """What each dimension of a parameter is, by the end of its path: the first match counts. The layers' parameters
-        are stacked, so theirs begin with "layer". Read by `devices.sharding`."""
+        """The logical axis of each dimension of a parameter, by the end of its path: the first match counts. Parameters
+        of the layers are stacked, so their first axis is "layer". Read by `devices.sharding`."""
         return (*self.architecture.logical_axes, *self.kind.logical_axes, (r"(bias|scale)", ("hidden",)))
 
     @nn.compact
@@ -71,25 +71,26 @@ class Model(nn.Module):
         hidden, pooled = encoder(ids, types, mask, positions, texts, first, deterministic=deterministic)
         words = encoder.embeddings.word_embeddings.embedding if kind.predicts else None
         choices = input_ids.shape[1] if kind.choices else 1
-        of_head = Inputs(hidden, pooled, mask, texts, first, words, masked_lm_positions, choices, deterministic)
-        return kind.logits(self.config, self.head, of_head)
+        inputs = Inputs(hidden, pooled, mask, texts, first, words, masked_lm_positions, choices, deterministic)
+        return kind.logits(self.config, self.head, inputs)
 
 
 def make_model(config: ModelConfig, head: HeadConfig) -> Model:
-    """Raises `InputError` where there is no such architecture or kind of head, or the one hasn't the other."""
+    """The model of a config and a head. Raises `InputError` if the architecture or the kind of head is unknown, or the
+    architecture doesn't have that head."""
     registry.check(config, head)
     return Model(config, head)
 
 
 def init_params(model: Model, seed) -> dict:
-    """Fresh parameters of a seed, a number or an int32 scalar, as nested dicts."""
+    """Fresh parameters from a seed (a number or an int32 scalar), as nested dicts."""
     ids = jnp.zeros((1, 1, 8) if model.kind.choices else (1, 8), jnp.int32)
     positions = [ids[:, :1]] if model.kind.predicts else []
     return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]
 
 
 def forward(model: Model, params: dict, batch: Batch, dropout_key: Key[Array, ""] | None = None):
-    """A head's outputs for a batch; with dropout where a key is given."""
+    """The model's outputs for a batch; with dropout if a key is given."""
     inputs: dict[str, Any] = {
         name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch
     }

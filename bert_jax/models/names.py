@@ -1,7 +1,7 @@
-"""What a parameter is called here, by Hugging Face's torch models, and in google-research/bert's checkpoints.
+"""The names of parameters in bert_jax, in Hugging Face's torch models, and in google-research/bert's checkpoints.
 
-Ours are paths in the tree of parameters, those of the layers stacked on a first axis; theirs have a name for each
-layer, with its number in place of {i}. Kernels are [in, out] here.
+In bert_jax they are paths in the tree of parameters, where those of all layers are stacked on the first axis; the other
+two have a name for each layer, with its number in place of {i}. Kernels are [in, out] in bert_jax.
 """
 
 from dataclasses import dataclass
@@ -14,52 +14,56 @@ LogicalAxes = tuple[tuple[str, tuple[str | None, ...]], ...]
 
 @dataclass(frozen=True)
 class Name:
-    """A parameter."""
+    """The names of a parameter, or of the same parameter in each layer."""
 
-    ours: str
+    path: str
+    """Its path in bert_jax's tree of parameters."""
     hf: str
+    """Its name in Hugging Face's models."""
     tf1: str
-    """Empty where google-research/bert has no such parameter."""
+    """Its name in google-research/bert; empty if that has no such parameter."""
     transposed: tuple[Scheme, ...] = ()
-    """The schemes that have the last two axes the other way round."""
+    """The schemes whose arrays have the last two axes swapped."""
     padded: bool = False
-    """Whether it has a row for each piece of the vocabulary, and here rows of 0 behind them."""
+    """Whether it has a row for each piece of the vocabulary and, in bert_jax, rows of 0 as padding after them."""
 
-    def theirs(self, scheme: Scheme, layer: int | None = None) -> str:
+    def name_in(self, scheme: Scheme, layer: int | None = None) -> str:
+        """Its name in a scheme; for a layer, with the layer's number."""
         name = getattr(self, scheme)
         return name if layer is None else name.format(i=layer)
 
     @property
     def in_layers(self) -> bool:
+        """Whether each layer has such a parameter."""
         return "{i}" in self.hf
 
 
-def dense(ours: str, hf: str, tf1: str = "") -> tuple[Name, ...]:
-    """A product with a bias."""
+def dense(path: str, hf: str, tf1: str = "") -> tuple[Name, ...]:
+    """The names of a dense layer with a bias."""
     kernel, bias = (f"{tf1}/kernel", f"{tf1}/bias") if tf1 else ("", "")
-    return Name(f"{ours}/kernel", f"{hf}.weight", kernel, ("hf",)), Name(f"{ours}/bias", f"{hf}.bias", bias)
+    return Name(f"{path}/kernel", f"{hf}.weight", kernel, ("hf",)), Name(f"{path}/bias", f"{hf}.bias", bias)
 
 
-def output(ours: str, hf: str, tf1: str = "") -> tuple[Name, ...]:
-    """The product of a head, which google-research/bert made by hand: [out, in]."""
-    weights = Name(f"{ours}/kernel", f"{hf}.weight", f"{tf1}output_weights", ("hf", "tf1"))
-    return weights, Name(f"{ours}/bias", f"{hf}.bias", f"{tf1}output_bias")
+def output(path: str, hf: str, tf1: str = "") -> tuple[Name, ...]:
+    """The names of a head's output layer, whose kernel is [out, in] in google-research/bert."""
+    weights = Name(f"{path}/kernel", f"{hf}.weight", f"{tf1}output_weights", ("hf", "tf1"))
+    return weights, Name(f"{path}/bias", f"{hf}.bias", f"{tf1}output_bias")
 
 
-def norm(ours: str, hf: str, tf1: str = "") -> tuple[Name, ...]:
-    """A LayerNorm."""
+def norm(path: str, hf: str, tf1: str = "") -> tuple[Name, ...]:
+    """The names of a LayerNorm."""
     scale, bias = (f"{tf1}/gamma", f"{tf1}/beta") if tf1 else ("", "")
-    return Name(f"{ours}/scale", f"{hf}.weight", scale), Name(f"{ours}/bias", f"{hf}.bias", bias)
+    return Name(f"{path}/scale", f"{hf}.weight", scale), Name(f"{path}/bias", f"{hf}.bias", bias)
 
 
 def encoder(name: str) -> tuple[Name, ...]:
-    """The parameters of `encoder.Encoder`, all under `name`, as Hugging Face and google-research/bert have them too."""
+    """The names of `encoder.Encoder`'s parameters, all under `name`, also in Hugging Face and google-research/bert."""
     at = f"{name}/embeddings"
 
     def table(table: str, padded: bool = False) -> Name:
         return Name(f"{at}/{table}/embedding", f"{name}.embeddings.{table}.weight", f"{at}/{table}", padded=padded)
 
-    ours, hf, tf1 = f"{name}/encoder/layer", f"{name}.encoder.layer.{{i}}", f"{name}/encoder/layer_{{i}}"
+    path, hf, tf1 = f"{name}/encoder/layer", f"{name}.encoder.layer.{{i}}", f"{name}/encoder/layer_{{i}}"
     parts = (
         ("attention/self/query", dense),
         ("attention/self/key", dense),
@@ -70,7 +74,11 @@ def encoder(name: str) -> tuple[Name, ...]:
         ("output/dense", dense),
         ("output/LayerNorm", norm),
     )
-    layers = (n for part, of in parts for n in of(f"{ours}/{part}", f"{hf}.{part.replace('/', '.')}", f"{tf1}/{part}"))
+    layers = (
+        layer_name
+        for part, make_names in parts
+        for layer_name in make_names(f"{path}/{part}", f"{hf}.{part.replace('/', '.')}", f"{tf1}/{part}")
+    )
     return (
         table("word_embeddings", padded=True),
         table("position_embeddings"),

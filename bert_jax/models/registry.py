@@ -1,4 +1,4 @@
-"""The architectures and kinds of heads that there are, by name. Whoever brings another adds it to these."""
+"""The known architectures and kinds of heads, by name. To have another, add it to these dicts."""
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config.checks import did_you_mean
@@ -20,7 +20,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ROBERTA.name: ROBERTA,
 }
 
-# Where nothing names a folder's head, it is of the first kind whose parameters are there.
+# If nothing names the head of a folder, its kind is the first one whose parameters the folder has.
 HEADS: dict[str, Head] = {
     SequenceClassification.kind: SequenceClassification(),
     TokenClassification.kind: TokenClassification(),
@@ -33,7 +33,7 @@ HEADS: dict[str, Head] = {
 
 
 def architecture_of(config: ModelConfig) -> Architecture:
-    """Raises `InputError` where there is none of that name."""
+    """The architecture that the config names. Raises `InputError` if there is none of that name."""
     if config.architecture not in ARCHITECTURES:
         problem = did_you_mean(config.architecture, ARCHITECTURES)
         raise InputError(f"model.architecture: is {config.architecture!r}; {problem}")
@@ -41,31 +41,31 @@ def architecture_of(config: ModelConfig) -> Architecture:
 
 
 def kind_of(head: HeadConfig) -> Head:
-    """What a kind is in any architecture. Raises `InputError` where there is none of that name."""
+    """The head of that kind, for architectures without their own. Raises `InputError` if the kind is unknown."""
     if head.kind not in HEADS:
         raise InputError(f"no kind of head is called {head.kind!r}; {did_you_mean(head.kind, HEADS)}")
     return HEADS[head.kind]
 
 
 def head_of(config: ModelConfig, head: HeadConfig) -> Head:
-    """The kind as the architecture has it."""
+    """The kind of head in this architecture, which may have its own."""
     return architecture_of(config).heads.get(head.kind, kind_of(head))
 
 
 def heads_of(architecture: Architecture) -> dict[str, Head]:
-    """The kinds that an architecture has."""
+    """The heads of an architecture, by kind."""
     return {
         kind: architecture.heads.get(kind, head) for kind, head in HEADS.items() if kind not in architecture.without
     }
 
 
 def check(config: ModelConfig, head: HeadConfig) -> None:
-    """Raises `InputError` for what `Model` can't be made of."""
+    """Raises `InputError` if no `Model` can be made of the config and the head."""
     architecture = architecture_of(config)
     backend_of(config)
     kind_of(head)
     if head.kind in architecture.without:
-        there = ", ".join(heads_of(architecture))
-        raise InputError(f"{architecture.name} has no head of the kind {head.kind}; it has {there}")
+        kinds = ", ".join(heads_of(architecture))
+        raise InputError(f"{architecture.name} has no head of the kind {head.kind}; it has {kinds}")
     for name, problem in architecture.problems(config):
         raise InputError(f"model.{name}: {problem}")

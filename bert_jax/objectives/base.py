@@ -1,4 +1,4 @@
-"""What every objective is."""
+"""What every objective has."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -8,7 +8,7 @@ from bert_jax.models import Batch, Model, Sums
 
 
 class Objective(Protocol):
-    """What a training minimises. A frozen dataclass, and hashable: equal objectives share a compiled program."""
+    """What training minimises. A frozen, hashable dataclass: equal objectives share a compiled program."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -20,16 +20,16 @@ class Objective(Protocol):
 
     @property
     def additive(self) -> bool:
-        """Whether the sums of a batch are those of its parts added up. If not, as with in-batch negatives, a batch
-        can't be accumulated from parts."""
+        """Whether the sums of a batch are the sums of its parts added up. If not, as with in-batch negatives, gradients
+        can't be accumulated over parts of a batch."""
 
     def constants(self) -> Any:
-        """A tree of arrays that it needs beside the parameters, as a teacher's; () where it needs none. Asked for twice
-        in a run, so what takes time is kept."""
+        """A tree of arrays that it needs besides the parameters, such as a teacher's; () if it needs none. Called twice
+        in a run, so cache what takes time."""
 
     def counts(self, batch: Batch) -> Sums:
-        """What divides each loss of a batch, by its name; known before any part of it is computed."""
+        """The divisor of each loss of a batch, by the loss's name; known before any part of the batch is computed."""
 
     def sums(self, params: dict, constants: Any, batch: Batch, dropout_key: Key[Array, ""] | None = None) -> Sums:
-        """For each name in `counts` its `_loss` (a sum), `_count` and, where there is one, `_correct`. All others are
-        sums to log. Without a key there is no dropout."""
+        """For each name in `counts` the sums `_loss` and `_count` and, optionally, `_correct`; any others are sums to
+        log. Without a key there is no dropout."""

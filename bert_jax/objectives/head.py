@@ -1,4 +1,4 @@
-"""The objective of a model's own head: pretraining, and what tasks are learned by."""
+"""The objective of a model's own head, for pretraining and for tasks."""
 
 import dataclasses
 from typing import Any
@@ -10,7 +10,7 @@ from bert_jax.models import Batch, Model, Sums, forward
 
 @dataclasses.dataclass(frozen=True)
 class HeadObjective:
-    """The loss that the kind of the head has (`bert_jax.models.Head.sums`)."""
+    """The loss of the model's kind of head (`bert_jax.models.Head.sums`)."""
 
     model: Model
     additive = True

@@ -1,4 +1,4 @@
-"""The objectives by name. Whoever brings another adds it to these."""
+"""The objectives by name. To have another, add it to the dict."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ from bert_jax.objectives.base import Objective
 from bert_jax.objectives.head import HeadObjective
 
 OBJECTIVES: dict[str, Callable[[Model], Objective]] = {"head": HeadObjective}
-"""By the name that a config has for it, a function from the model that is trained to its objective."""
+"""Functions that make an objective of the model to train, by the objective's name in a config."""
 
 
 def check_name(name: str) -> None:
-    """Raises `InputError` where there is no objective of that name, with the nearest that there is."""
+    """Raises `InputError` if there is no objective of that name; the message has the nearest known name."""
     if name not in OBJECTIVES:
         raise InputError(f"objective: is {name!r:.99}; {did_you_mean(name[:99], OBJECTIVES)}")
 
 
 def make_objective(name: str, model: Model) -> Objective:
-    """The objective of that name for a model. Raises `InputError` where there is none."""
+    """The objective of that name for a model. Raises `InputError` if there is none."""
     check_name(name)
     return OBJECTIVES[name](model)

@@ -26,7 +26,7 @@ from bert_jax.planning import roofline
 from bert_jax.planning.costs import Costs, CustomCall, costs
 from bert_jax.planning.topology import Topology, make_topology
 from bert_jax.training import steps
-from bert_jax.training.program import batch_shapes, make_program, of_pretraining
+from bert_jax.training.program import batch_shapes, make_program, pretraining_setup
 
 # Executed first by the process that compiles, since they may define what the config names.
 CONFIG_FILES: list[Path] = []
@@ -204,7 +204,7 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     phase = config.phases[number]
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
-    program = make_program(*of_pretraining(config), mesh)
+    program = make_program(*pretraining_setup(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
     memory = Memory(
         parameters=bytes_on_a_device(program.state["params"]),

@@ -12,7 +12,7 @@ from bert_jax.data.workers import granted_cores
 from bert_jax.devices import sharding
 from bert_jax.planning.phase import PhasePlan, plan_phase
 from bert_jax.planning.topology import Topology
-from bert_jax.training.program import make_program, of_pretraining
+from bert_jax.training.program import make_program, pretraining_setup
 
 # Sizes of the tensor axis to try; larger ones only pay off for models far larger than BERT.
 TENSOR = (2, 4)
@@ -74,7 +74,7 @@ class _Tries:
     def possible(self) -> bool:
         """Whether the mesh divides the model; found without compiling."""
         try:
-            make_program(*of_pretraining(self._config), sharding.make_mesh(self.mesh, self._topology.devices))
+            make_program(*pretraining_setup(self._config), sharding.make_mesh(self.mesh, self._topology.devices))
         except InputError:
             return False
         return True

@@ -186,7 +186,7 @@ def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, o
         found_sums: list[dict] = []
         for batch in loop.on_device(batches, mesh):
             found_sums.append(sums(params, batch))
-            loop.await_one(found_sums)
+            loop.await_due(found_sums)
     means = losses.means(loop.add_up(found_sums))
     with np.errstate(over="ignore"):
         scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}

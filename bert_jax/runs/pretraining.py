@@ -27,7 +27,7 @@ from bert_jax.runs.start import Start, read_start
 from bert_jax.training import loop, steps
 from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_pretraining
-from bert_jax.training.program import Program, batch_shapes, check_names, check_parts, of_pretraining
+from bert_jax.training.program import Program, batch_shapes, check_names, check_parts, pretraining_setup
 
 # Completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
@@ -116,7 +116,7 @@ def _check_program(config: PretrainConfig, mesh: Mesh) -> None:
     preparing."""
     size = config.model.vocab_size or VOCABULARY_MULTIPLE
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
-    objective, settings = of_pretraining(config)
+    objective, settings = pretraining_setup(config)
     check_parts(objective, settings)
     model = objective.model
     sharding.param_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)), model.logical_axes)
@@ -202,7 +202,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
     from bert_jax.data import pipeline
 
     rows = functools.partial(sharding.local_rows, mesh)
-    objective, settings = of_pretraining(config)
+    objective, settings = pretraining_setup(config)
     # Whatever is minimised, held-out text is measured by the head's own loss, so that runs can be compared.
     sums_of = steps.make_evaluation_step(
         HeadObjective(objective.model), data.unigram_log_probabilities(config.model.known_vocab_size)
@@ -222,7 +222,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
             sums: list[dict] = []
             for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
                 sums.append(step_of(params, batch))
-                loop.await_one(sums)
+                loop.await_due(sums)
                 check()
             return held_out_means(loop.add_up(sums)) if sums else {}
 

@@ -1,4 +1,4 @@
-"""Where the processes of a run wait for each other to have written their parts of a checkpoint."""
+"""Lets the processes of a run wait until all have written their parts of a checkpoint."""
 
 import sys
 import threading
@@ -7,15 +7,15 @@ import time
 import jax
 import orbax.checkpoint as ocp
 
-# Seconds for a supervisor to end this process, where another one is gone: that one's tells why.
+# Seconds for the supervisor to end this process if another one is gone: the supervisor says which, and why.
 GONE = 30.0
 
 
 def barrier(*, key: str, timeout_ms: int) -> None:
     """Waits for the run's other processes.
 
-    Where an error is on its way in Orbax's own thread, as of a part that couldn't be written, they wait for this
-    process elsewhere, and both would for 20 minutes: then it goes its way at once.
+    If Orbax's own thread is handling an error, such as a part that couldn't be written, the other processes wait for
+    this one at another barrier, and all would wait for 20 minutes: so the error is raised at once.
     """
     error = sys.exc_info()[1]
     if error is not None and threading.current_thread() is not threading.main_thread():

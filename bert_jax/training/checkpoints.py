@@ -23,22 +23,22 @@ from bert_jax.training import orphans  # noqa: F401
 from bert_jax.training.barrier import barrier
 from bert_jax.training.checksums import checksums
 
-# Settings that may change when a run is resumed. Those of corpus, tokenizer and files stand in the examples'
-# fingerprint; the parts of a batch have dropout of their own.
+# Settings that may change when a run is resumed. The examples' fingerprint covers corpus, tokenizer and files.
+# `accumulate_steps` may not change, since each part of a batch has dropout of its own.
 MAY_CHANGE = (
     *("mesh", "run", "corpus", "tokenizer", "evaluation_batch_size"),
     *("model.scan_unroll", "model.remat", "model.attention"),
     *("task.folder", "task.train", "task.dev", "task.test"),
 )
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
-# A checkpoint's score lies where Orbax has a checkpoint's metrics, of which there is one.
+# A checkpoint's score is its only metric, and lies where Orbax keeps metrics.
 METRICS, SCORE = "metrics", "score"
-# What a checkpoint's parts held when they were saved: checksums of `about` and `tokenizer`, and of each of the state's
-# arrays its type and shape, and its checksum.
+# What the parts of a checkpoint held when they were saved: checksums of `about` and `tokenizer`, and for each array of
+# the state its type and shape, and its checksum.
 CHECKSUMS = "checksums"
-JSON_FILE = "metadata"  # Of a part that is JSON, as Orbax calls it.
+JSON_FILE = "metadata"  # Orbax's name for the file of a part that is JSON.
 
-# Why a file can't be written, whoever says it, and what helps: to try again doesn't.
+# System errors because of which a file can't be written, with the remedies: to try again doesn't help.
 ROOM = "make room (or keep less: run.keep_last)"
 REMEDIES = {n: contents.REMEDIES[n] for n in (errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO)}
 REMEDIES |= {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
@@ -46,23 +46,23 @@ REMEDIES |= {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM}
 
 class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
-        """The loop asks that, after every batch; another's question, by the step, would mix up the count."""
+        """Never asks JAX: the loop does, after every batch, and a second caller would mix up its count of calls."""
         return False
 
     def metrics(self, step: int) -> None:
-        """Scores are read by `Checkpoints`: here, one that is damaged would bar all checkpoints."""
+        """Reads nothing: `Checkpoints` reads the scores. Here, one damaged score would bar all checkpoints."""
 
 
 class Checkpoints:
     """The checkpoints in a folder, each holding `state` (arrays), `about`, `tokenizer` and `checksums` (JSON).
 
-    `about` is what says whether a run goes on with it: `config` (as a dict) and `examples` (their fingerprint).
-    The last `keep_last` are kept and the `keep_best` with the highest score. Open for `writing`, it removes what
-    a save that was killed left behind; `host_arrays` of numpy are then written as they lie there, in no memory of their
-    own, and must not change before `close`.
+    `about` decides whether a run may resume from it: `config` (as a dict) and `examples` (their fingerprint). The last
+    `keep_last` checkpoints are kept, and the `keep_best` with the highest scores. Opened for `writing`, it removes what
+    a killed save left behind. With `host_arrays`, NumPy arrays are written without a copy in memory, and must not
+    change before `close`.
 
-    What is read is what was saved: whatever isn't raises an `InputError` that names it, and the last checkpoint that is
-    whole. Damage to one is none to the others.
+    What is read is what was saved: anything else raises an `InputError` that names it, and the last checkpoint that is
+    whole. A damaged checkpoint doesn't affect the others.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Checkpoints:
     ):
         self.folder = storage.literal(storage.path(folder))
         self._run = run
-        # Else, where a folder can't be made, what waits for it in other threads keeps the process for minutes.
-        folders = ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=barrier)
+        # Otherwise, if a folder can't be made, other threads that wait for it keep the process alive for minutes.
+        async_options = ocp.AsyncOptions(create_directories_asynchronously=False, barrier_sync_fn=barrier)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=self, create=False, cleanup_tmp_directories=writing, async_options=folders
+            preservation_policy=self, create=False, cleanup_tmp_directories=writing, async_options=async_options
         )
         handlers = None
         if host_arrays:
@@ -98,13 +98,13 @@ class Checkpoints:
     def _open(self) -> _Manager:
         try:
             return _Manager(self.folder, **self._options)
-        except (ValueError, TypeError) as error:  # Orbax reads of every step when it was saved, and goes without it.
+        except (ValueError, TypeError) as error:  # Orbax reads when each step was saved, and doesn't need it.
             files = self.folder / "*" / "_CHECKPOINT_METADATA"
             what = f"one is damaged ({first_line(error)[:200]})"
             raise InputError(f"{files}: {what}; remove these files, which the checkpoints don't need") from error
 
     def save(self, step: int, state: Any, about: dict, tokenizer: dict) -> None:
-        """Starts to write; returns once the arrays are copied."""
+        """Starts to write a checkpoint; returns once the arrays are copied."""
         if self._manager is None:
             storage.make_folder(self.folder)
             self._manager = _Manager(self.folder, **self._options)
@@ -124,7 +124,7 @@ class Checkpoints:
             self._manager.save(step, args=items)
 
     def add_score(self, step: int, score: float | None) -> None:
-        """Makes a checkpoint, where there is one of the step, a candidate for best; once it is on disk."""
+        """Writes the score of this step's checkpoint, if there is one, once the checkpoint is on disk."""
         if self._manager is None or score is None or not math.isfinite(score) or step not in self.steps:
             return
         self.wait()
@@ -158,7 +158,7 @@ class Checkpoints:
             self._unread[step] = self._bad_score(file, f"damaged ({first_line(error)[:200]})")
 
     def _bad_score(self, file: Path, problem: str) -> InputError:
-        rest = f"which checkpoint is the best can't be said; {_removal(file.parent)} leaves this one without a score"
+        rest = f"the best checkpoint is unknown; {_removal(file.parent)} leaves this one without a score"
         return InputError(f"{file}: {problem}; {rest}")
 
     def _check_scores(self) -> None:
@@ -166,23 +166,23 @@ class Checkpoints:
             raise error
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
-        """Of the others than the last, those that a signal made go first: a run keeps the same ones however often it is
-        stopped."""
+        """The steps whose checkpoints are kept. But for the last one, checkpoints saved because of a signal go first: a
+        run keeps the same ones however often it is stopped."""
         ranked, every = self._ranked(steps), self._run.checkpoint_every
         in_order = sorted(steps, key=lambda step: (step == max(steps), step % every == 0, step))
         return {*in_order[-self._run.keep_last :], *ranked[max(len(ranked) - self._run.keep_best, 0) :]}
 
     def _ranked(self, steps: Sequence[int]) -> list[int]:
-        """Those with a score, the best last; of two alike the earlier."""
+        """The steps with a score, the best last; of two equal scores, the earlier step counts as better."""
         return sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], -step))
 
     def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
-        """Orbax asks it after each save."""
+        """Which checkpoints to keep; Orbax calls it after each save."""
         kept = self._kept([checkpoint.step for checkpoint in checkpoints])
         return [checkpoint.step in kept for checkpoint in checkpoints]
 
     def wait(self) -> None:
-        """Until what was saved is on disk."""
+        """Waits until everything saved is on disk."""
         if self._manager:
             with self.room():
                 self._manager.wait_until_finished()
@@ -201,12 +201,12 @@ class Checkpoints:
         return self.steps[-1] if self.steps else None
 
     def score(self, step: int) -> float | None:
-        """None where the checkpoint has none, or there is none of the step."""
+        """The score of the checkpoint of this step; None if it has no score, or there is no such checkpoint."""
         return self._scores.get(step)
 
     @property
     def best(self) -> int | None:
-        """The step with the highest score among those kept; None where none has one."""
+        """The step of the checkpoint with the highest score; None if no checkpoint has one."""
         self._check_scores()
         ranked = self._ranked(self.steps)
         return ranked[-1] if ranked else None
@@ -220,18 +220,18 @@ class Checkpoints:
             return self._part(step, "tokenizer")
 
     def restore(self, step: int, like: Any) -> Any:
-        """The part of the state that `like` has, a tree of `jax.ShapeDtypeStruct` with shardings, on any mesh.
+        """The arrays of the state that `like` names, a tree of `jax.ShapeDtypeStruct` with shardings on any mesh.
 
-        Raises `InputError` naming the first array that is missing or of another shape or type (Orbax casts silently),
-        or isn't what was saved.
+        Raises `InputError` naming the first array that is missing, has another shape or type (Orbax casts silently) or
+        isn't what was saved.
         """
         folder = self._state(step)
         with self._damage(step, "state"), ocp.PyTreeCheckpointer() as checkpointer:
             checked = self._checked(step)
             saved = _saved(checkpointer, folder, checked)
-            for name, here in _specs(like).items():
-                if (there := saved.get(name, "no such array")) != here:
-                    raise InputError(f"{folder}: {name} is {there}, expected {here}; it is of another model")
+            for name, expected in _specs(like).items():
+                if (spec := saved.get(name, "no such array")) != expected:
+                    raise InputError(f"{folder}: {name} is {spec}, expected {expected}; it is of another model")
             arguments = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape), like)
             restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
             restored = checkpointer.restore(folder, args=restore)
@@ -248,16 +248,16 @@ class Checkpoints:
         return values
 
     def _json(self, step: int, part: str) -> dict:
-        # Not by way of Orbax, for which all processes have to come together.
+        # Not through Orbax, for which all processes must call it together.
         return contents.json_object(self.folder / str(step) / part / JSON_FILE)
 
     def _checked(self, step: int) -> dict | None:
-        """What the parts held when they were saved; None of a checkpoint from before there were checksums.
+        """What the parts held when they were saved; None for a checkpoint from before there were checksums.
 
-        Raises `InputError` where a later version wrote it.
+        Raises `InputError` if a later version wrote the checkpoint.
         """
         about = self._json(step, "about")
-        # Whoever has checksums isn't from before, whatever became of its format.
+        # A checkpoint with checksums isn't that old, even if its format is missing.
         if "format" not in about and not (self.folder / str(step) / CHECKSUMS).exists():
             return None
         checked = self._json(step, CHECKSUMS)
@@ -268,8 +268,8 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _damage(self, step: int, part: str) -> Iterator[None]:
-        """Says which part of which checkpoint isn't as it was saved, whatever Orbax and TensorStore raise, and which
-        checkpoint is."""
+        """Turns whatever Orbax and TensorStore raise for a damaged checkpoint into an `InputError` that names the part,
+        and the last checkpoint that is whole."""
         try:
             yield
         except contents.NotTheFile as error:
@@ -286,12 +286,12 @@ class Checkpoints:
         good = next((other for other in reversed(self.steps) if other != step and self._is_whole(other)), None)
         if good is None:
             return InputError(f"{what}; no other checkpoint here is whole: copy it again, or make it anew")
-        there, removal = self.folder / str(good), _removal(self.folder / str(step))
-        return InputError(f"{what}; the last good checkpoint is {there}: after {removal} the same command takes it")
+        path, removal = self.folder / str(good), _removal(self.folder / str(step))
+        return InputError(f"{what}; the last good checkpoint is {path}: after {removal} the same command takes it")
 
     def _is_whole(self, step: int) -> bool:
-        """Whether all of a checkpoint can be read and is what was saved. Asked by one process: the others may have seen
-        no damage, and be elsewhere."""
+        """Whether all of a checkpoint can be read and is what was saved. This process reads it alone: the others may
+        have seen no damage, and don't call this."""
         alone = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
         )
@@ -312,10 +312,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def room(self, writing: Path | None = None) -> Iterator[None]:
-        """Says in one line why nothing can be written, a full disk or a limit, and where the run goes on after that.
+        """Turns errors of writing (a full disk, a limit) into a line that says why, and where the run will resume.
 
-        That is an OSError of ours or Orbax's, or whatever TensorStore makes of it. `writing` is what it may have been
-        about (None: the checkpoints alone are written).
+        They are OSErrors of this package or Orbax, or whatever TensorStore makes of them. `writing` is the path that is
+        named if the error names none (None: only checkpoints are written, so it is their folder).
         """
         try:
             yield
@@ -323,40 +323,40 @@ class Checkpoints:
             raise
         except Exception as error:
             for number, remedy in REMEDIES.items():
-                said = isinstance(error, OSError) and error.errno == number
-                if said or (writing is None and os.strerror(number) in str(error)):
-                    file = (getattr(error, "filename", None) if said else None) or writing or self.folder
+                is_number = isinstance(error, OSError) and error.errno == number
+                if is_number or (writing is None and os.strerror(number) in str(error)):
+                    file = (getattr(error, "filename", None) if is_number else None) or writing or self.folder
                     where = f"{file}: {os.strerror(number)}; {remedy}, and the same command goes on"
                     raise InputError(f"{where} from {self._last_on_disk()}") from error
             raise
 
     def _last_on_disk(self) -> str:
-        # Other than the manager it asks no other process, and knows nothing of what wasn't finished.
+        # Unlike the manager, this asks no other process, and ignores saves that weren't finished.
         steps = ocp.utils.checkpoint_steps(self.folder) if self.folder.is_dir() else []
         return f"the last checkpoint, of step {max(steps)}" if steps else "the beginning: no checkpoint was saved yet"
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether it is the checkpoint that is to blame, and not memory, permissions or a bucket."""
-    elsewhere = isinstance(error, MemoryError | PermissionError) or storage.problem(error)
-    return not (elsewhere or "RESOURCE_EXHAUSTED" in str(error))
+    """Whether the cause is the checkpoint, rather than memory, permissions or a bucket."""
+    other_cause = isinstance(error, MemoryError | PermissionError) or storage.problem(error)
+    return not (other_cause or "RESOURCE_EXHAUSTED" in str(error))
 
 
 def _root(error: BaseException) -> BaseException:
-    """What TensorStore said, before Orbax put it in words of its own."""
+    """TensorStore's error, which Orbax has wrapped in errors of its own."""
     return _root(error.__cause__) if error.__cause__ else error
 
 
 def _saved(checkpointer: ocp.Checkpointer, folder: Path, checked: dict | None) -> dict[str, str]:
-    """The arrays that are there, each with its type and shape: those that were saved, or it raises ValueError."""
+    """The type and shape of each array in the folder. Raises ValueError if they aren't those that were saved."""
     metadata = checkpointer.metadata(folder).item_metadata
     if metadata is None:
         raise ValueError("its list of arrays is missing")
-    there = _specs(metadata.tree)
+    specs = _specs(metadata.tree)
     for name, (spec, _) in checked["state"].items() if checked else ():
-        if there.get(name) != spec:
-            raise ValueError(f"{name} is {there.get(name, 'missing')}, was saved as {spec}")
-    return there
+        if specs.get(name) != spec:
+            raise ValueError(f"{name} is {specs.get(name, 'missing')}, was saved as {spec}")
+    return specs
 
 
 def _compare(arrays: Any, checked: dict | None) -> None:
@@ -369,7 +369,7 @@ def _compare(arrays: Any, checked: dict | None) -> None:
 
 
 def _checksum(values: Any) -> str:
-    """Of JSON values; the same for what is read of what was written."""
+    """The checksum of JSON values; written and read again, they have the same one."""
     return f"{zlib.crc32(json.dumps(json.loads(json.dumps(values)), sort_keys=True).encode()):08x}"
 
 
@@ -388,10 +388,10 @@ def check_same_run(saved: dict, current: dict, workdir: Path) -> None:
     """Raises `InputError` naming the first setting that differs from the checkpoint's and may not."""
     if "config" not in saved:
         raise InputError(f"{workdir}: holds a model that was imported, no run; choose another --workdir")
-    # By way of the config, so that settings which a later version added have their defaults.
-    for name, there, here in differences(to_dict(config_of(saved, workdir)), current["config"]):
+    # Through the config, so that settings which a later version added have their defaults.
+    for name, before, now in differences(to_dict(config_of(saved, workdir)), current["config"]):
         if not {name, name.split(".")[0]} & set(MAY_CHANGE) or name in MAY_NOT_CHANGE:
             rest = "give it back, or choose another --workdir"
-            raise InputError(f"{workdir}: {name} was {there!r} in the run to resume, is {here!r} now; {rest}")
+            raise InputError(f"{workdir}: {name} was {before!r} in the run to resume, is {now!r} now; {rest}")
     if saved["examples"] != current["examples"]:
         raise InputError(f"{workdir}: the examples aren't those of the run to resume; choose another --workdir")

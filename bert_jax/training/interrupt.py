@@ -1,4 +1,4 @@
-"""The signals that end a run early: it stops between two batches, all of its processes between the same ones."""
+"""The signals that end a run early: it stops between two batches, and all its processes after the same batch."""
 
 import signal
 import threading
@@ -11,16 +11,16 @@ from bert_jax.cluster.signals import ENDING, Repeats, Stopped
 
 
 class Interrupt:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after the batch; a second one acts as ever.
+    """Turns the first SIGINT or SIGTERM into a request to stop after the batch; a second one has its usual effect.
 
-    So does one that came after the last batch, once the block has ended. Of several processes all stop after the same
-    batch, when SIGTERM came to one: JAX has a handler for that.
+    A signal that comes after the last batch has its usual effect too, when the block ends. If SIGTERM comes to one of
+    several processes, all stop after the same batch: JAX has a handler for that.
     """
 
     def __init__(self):
         self.signal: int | None = None
-        """The one that came."""
-        self._asked, self._told, self._repeats = 0, False, Repeats()
+        """The signal that came, if any."""
+        self._calls, self._reported, self._repeats = 0, False, Repeats()
 
     def __enter__(self):
         self._before: dict[int, Any] = {}
@@ -29,24 +29,24 @@ class Interrupt:
             self._before = {s: signal.signal(s, self._note) for s in ENDING}
         return self
 
-    def came(self) -> bool:
-        """Whether to stop now. To be asked after each batch, of training and evaluation alike, by all processes.
+    def should_stop(self) -> bool:
+        """Whether to stop now. All processes call it after each batch, in training and in evaluation.
 
-        The processes agree on one of these calls by its number, so it counts the calls and not the steps.
+        The processes agree on one of these calls by its number, so it counts calls and not steps.
         """
-        self._asked += 1
-        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._asked):
+        self._calls += 1
+        if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(self._calls):
             self.signal = signal.SIGTERM
-        self._told = self.signal is not None
-        return self._told
+        self._reported = self.signal is not None
+        return self._reported
 
     def check(self) -> None:
-        """`came`, for an evaluation: raises `Stopped`."""
-        if self.came() and self.signal is not None:
+        """`should_stop` for an evaluation: raises `Stopped`."""
+        if self.should_stop() and self.signal is not None:
             raise Stopped(self.signal)
 
     def _note(self, number, _):
-        if self._repeats.is_one():
+        if self._repeats.is_repeat():
             return
         if self.signal is not None:
             self._restore()
@@ -55,7 +55,7 @@ class Interrupt:
 
     def __exit__(self, _, error, __):
         self._restore()
-        if self._before and self.signal is not None and not self._told and error is None:
+        if self._before and self.signal is not None and not self._reported and error is None:
             self._pass_on(self.signal)
 
     def _restore(self):
@@ -63,7 +63,7 @@ class Interrupt:
             signal.signal(number, handler or signal.SIG_DFL)
 
     def _pass_on(self, number: int) -> None:
-        """To whom the signal would have gone. Not sent anew, which would make it a second one."""
+        """Gives the signal to the handler from before the block. Sent again, it would count as a second signal."""
         handler = self._before[number]
         if callable(handler):
             handler(number, None)

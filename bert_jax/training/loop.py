@@ -29,37 +29,38 @@ from bert_jax.training.program import Program, Settings, make_program
 
 Batch = dict[str, np.ndarray]
 
-# Batches put on the device ahead of the step that takes them, and steps sent off before the first one's end is awaited.
+# How many batches are on the device before the step that takes them, and how many steps are started before the first
+# of them has ended.
 AHEAD = 2
-# A trace shows these steps after the start: the first ones compile.
+# The steps in a trace, counted from the start: the first ones compile.
 PROFILED = range(5, 10)
 
 
-# Scores of the parameters, after so many steps: by name, as they are logged. The function given is called after each
-# batch, and raises `Stopped` where the run is to end.
+# Scores, by the names in the log, of parameters after a number of steps. It calls the given function after each batch,
+# which raises `Stopped` if the run is to end.
 Evaluate = Callable[[Any, int, Callable[[], None]], dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What the loop is asked to do."""
+    """All that the loop needs to know of a run."""
 
     name: str
-    """Of the command, for the progress bar."""
+    """The command's name, for the progress bar."""
     objective: Objective
     settings: Settings
     seed: int
-    """Of the first weights and of dropout."""
+    """The seed of the first weights and of dropout."""
     run: RunConfig
     batches: Callable[[int], Iterator[Batch]]
-    """From a step (0 is the first) to the last: numpy arrays, of the rows that this process holds."""
+    """The batches from a step (0 is the first) to the last: NumPy arrays with the rows of this process."""
     ahead: Callable[[Program, int], Iterator[Ahead]]
-    """What to compile, and hold against the devices' memory, before that step; the rest is when it is needed."""
+    """The programs to compile, and check against the devices' memory, before this step; others compile when needed."""
     evaluation: Callable[[Program], Evaluate]
     score: Callable[[dict[str, float]], float | None]
-    """Of an evaluation; the checkpoint with the highest is kept. None: there is nothing to compare."""
+    """The score of an evaluation; the checkpoint with the highest is kept. None: there is nothing to compare."""
     about: dict
-    """What a checkpoint says of the run: `config`, `examples`, `init` (where the first parameters came from), ..."""
+    """What a checkpoint says about the run: `config`, `examples`, `init` (where the first parameters came from), ..."""
     tokenizer: dict
 
 
@@ -68,26 +69,26 @@ class Result:
     """How the loop ended."""
 
     step: int
-    """Steps that were done, those of earlier commands included."""
+    """The number of steps done, including those of earlier commands."""
     scores: dict[str, float]
-    """The evaluation after the last step, by name, as in metrics.jsonl; empty where there is nothing to evaluate on, or
+    """The evaluation after the last step, by name, as in metrics.jsonl; empty if there is nothing to evaluate on, or
     the run was stopped."""
     signal: int | None = None
     """The signal that stopped it early."""
     best: int | None = None
-    """The step of the checkpoint with the highest score; None where none was scored."""
+    """The step of the checkpoint with the highest score; None if no checkpoint has a score."""
     steps_per_second: float | None = None
-    """Of training alone, without compilation and evaluation; None where nothing was done but these."""
+    """The speed of training alone, without compilation and evaluation; None if there were no such steps."""
 
 
 def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None = None, profile: bool = False) -> Result:
-    """Trains to the last step, resuming from the workdir's last checkpoint where there is one.
+    """Trains to the last step, resuming from the workdir's last checkpoint if there is one.
 
-    `init` turns fresh parameters into those to start from, laid out alike. Raises
-    `InputError` where the checkpoint is of another run, a device's memory is too small, or too many updates in a row
-    weren't finite. SIGINT and SIGTERM save first.
+    `init` turns fresh parameters into those to start from, with the same shardings. Raises `InputError` if the
+    checkpoint is of another run, a device's memory is too small, or too many updates in a row weren't finite. SIGINT
+    and SIGTERM save before they end the run.
     """
-    # ---- Model and optimizer; the state's shapes, where each part of it lies, the jitted steps --------------------
+    # ---- Model and optimizer; the state's shapes and shardings, the jitted steps ----------------------------------
     program = make_program(training.objective, training.settings, mesh)
     total = training.settings.steps
     learning_rate = schedule(training.settings.optimizer, total)
@@ -137,7 +138,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
                 metrics.upload()
 
         def measure() -> dict[str, float]:
-            """The scores after this step; written down, unless the run was done before and just tells them again."""
+            """The scores after this step; also logged, unless an earlier command has done that."""
             with clock.paused():
                 scores = evaluate(state["params"], step, interrupt.check)
                 if checkpoints.score(step) is None:
@@ -151,7 +152,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
 
         stopped = False
         try:
-            # A run that ended in an evaluation, or before it, begins with it.
+            # A run that ended during an evaluation, or just before it, begins with it.
             if step == total or (step and is_evaluated() and checkpoints.score(step) is None):
                 held_out = measure()
             for batch in on_device(training.batches(step), mesh):
@@ -159,18 +160,18 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
                     state, values = program.train_step(state, batch, seed, rates, constants)
                     clock.count(batch["input_ids"], steps.model_flops(program.objective.model.config, batch))
                 else:
-                    # The first step of a shape compiles: not the speed of training.
+                    # The first step of a shape compiles, so it says nothing about the speed of training.
                     compiled.add(shape)
                     jax.block_until_ready(pending)
                     with clock.paused():
                         state, values = jax.block_until_ready(program.train_step(state, batch, seed, rates, constants))
                 pending.append(values)
-                _check_finite(await_one(pending), step, run.max_skipped_updates)
+                _check_finite(await_due(pending), step, run.max_skipped_updates)
                 step += 1
                 bar.update()
                 trace.after(step - started, values)
 
-                stopped = interrupt.came()
+                stopped = interrupt.should_stop()
                 is_saved = step % run.checkpoint_every == 0 or step == total or stopped
                 if is_saved or is_evaluated() or step % run.log_every == 0:
                     row = _row(pending, clock, step, learning_rate)
@@ -178,7 +179,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
                     metrics.write(step, row)
                     bar.set_postfix_str(_postfix(row))
                     pending = []
-                if is_saved:  # Before the evaluation, which may take longer than a machine that is taken away has.
+                if is_saved:  # Before the evaluation, for which a preempted machine may have no time.
                     save()
                 if stopped:
                     break
@@ -196,7 +197,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
 
 
 def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
-    """The batches as global arrays, `AHEAD` of them on their way while one is worked on."""
+    """The batches as global arrays, `AHEAD` of them in transfer while one is in use."""
     waiting: deque = deque()
     for batch in batches:
         waiting.append(global_batch(mesh, batch))
@@ -205,13 +206,13 @@ def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Ar
     yield from waiting
 
 
-def await_one(values: list[dict]) -> dict | None:
-    """The last of the values that must be there by now: waited for, so that the device is never far behind."""
+def await_due(values: list[dict]) -> dict | None:
+    """The values `AHEAD` steps before the last, once they are computed: so the device is never far behind."""
     return jax.block_until_ready(values[-1 - AHEAD]) if len(values) > AHEAD else None
 
 
 def _check_finite(values: dict | None, step: int, most: int) -> None:
-    """Raises where too many updates in a row were skipped."""
+    """Raises `InputError` if too many updates in a row were skipped."""
     if values is not None and (skipped := int(values.get("skipped_in_a_row", 0))) >= most:
         norm = float(values["gradient_norm"])
         what = f"step {step}: {skipped} updates in a row weren't finite (gradient norm {norm}) and were skipped"
@@ -222,7 +223,7 @@ def _check_finite(values: dict | None, step: int, most: int) -> None:
 
 
 def add_up(sums: list[dict]) -> dict[str, float]:
-    """Over the steps with a finite loss; over all where there is none."""
+    """The sums over the steps with a finite loss, or over all steps if none has one."""
     values = jax.device_get(sums)
     values = [v for v in values if np.isfinite(losses.means(v)["loss"])] or values
     return {name: float(np.sum([v[name] for v in values], dtype=np.float64)) for name in values[0]}
@@ -243,7 +244,7 @@ def _row(pending: list[dict], clock: "_Clock", step: int, learning_rate) -> dict
     if lap is None:
         return row
     row["tokens_per_second"], flops = lap
-    row["text_tokens_per_second"] = row["tokens_per_second"] * sums["tokens"] / sums["places"]  # Without padding.
+    row["text_tokens_per_second"] = row["tokens_per_second"] * sums["tokens"] / sums["positions"]  # Without padding.
     if peak := peak_flops():
         row["model_flops_utilisation"] = flops / peak
     return row
@@ -260,7 +261,7 @@ def _postfix(row: dict) -> str:
 
 
 class _Trace:
-    """Writes a trace of the steps `PROFILED` into a folder (None: none), to be opened with TensorBoard or Perfetto."""
+    """Writes a trace of the steps `PROFILED` into a folder (None: no trace), for TensorBoard or Perfetto."""
 
     def __init__(self, folder: Path | None):
         self._mirror = storage.Mirror(folder) if folder else None
@@ -288,11 +289,11 @@ class _Trace:
 
 
 class _Clock:
-    """Tokens and operations a second of training alone, and its steps."""
+    """Measures tokens, FLOPs and steps per second of training alone."""
 
     def __init__(self):
         self._tokens, self._flops = 0, 0.0
-        self._steps, self._seconds = 0, 0.0  # Of all laps.
+        self._steps, self._seconds = 0, 0.0  # In all laps.
         self._start = time.perf_counter()
 
     def count(self, input_ids: jax.Array, flops: float) -> None:
@@ -301,7 +302,7 @@ class _Clock:
         self._steps += 1
 
     def lap(self) -> tuple[float, float] | None:
-        """Since the lap before; None where nothing was done since."""
+        """Tokens and FLOPs per second since the last lap; None if there was no step since."""
         now = time.perf_counter()
         seconds = now - self._start
         speed = (self._tokens / seconds, self._flops / seconds) if self._tokens else None

@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line for each logged step, and the same for TensorBoard."""
+"""Metrics of a run: one JSON line for each logged step, and the same values for TensorBoard."""
 
 import json
 import sys
@@ -16,16 +16,15 @@ FLUSH_EVERY = 120  # seconds
 
 
 def peak_flops() -> float | None:
-    """Of all devices together, or None where the kind isn't known."""
+    """The peak FLOPs per second of all devices together; None if their kind isn't known."""
     peak = PEAK_FLOPS.get(jax.devices()[0].device_kind)
     return peak and peak * jax.device_count()
 
 
 class Metrics:
-    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once; to a bucket, whenever they `upload`.
+    """Writes `metrics.jsonl` and `tensorboard/` in the workdir, each step once; in a bucket, at each `upload`.
 
-    Of several processes the first does. Lines after `step`, where the run goes on, are of work that was lost, and are
-    dropped.
+    Only process 0 writes. Lines after `step`, from which the run goes on, describe lost work and are dropped.
     """
 
     def __init__(self, workdir: Path, step: int):
@@ -45,7 +44,7 @@ class Metrics:
         self._draw(step, values)
 
     def add(self, step: int, values: dict[str, float]) -> None:
-        """To what was written of the step, the last one."""
+        """Adds values to the row of the step, which is the last one."""
         if not self._writes or not values:
             return
         self._stream.close()
@@ -75,12 +74,12 @@ class Metrics:
 
 
 class _Board:
-    """An event file of TensorBoard's, written in this thread: tensorboardX's own writer has another, which dies of a
-    full disk with a traceback, and then the run waits for it for ever."""
+    """An event file for TensorBoard, written in this thread: the thread of tensorboardX's own writer dies of a full
+    disk with a traceback, and the run then waits for it forever."""
 
     def __init__(self, folder: Path, first_step: int):
-        """What other files of the folder say from `first_step` on isn't shown."""
-        # 200 MB, and whoever reads metrics needs none of them.
+        """TensorBoard won't show what other files in the folder have from `first_step` on."""
+        # They take 200 MB, and to read metrics none of them is needed.
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
@@ -111,9 +110,9 @@ def _line(row: dict) -> str:
 
 
 def read(file: Path, whole: bool = True) -> list[dict]:
-    """The rows of a `metrics.jsonl`; a last line cut off by a kill is left out.
+    """The rows of a `metrics.jsonl`; an unfinished last line, of a killed process, is left out.
 
-    One that is damaged raises `InputError` naming it or, where the rows needn't be `whole`, is said and left out.
+    A damaged line raises `InputError` naming it or, if the rows needn't be `whole`, is reported and left out.
     """
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     rows = []

@@ -1,4 +1,4 @@
-"""The optimizer of a run: clipping, the one that the config names, and the learning rate by its schedule."""
+"""The optimizer of a run: clipping, the optimizer that the config names, and the learning rate by its schedule."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from bert_jax.training.optimizers import OPTIMIZERS
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate at a step t (0 is the first): linear from 0 over the warm-up, then as its kind has it.
+    """The learning rate at a step t (0 is the first): linear from 0 over the warm-up, then by its kind.
 
-    A tree of numbers that a training step takes, so that runs of other rates and lengths share its program.
+    A tree of numbers that a training step takes, so that runs with other rates and lengths share the compiled step.
     """
 
     peak: np.float32
     warmup: np.int32
-    """W, in steps."""
+    """The number of warm-up steps, W."""
     steps: np.int32
-    """N, of the whole run."""
+    """The number of steps in the whole run, N."""
     decay_steps: np.int32
-    """N or N - W, of which the linear rate is what is left."""
+    """N or N - W: the linear rate is the peak times the remaining steps over this number."""
     kind: str = dataclasses.field(metadata={"static": True})
-    """A name of `SCHEDULES`."""
+    """A name in `SCHEDULES`."""
 
     def __call__(self, step):
         rising = step / jnp.maximum(self.warmup, 1)
@@ -53,18 +53,18 @@ SCHEDULES: dict[str, Callable] = {
     "constant": lambda s, step: 1.0,
     "inverse_sqrt": _inverse_sqrt,
 }
-"""Of each kind the share of the peak at a step after the warm-up, from the `Schedule` and the step."""
+"""For each kind, a function from the `Schedule` and a step after the warm-up to the share of the peak rate."""
 
 
 def check_names(config: OptimizerConfig) -> None:
-    """Raises `InputError` for the name of an optimizer or schedule that there isn't, with the nearest that there is."""
+    """Raises `InputError` for an unknown name of an optimizer or schedule; the message has the nearest known name."""
     for field, known in (("name", OPTIMIZERS), ("schedule", SCHEDULES)):
         if (name := getattr(config, field)) not in known:
             raise InputError(f"optimizer.{field}: is {name!r:.99}; {did_you_mean(name[:99], known)}")
 
 
 def schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-    """The schedule of a run of so many steps. Raises `InputError` where there is none of that name."""
+    """The schedule of a run of `total_steps` steps. Raises `InputError` if the config names an unknown one."""
     check_names(config)
     decay_steps = total_steps if config.decay == "from_zero" else total_steps - config.warmup_steps
     warmup, steps, decay = (np.int32(number) for number in (config.warmup_steps, total_steps, decay_steps))
@@ -72,17 +72,17 @@ def schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
 
 
 def without_schedule(config: OptimizerConfig) -> OptimizerConfig:
-    """The config with the schedule's numbers at their defaults: a program is the same for all of them."""
+    """The config with the schedule's numbers at their defaults: the compiled step doesn't depend on them."""
     default = OptimizerConfig()
     names = ("learning_rate", "warmup_steps", "decay")
     return dataclasses.replace(config, **{name: getattr(default, name) for name in names})
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """Clip, what the config's optimizer does, learning rate. An update that isn't finite is skipped and counted.
+    """Clipping, the config's optimizer, the learning rate. An update that isn't finite is skipped and counted.
 
-    `update(grads, state, params, schedule=...)` takes the `Schedule`. Raises `InputError` where there is no optimizer
-    of that name.
+    `update(grads, state, params, schedule=...)` takes the `Schedule`. Raises `InputError` if the config names an
+    unknown optimizer.
     """
     check_names(config)
     clip = optax.clip_by_global_norm(config.clip_norm)
@@ -90,7 +90,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtra
 
 
 def _scale_by_schedule() -> optax.GradientTransformationExtraArgs:
-    """As optax.scale_by_learning_rate, by the schedule that comes with the update."""
+    """optax.scale_by_learning_rate, with the schedule that is given to the update."""
 
     def init(params):
         return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
@@ -103,14 +103,14 @@ def _scale_by_schedule() -> optax.GradientTransformationExtraArgs:
 
 
 def _skip_not_finite(inner: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """Where the gradient's norm isn't finite, the parameters and the inner state stay as they are.
+    """If the gradient's norm isn't finite, the parameters and the inner state stay as they are.
 
-    As optax.apply_if_finite, but chosen number by number: its two branches can't be fused with the update, which then
-    goes through memory twice.
+    As optax.apply_if_finite, but with a choice for each number: optax's two branches can't be fused with the update,
+    which then goes through memory twice.
     """
 
     def init(params):
-        # Not jnp.array(0), whose type is weak and would change with the first step: a second one would be compiled.
+        # Not jnp.array(0), whose weak type would change with the first step, so that the step would be compiled again.
         in_a_row, total = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         return optax.ApplyIfFiniteState(in_a_row, jnp.array(True), total, inner.init(params))
 

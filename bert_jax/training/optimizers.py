@@ -1,10 +1,10 @@
-"""The optimizers by name: what each makes of the clipped gradients before the learning rate scales it.
+"""The optimizers by name: how each transforms the clipped gradients before the learning rate scales them.
 
-To add one is a line, here or in any file that is loaded first, such as one's own config file:
+To add an optimizer takes one line, here or in any file that is loaded first, such as your own config file:
 
     OPTIMIZERS["sign"] = lambda config: [optax.scale_by_sign()]
 
-Its state needs nothing else: `devices.sharding` lays it on the mesh as it finds it, and checkpoints hold it.
+Its state needs nothing else: `devices.sharding` puts any state on the mesh, and checkpoints hold it.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from bert_jax.devices.sharding import path_name
 
 
 def adamw(config: OptimizerConfig) -> Sequence[optax.GradientTransformation]:
-    """AdamW (arXiv 1711.05101), or without `bias_correction` the original's."""
-    # The identity has LAMB's place: checkpoints have the state of what follows under its number.
+    """AdamW (arXiv 1711.05101); without `bias_correction`, the optimizer of the original BERT."""
+    # The identity stands where LAMB has its trust ratio: checkpoints name the state of what follows by its number.
     return [_adam(config), _decay(config), optax.identity()]
 
 
 def lamb(config: OptimizerConfig) -> Sequence[optax.GradientTransformation]:
-    """LAMB (arXiv 1904.00962) as its authors' code has it: no layer-wise ratio of biases and LayerNorm."""
+    """LAMB (arXiv 1904.00962) as in its authors' code: without the layer-wise ratio for biases and LayerNorm."""
     return [_adam(config), _decay(config), _trust_ratio()]
 
 
@@ -37,7 +37,7 @@ def lion(config: OptimizerConfig) -> Sequence[optax.GradientTransformation]:
 def adafactor(config: OptimizerConfig) -> Sequence[optax.GradientTransformation]:
     """Adafactor (arXiv 1804.04235), without momentum, with the constants of the paper.
 
-    Of a matrix with both sides 128 or more it keeps the means of the rows and columns of the squared gradient alone.
+    For a matrix with both sides 128 or more it keeps only the means of the squared gradient over rows and columns.
     """
     scale = optax.chain(
         optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), optax.scale_by_param_block_rms(min_scale=1e-3)
@@ -46,10 +46,10 @@ def adafactor(config: OptimizerConfig) -> Sequence[optax.GradientTransformation]
 
 
 def muon(config: OptimizerConfig) -> Sequence[optax.GradientTransformation]:
-    """Muon (kellerjordan.github.io/posts/muon) for the matrices of the layers, and Adam for all else, by its authors.
+    """Muon (kellerjordan.github.io/posts/muon) for the layers' matrices, and Adam for all else, as its authors say.
 
-    Each layer's matrix is orthogonalised by itself. Scaled to the size of Adam's updates (arXiv 2502.16982), so that
-    one learning rate and one weight decay fit both.
+    Each layer's matrix is orthogonalised by itself. The updates are scaled to the size of Adam's (arXiv 2502.16982), so
+    that one learning rate and one weight decay fit both.
     """
 
     def matrices(params):
@@ -75,18 +75,18 @@ OPTIMIZERS: dict[str, Callable[[OptimizerConfig], Sequence[optax.GradientTransfo
     "adafactor": adafactor,
     "muon": muon,
 }
-"""The transformations, one after the other, of each optimizer; clipping comes before, the learning rate after them."""
+"""For each optimizer its transformations in order; clipping comes before them, the learning rate after them."""
 
 
 def is_stacked(path) -> bool:
-    """Whether a parameter's path is that of all layers' together, stacked on a leading axis."""
+    """Whether the path is of a parameter that holds those of all layers, stacked on a leading axis."""
     return "layer" in path_name(path).split("/")
 
 
 def each_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """As `inner`, by which each layer's parameters are seen as parameters of their own.
+    """Applies `inner` to each layer's parameters separately.
 
-    For whatever takes a norm or a mean over a whole parameter, or tells its kind by the number of its dimensions.
+    Needed by whatever takes a norm or a mean over a whole parameter, or depends on its number of dimensions.
     """
 
     def labels(params):
@@ -97,7 +97,7 @@ def each_layer(inner: optax.GradientTransformation) -> optax.GradientTransformat
 
 
 def decayed(params):
-    """True for each parameter with weight decay: all but LayerNorm and biases, as in the original."""
+    """A tree that is True for each parameter with weight decay: all but LayerNorm and biases, as in the original."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: not ("LayerNorm" in path_name(path) or path_name(path).endswith("bias")), params
     )
@@ -117,7 +117,7 @@ class _Moments(NamedTuple):
 
 
 def _uncorrected(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adam's m / (sqrt(v) + eps) as google-research/bert has it: the moments' bias towards 0 isn't corrected."""
+    """Adam's m / (sqrt(v) + eps) as in google-research/bert: the moments' bias towards 0 isn't corrected."""
 
     def init(params):
         return _Moments(optax.tree.zeros_like(params), optax.tree.zeros_like(params))
@@ -133,8 +133,8 @@ def _uncorrected(config: OptimizerConfig) -> optax.GradientTransformation:
 def _trust_ratio() -> optax.GradientTransformation:
     """LAMB's layer-wise scale |parameter| / |update| (arXiv 1904.00962, algorithm 2), 1 where either is 0.
 
-    As its authors have it (google-research/albert), it is of what is `decayed` alone: biases start at 0, and by steps
-    of their own size would hardly leave it. Stacked layers are layers each: optax's takes the norm over all of them.
+    As in its authors' code (google-research/albert), only parameters that are `decayed` are scaled: biases start at 0,
+    and steps of their own size would hardly move them. Each stacked layer has its own norm; optax takes one over all.
     """
 
     def scale(path, update, param, scaled: bool):

@@ -1,6 +1,7 @@
-"""What Orbax, Python and asyncio print of errors that are raised anyhow: nothing, when this is imported.
+"""When imported, keeps Orbax, Python and asyncio from printing errors that are raised anyway.
 
-Where an array can't be read or written, Orbax raises that, and drops its tasks for the others, which may fail alike.
+If an array can't be read or written, Orbax raises that error and drops its tasks for the other arrays, which may fail
+too: Python would print those errors.
 """
 
 import logging
@@ -12,16 +13,16 @@ from bert_jax.files import storage
 
 
 def _is_orphan(error: BaseException | None) -> bool:
-    """Whether it may be of such a task: it says what an array's error says."""
-    said = str(error)
-    of_an_array = said.startswith(("Event loop is closed", "Encountered error while reading array"))
+    """Whether the error may be from such a task, by its message."""
+    message = str(error)
+    of_array = message.startswith(("Event loop is closed", "Encountered error while reading array"))
     full = isinstance(error, OSError) and error.errno in storage.FULL  # Of a file that Orbax doesn't name.
-    return of_an_array or full or "OCDBT database" in said or ".orbax-checkpoint-tmp" in said
+    return of_array or full or "OCDBT database" in message or ".orbax-checkpoint-tmp" in message
 
 
-def _unraisable(unraisable: Any, others: Callable = sys.unraisablehook) -> None:
+def _unraisable(unraisable: Any, print_error: Callable = sys.unraisablehook) -> None:
     if not _is_orphan(unraisable.exc_value):
-        others(unraisable)
+        print_error(unraisable)
 
 
 sys.unraisablehook = _unraisable

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture."""
+"""Plots the curves of a run."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from bert_jax.training import metrics
 
 
 def plot_pretraining(metrics_file: Path, png: Path) -> None:
-    """Draws loss and accuracy over the steps, trained and held out, beside the unigram's loss."""
+    """Draws loss and accuracy over the steps, in training and on held-out text, with the unigram model's loss."""
     rows = metrics.read(metrics_file)
     figure, (loss, accuracy) = _two_panels("masked-LM loss (nats)", "accuracy")
     for axes, name in ((loss, "mlm_loss"), (accuracy, "mlm_accuracy"), (accuracy, "nsp_accuracy")):
@@ -24,7 +24,7 @@ def plot_pretraining(metrics_file: Path, png: Path) -> None:
 
 
 def plot_finetuning(metrics_file: Path, png: Path, scores: Sequence[str]) -> None:
-    """Draws the training loss and the scores of these names, dev_accuracy or the like, over the steps."""
+    """Draws the training loss and the scores with these names, such as dev_accuracy, over the steps."""
     rows = metrics.read(metrics_file)
     figure, (loss, held_out) = _two_panels("loss of training", "score")
     _curve(loss, rows, "loss", color="C0", marker="o", markersize=2)

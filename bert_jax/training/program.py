@@ -1,4 +1,4 @@
-"""What a config is on a mesh: shapes, shardings and the jitted training step. The loop runs it, `plan` compiles it."""
+"""The program of a config on a mesh: shapes, shardings, the jitted step. The loop runs it, `plan` only compiles it."""
 
 import dataclasses
 import functools
@@ -23,59 +23,62 @@ from bert_jax.training.optimizer import Schedule, make_optimizer, schedule, with
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training step depends on besides the model and the seed."""
+    """The settings that a training step depends on, besides the objective and the seed."""
 
     optimizer: OptimizerConfig
     steps: int
-    """Of the whole run, for the schedule."""
+    """The number of steps in the whole run, for the schedule."""
     accumulate_steps: int = 1
 
 
 def check_names(config: PretrainConfig | FinetuneConfig) -> None:
-    """Raises `InputError` for the name of an objective, an optimizer or a schedule that there isn't."""
+    """Raises `InputError` for an unknown name of an objective, an optimizer or a schedule."""
     check_name(config.objective)
     optimizers.check_names(config.optimizer)
 
 
-def of_pretraining(config: PretrainConfig) -> tuple[Objective, Settings]:
+def pretraining_setup(config: PretrainConfig) -> tuple[Objective, Settings]:
+    """The objective and the settings of a pretraining run, as `make_program` takes them."""
     settings = Settings(config.optimizer, config.total_steps, config.run.accumulate_steps)
     return make_objective(config.objective, steps.make_model(config)), settings
 
 
 @dataclass(frozen=True)
 class Program:
+    """The compiled functions of a training run, and the shapes and shardings of what they take."""
+
     objective: Objective
-    """The one given, its model's `remat` decided."""
+    """The given objective, its model's `remat` no longer "auto"."""
     optimizer: optax.GradientTransformation
     state: Any
     """The train state's shapes and types, each with its sharding (`jax.ShapeDtypeStruct`)."""
     shardings: Any
     """The same tree of shardings alone."""
     rows: NamedSharding
-    """Of each array of a batch."""
+    """The sharding of each array of a batch."""
     everywhere: NamedSharding
-    """Of metrics: the same on every device, so that each process can read them."""
+    """The sharding of metrics: the same on every device, so that each process can read them."""
     seed: jax.ShapeDtypeStruct
-    """An int32 scalar."""
+    """The shape of the seed, an int32 scalar."""
     schedule: Schedule
-    """Its shapes and types."""
+    """The shapes and types of the schedule."""
     init: Callable[[Any], Any]
-    """Makes a fresh state from a seed; jitted, each device makes only what it holds."""
+    """Makes a fresh state from a seed; jitted, so that each device makes only what it holds."""
     constants: Any
-    """The shapes of the objective's, each with its sharding."""
+    """The shapes of the objective's constants, each with its sharding."""
     train_step: jax.stages.Wrapped
-    """`(state, batch, seed, schedule, constants) -> (state, metrics)`, jitted; the state given is used up."""
+    """`(state, batch, seed, schedule, constants) -> (state, metrics)`, jitted; the given state is donated."""
 
     def lowered(self, batch: dict[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
-        """The training step for a batch of these shapes, to be compiled; where the mesh is set, as for a call."""
+        """The training step for a batch of these shapes, ready to compile; the mesh must be set, as for a call."""
         return self.train_step.lower(self.state, batch, self.seed, self.schedule, self.constants)
 
 
 def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Program:
-    """Raises `InputError` naming the parameter that can't be split over the mesh, or a batch that can't be computed in
-    parts. Compiles nothing yet.
+    """The program of an objective on a mesh, not compiled yet. Raises `InputError` naming the parameter that can't be
+    split over the mesh, or if the objective can't be computed for parts of a batch.
 
-    The same arguments, whatever the schedule, give the same program: runs of several seeds and rates compile it once.
+    Arguments that differ only in the schedule give the same program: runs with several seeds and rates compile it once.
     """
     check_parts(objective, settings)
     model = objective.model
@@ -85,17 +88,17 @@ def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Progra
 
 
 def check_parts(objective: Objective, settings: Settings) -> None:
-    """Raises `InputError` where a batch is to be computed in parts, and the objective can't be."""
+    """Raises `InputError` if gradients are to be accumulated over parts of a batch, and the objective can't do that."""
     if settings.accumulate_steps > 1 and not objective.additive:
         what = f"is {settings.accumulate_steps}, but this objective compares all of a batch with each other"
         raise InputError(f"run.accumulate_steps: {what}; leave it 1")
 
 
 def _remat(remat: Remat, mesh: Mesh) -> Remat:
-    """What "auto" is on the mesh's devices, which needn't be here: `plan` compiles for others.
+    """Decides what "auto" is, for the mesh's devices, which may be elsewhere: `plan` compiles for other machines.
 
-    A chip waits for its memory more than for products, so that computing again costs less than writing and reading
-    would. On a CPU it costs up to a tenth of a step, where layers are unrolled most, and memory is seldom short.
+    An accelerator waits for its memory more than for products, so recomputing costs less than writing and reading. On
+    a CPU it costs up to a tenth of a step, most where layers are unrolled, and memory is rarely short.
     """
     return remat if remat != "auto" else "none" if mesh.devices.flat[0].platform == "cpu" else "dots"
 
@@ -111,7 +114,7 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
     axes = objective.model.logical_axes
     shardings = state_shardings(mesh, shapes, axes)
     rows, everywhere = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
-    # A teacher's parameters lie as those of the same names do here.
+    # A teacher's parameters are sharded like the model's parameters of the same names.
     constants = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), objective.constants())
     both = {"params": shapes["params"], "constants": constants}
     constants = _shapes_on(both, state_shardings(mesh, both, axes))["constants"]

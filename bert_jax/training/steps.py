@@ -1,4 +1,4 @@
-"""The pure steps: one for training, one for evaluation, and the state they work on.
+"""The pure functions for a step of training and of evaluation, and the state they work on.
 
 A train state is a plain dict: `params`, `opt_state`, and `step`, the number of steps done.
 """
@@ -22,21 +22,21 @@ def make_model(config: PretrainConfig) -> Model:
 
 
 def init_state(model: Model, optimizer: optax.GradientTransformation, seed) -> dict:
-    """A fresh state of a seed, a number or an int32 scalar.
+    """A fresh state from a seed (a number or an int32 scalar).
 
-    To be jitted with output shardings, so that each device makes only what it holds.
+    Jit it with output shardings, so that each device makes only what it holds.
     """
     params = init_params(model, seed)
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
 def make_train_step(objective: Objective, optimizer: optax.GradientTransformationExtraArgs, parts: int = 1):
-    """`train_step(state, batch, seed, schedule, constants) -> (state, metrics)`; metrics are float32 scalars, sums
-    undivided.
+    """`train_step(state, batch, seed, schedule, constants) -> (state, metrics)`; metrics are scalars, and sums
+    aren't divided by their counts.
 
-    `seed`, of dropout, is an int32 scalar, `schedule` an `optimizer.Schedule`: runs that differ in them alone share a
-    program. `constants` are the objective's. With `parts` above 1 the batch is computed in as many parts, one after the
-    other, and updated once.
+    `seed`, the seed of dropout, is an int32 scalar, `schedule` an `optimizer.Schedule`: runs that differ only in these
+    share a compiled program. `constants` are the objective's. With `parts` above 1 the batch is computed in that many
+    parts, one after the other, followed by one update.
     """
 
     def train_step(state, batch, seed, schedule, constants=()):
@@ -49,8 +49,8 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
             sums = objective.sums(params, constants, part, key)
             loss = sum(sums[f"{name}_loss"] / count for name, count in counts.items())
             mask = part["attention_mask"]
-            # How many positions of the batch are tokens, of all.
-            return loss, {"tokens": jnp.sum(mask), "places": jnp.array(mask.size), **sums}
+            # How many positions of the batch are tokens, and how many there are, with padding.
+            return loss, {"tokens": jnp.sum(mask), "positions": jnp.array(mask.size), **sums}
 
         gradient = jax.grad(part_loss, has_aux=True)
         if parts == 1:
@@ -66,8 +66,8 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
 
 
 def _accumulated(gradient, params, batch, key, parts: int):
-    """The sum of the parts' gradients and sums."""
-    # Every parts-th row, so that each device's rows stay with it: [B, ...] -> [parts, B / parts, ...].
+    """The gradients and sums of the parts, added up."""
+    # A part takes every parts-th row, so that each row stays on its device: [B, ...] -> [parts, B / parts, ...].
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def add(total, numbered):
@@ -80,7 +80,7 @@ def _accumulated(gradient, params, batch, key, parts: int):
 
 
 def make_evaluation_step(objective: Objective, unigram_log_probabilities):
-    """`evaluation_step(params, batch) -> sums`, with the cross-entropy of the same tokens under the unigram."""
+    """`evaluation_step(params, batch) -> sums`, with the cross-entropy of the same tokens under a unigram model."""
 
     def evaluation_step(params, batch):
         unigram = -jnp.asarray(unigram_log_probabilities)[batch["masked_lm_ids"]]
@@ -91,7 +91,7 @@ def make_evaluation_step(objective: Objective, unigram_log_probabilities):
 
 
 def model_flops(model: ModelConfig, batch) -> float:
-    """Floating-point operations of a training step's products for a batch, or its shapes (see `Architecture`)."""
+    """Floating-point operations of a training step's products, given a batch or its shapes (see `Architecture`)."""
     tokens, length = batch["input_ids"].size, batch["input_ids"].shape[-1]
     predictions = batch["masked_lm_positions"].shape[-1] if "masked_lm_positions" in batch else 0
     return tokens * models.architecture_of(model).flops_per_token(model, length, predictions)

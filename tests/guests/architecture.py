@@ -10,7 +10,7 @@ from bert_jax.models.layers import dense
 
 
 class Repeated(nn.Module):
-    """One layer, as often as the config has layers."""
+    """One layer, applied as many times as the config has layers."""
 
     config: ModelConfig
 
@@ -30,10 +30,10 @@ class SharedEncoder(encoder.Encoder):
             self.pooler_dense = dense(self.config, self.config.hidden_size, "pooler")
 
 
-def of_bert(name: names.Name) -> names.Name:
-    """Without the number of a layer: there is one for all."""
-    ours, hf = name.ours.replace("/layer/", "/shared/layer/"), name.hf.replace(".{i}", "")
-    return dataclasses.replace(name, ours=ours, hf=hf)
+def shared(name: names.Name) -> names.Name:
+    """The names without a layer's number: the layers share one parameter."""
+    path, hf = name.path.replace("/layer/", "/shared/layer/"), name.hf.replace(".{i}", "")
+    return dataclasses.replace(name, path=path, hf=hf)
 
 
 ARCHITECTURES["shared"] = Architecture(
@@ -41,7 +41,7 @@ ARCHITECTURES["shared"] = Architecture(
     prefix="Shared",
     title="BERT with shared layers",
     encoder=SharedEncoder,
-    names=tuple(map(of_bert, names.encoder("shared"))),
+    names=tuple(map(shared, names.encoder("shared"))),
     flops_per_token=encoder.flops_per_token,
     logical_axes=encoder.LOGICAL_AXES,
 )

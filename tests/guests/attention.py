@@ -5,10 +5,10 @@ import jax
 from bert_jax.models.attention import ATTENTION, Backend
 
 
-def of_jax(query, key, value, segment_ids, dropout_key, config):
+def jax_attention(query, key, value, segment_ids, dropout_key, config):
     seen = segment_ids.query[:, None, :, None] == segment_ids.key[:, None, None, :]
     heads = (x.swapaxes(1, 2) for x in (query, key, value))
     return jax.nn.dot_product_attention(*heads, mask=seen)
 
 
-ATTENTION["jax"] = Backend(of_jax)
+ATTENTION["jax"] = Backend(jax_attention)

@@ -12,13 +12,13 @@ from bert_jax.tasks.classification import Classification
 
 
 def means(inputs):
-    """Of the vectors of each text's tokens: [B, H], or of rows of several texts [B, T, H]."""
+    """The mean vector of each text's tokens: [B, H], or [B, T, H] with several texts in a row."""
     alone = inputs.first_tokens is None
     texts = jnp.arange(1 if alone else inputs.first_tokens.shape[-1])
-    sequence_ids = inputs.attention_mask - 1 if alone else inputs.sequence_ids  # Of padding -1.
+    sequence_ids = inputs.attention_mask - 1 if alone else inputs.sequence_ids  # -1 for padding.
     own = (sequence_ids[:, None] == texts[:, None]).astype(jnp.float32)  # [B, T, S]
-    found = own @ inputs.hidden / jnp.maximum(own.sum(-1, keepdims=True), 1)
-    return found[:, 0] if alone else found
+    vectors = own @ inputs.hidden / jnp.maximum(own.sum(-1, keepdims=True), 1)
+    return vectors[:, 0] if alone else vectors
 
 
 class MeanClassification(Head):

@@ -14,7 +14,7 @@ def radam(config):
 
 
 def one_minus_sqrt(schedule, step):
-    """Of the peak, at a step after the warm-up (arXiv 2405.18392)."""
+    """The share of the peak rate at a step after the warm-up (arXiv 2405.18392)."""
     return 1 - jnp.sqrt((step - schedule.warmup) / (schedule.steps - schedule.warmup))
 
 

@@ -7,7 +7,7 @@ from bert_jax.models.heads.base import Head, Inputs, Output
 
 
 class Alone(Head):
-    """Outputs are the hidden states [B, S, H] and, where the config has the pooler, the pooled vectors [B, H]."""
+    """The outputs are the hidden states [B, S, H] and, if the config has the pooler, the pooled vectors [B, H]."""
 
     kind = "encoder"
     outputs = (Output("last_hidden_state", "token"), Output("pooler_output", "text"))

@@ -26,7 +26,7 @@ class Transform(nn.Module):
 class Predictions(nn.Module):
     """Scores the vocabulary at the masked positions, with the word embeddings as output weights and one bias.
 
-    The rows that fill up the vocabulary score the least: no softmax gives them a share, and no loss a gradient.
+    The padding of the vocabulary gets the lowest score: its probability is 0, and no loss gives it a gradient.
     """
 
     config: ModelConfig
@@ -35,7 +35,7 @@ class Predictions(nn.Module):
     def __call__(self, inputs: Inputs) -> Float[Array, "batch predictions vocabulary"]:
         c = self.config
         assert inputs.masked_lm_positions is not None and inputs.word_embeddings is not None
-        # [B, S, H] -> [B, K, H]: only the positions to predict meet the vocabulary.
+        # [B, S, H] -> [B, K, H]: only the masked positions are multiplied with the vocabulary.
         x = jnp.take_along_axis(inputs.hidden, inputs.masked_lm_positions[..., None], axis=1)
         x = Transform(c, name="transform")(x)
         bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,), jnp.float32)
@@ -46,7 +46,7 @@ class Predictions(nn.Module):
 
 
 class Heads(nn.Module):
-    """The predictions, under the name that the original has for its heads."""
+    """The predictions, under the name that the original gives to its heads."""
 
     config: ModelConfig
 
@@ -56,7 +56,7 @@ class Heads(nn.Module):
 
 
 class MaskedLM(Head):
-    """The output is scores of the vocabulary [B, K, V] at the masked positions."""
+    """The output is the scores of the vocabulary at the masked positions, [B, K, V]."""
 
     kind = "masked_lm"
     outputs: tuple[Output, ...] = (Output("logits", "prediction"),)
@@ -89,7 +89,7 @@ class MaskedLM(Head):
         return {"logits": (self.predictions(graph, hidden), ["batch", "sequence", graph.config.vocab_size])}
 
     def predictions(self, graph, hidden: str) -> str:
-        """The scores at all positions."""
+        """Adds the scores at all positions to an ONNX graph; returns their name."""
         at = "cls.predictions"
         x = graph.norm(graph.gelu(graph.dense(hidden, f"{at}.transform.dense")), f"{at}.transform.LayerNorm")
         return graph.product(x, graph.word_embeddings, f"{at}.bias")

@@ -10,7 +10,7 @@ from bert_jax.models.heads.base import Classifier, Head, Inputs, Output
 class MultipleChoice(Head):
     """The output is logits [B, C], from the pooled vectors of inputs [B, C, S].
 
-    Of rows of several texts, where a text's choices stand at the same position of C rows, [B, T, C].
+    With several texts in a row, where a text's choices begin at the same position of C rows, it is [B, T, C].
     """
 
     kind = "multiple_choice"

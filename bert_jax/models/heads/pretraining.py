@@ -12,7 +12,7 @@ from bert_jax.models.layers import initializer
 
 
 class BothHeads(nn.Module):
-    """The predictions and what is predicted of the pair of sentences."""
+    """The predictions, and the logits of next-sentence prediction."""
 
     config: ModelConfig
 
@@ -26,7 +26,7 @@ class BothHeads(nn.Module):
 
 
 class Pretraining(MaskedLM):
-    """Outputs are those of the masked language model, and [B, 2]: 0 where B follows A, 1 where it is random."""
+    """The outputs are the scores of `MaskedLM`, and logits [B, 2]: class 0 if B follows A, class 1 if B is random."""
 
     kind = "pretraining"
     outputs = (Output("prediction_logits", "prediction"), Output("seq_relationship_logits", "text"))
@@ -49,10 +49,10 @@ class Pretraining(MaskedLM):
         return BothHeads(config, name="cls")(inputs)
 
     def sums(self, head: HeadConfig, outputs, batch: Batch) -> Sums:
-        """A row of padding has no label."""
-        of_tokens, of_pairs = outputs
-        next_sentence = losses.cross_entropy_of_labels("nsp", of_pairs, batch["next_sentence_labels"])
-        return super().sums(head, of_tokens, batch) | next_sentence
+        """The losses of both heads; a row of padding has no next-sentence label."""
+        token_scores, pair_logits = outputs
+        next_sentence = losses.cross_entropy_of_labels("nsp", pair_logits, batch["next_sentence_labels"])
+        return super().sums(head, token_scores, batch) | next_sentence
 
     def counts(self, batch: Batch) -> Sums:
         return super().counts(batch) | {"nsp": losses.count_of_labels(batch["next_sentence_labels"])}

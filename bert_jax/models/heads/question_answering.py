@@ -13,7 +13,7 @@ from bert_jax.models.heads.base import NO_LABEL, Classifier, Head, Inputs, Outpu
 
 
 class QuestionAnswering(Head):
-    """The output is logits [B, S, 2], of a token being an answer's start and its end, without dropout."""
+    """The output is two logits for each token, [B, S, 2]: the answer starts there, it ends there. Without dropout."""
 
     kind = "question_answering"
     outputs = (Output("logits", "token"),)
@@ -28,14 +28,14 @@ class QuestionAnswering(Head):
         return Classifier(config, self.size(head), 0.0, name="classifier")(inputs.hidden, inputs.deterministic)
 
     def no_labels(self, head: HeadConfig, rows: int, length: int, texts: int) -> np.ndarray:
-        """int32 [rows, texts, 2], as positions in the row."""
+        """int32 [rows, texts, 2], for positions in the row."""
         return np.full((rows, texts, 2), NO_LABEL, np.int32)
 
     def write_label(self, labels: np.ndarray, text: int, start: int, label: Any) -> None:
         labels[text] = np.add(label, start)
 
     def sums(self, head: HeadConfig, outputs: Float[Array, "batch length 2"], batch: Batch) -> Sums:
-        """The loss is the mean of both, each a choice among the text's own tokens."""
+        """The loss is the mean of the losses of start and end, each a softmax over the text's own tokens."""
         texts = batch["labels"].shape[1]
         # [B, S] -> [B, T, 1, S]
         own = batch["sequence_ids"][:, None, None] == jnp.arange(texts)[:, None, None]

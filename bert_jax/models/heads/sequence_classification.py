@@ -14,10 +14,10 @@ from bert_jax.models.heads.base import Classifier, Head, Inputs, Output
 
 
 class SequenceClassification(Head):
-    """The output is logits [B, labels], from the pooled vector; of rows of several texts [B, T, labels].
+    """The output is logits [B, labels], from the pooled vector; with several texts in a row, [B, T, labels].
 
-    What they say is `HeadConfig.outputs`: classes learn by the cross-entropy of the softmax, labels by the binary one
-    of the sigmoid, values by the squared error.
+    `HeadConfig.outputs` says what they are. The loss is the cross-entropy of the softmax for classes, the binary
+    cross-entropy of the sigmoid for labels, and the squared error for values.
     """
 
     kind = "sequence_classification"
@@ -38,11 +38,11 @@ class SequenceClassification(Head):
         return classifier(inputs.pooled, inputs.deterministic)
 
     def unsaid(self, head: HeadConfig) -> bool:
-        """Whether nothing says what one output alone is: transformers trains it as a value, and shows its sigmoid."""
+        """Whether nothing says what a single output is: transformers trains it as a value, but shows its sigmoid."""
         return len(head.labels) == 1 and head.problem_type is None and head.activation is None
 
     def no_labels(self, head: HeadConfig, rows: int, length: int, texts: int) -> np.ndarray:
-        """Of classes int32 [rows, texts], of one value float32; of labels, or several values, [rows, texts, labels]."""
+        """int32 [rows, texts] for classes; float32, for one value [rows, texts], else [rows, texts, labels]."""
         if head.outputs == "classes":
             return super().no_labels(head, rows, length, texts)
         return np.full((rows, texts, *self._several(head)), np.nan, np.float32)
@@ -56,10 +56,10 @@ class SequenceClassification(Head):
             return super().sums(head, outputs, batch)
         logits = outputs if self._several(head) else outputs[..., 0]
         if head.outputs == "values":
-            return losses.of_values("label", lambda values: (logits - values) ** 2, labels)
+            return losses.sum_over_values("label", lambda values: (logits - values) ** 2, labels)
         right = jnp.sum(((logits > 0) == (labels > 0.5)) & ~jnp.isnan(labels), dtype=jnp.float32)
         binary = functools.partial(optax.sigmoid_binary_cross_entropy, logits)
-        return losses.of_values("label", binary, labels) | {"label_correct": right}
+        return losses.sum_over_values("label", binary, labels) | {"label_correct": right}
 
     def graph(self, graph, head: HeadConfig, hidden: str) -> dict[str, tuple[str, list]]:
         logits = graph.dense(graph.pooler(hidden), "classifier")

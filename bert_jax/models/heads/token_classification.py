@@ -1,4 +1,4 @@
-"""A class for each token, as the types of names in a text (arXiv 1810.04805, section 5.3)."""
+"""A class for each token, such as the type of a name in a text (arXiv 1810.04805, section 5.3)."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class TokenClassification(Head):
         return classifier(inputs.hidden, inputs.deterministic)
 
     def no_labels(self, head: HeadConfig, rows: int, length: int, texts: int) -> np.ndarray:
-        """int32 [rows, length], one for each token."""
+        """int32 [rows, length], a label for each token."""
         return np.full((rows, length), NO_LABEL, np.int32)
 
     def write_label(self, labels: np.ndarray, text: int, start: int, label: Any) -> None:

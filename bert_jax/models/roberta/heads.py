@@ -1,4 +1,4 @@
-"""The heads in which RoBERTa isn't BERT, with the names of Hugging Face's."""
+"""The heads in which RoBERTa differs from BERT, with Hugging Face's names."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from bert_jax.models.layers import dense, initializer
 
 
 class RobertaMaskedLM(MaskedLM):
-    """BERT's, under other names."""
+    """BERT's head, with other names of the parameters."""
 
     names = (
         *names.dense("lm_head/transform/dense", "lm_head.dense"),
@@ -39,7 +39,7 @@ class RobertaMaskedLM(MaskedLM):
 
 
 class ClassificationHead(nn.Module):
-    """Dropout, a product and tanh, dropout and a product, on the vector of a text's first token."""
+    """Dropout, a dense layer with tanh, dropout and a dense layer, on the vector of a text's first token."""
 
     config: ModelConfig
     head: HeadConfig
@@ -56,7 +56,7 @@ class ClassificationHead(nn.Module):
 
 
 class RobertaClassification(SequenceClassification):
-    """From the first token's vector, without the encoder's pooler."""
+    """Classification from the first token's vector, without the encoder's pooler."""
 
     names = (
         *names.dense("classifier/dense", "classifier.dense"),
