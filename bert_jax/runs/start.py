@@ -58,7 +58,7 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
             return sharding.put(params, jax.tree.map(lambda x: x.sharding, fresh))
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
-        model, head, origin = pretrained.what_it_is(checkpoints, step)
+        model, head, origin = pretrained.read_about(checkpoints, step)
         tokenizer = pretrained.tokenizer_of(name)
 
         def params(fresh):
