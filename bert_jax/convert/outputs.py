@@ -39,7 +39,7 @@ def read(kind: Head, config: dict, rows: int | None, file: Path) -> tuple[dict, 
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     if kind.unsaid(head):
-        notes.append("problem_type isn't said: its one output is taken as a value")
+        notes.append("problem_type isn't given: its single output is taken as a value")
     return {"labels": labels, "problem_type": problem_type, "activation": activation}, notes
 
 
