@@ -40,8 +40,8 @@ HEADS = {
 def random_params(model: ModelConfig, head: HeadConfig) -> dict:
     """Far from their start, but for the rows that fill up the vocabulary."""
     rng = np.random.default_rng(0)
-    arrays = {name: rng.normal(0.1, 0.2, shape) for name, shape in names.shapes_there(model, head, "hf").items()}
-    return names.ours(lambda name: arrays[name].astype(np.float32), model, head, "hf")
+    arrays = {name: rng.normal(0.1, 0.2, shape) for name, shape in names.array_shapes(model, head, "hf").items()}
+    return names.to_params(lambda name: arrays[name].astype(np.float32), model, head, "hf")
 
 
 def make_folder(folder, model: ModelConfig = MODEL, head: HeadConfig = HEADS["pretraining"]):

@@ -97,5 +97,5 @@ def test_a_model_is_read_without_the_kernel_of_its_run():
     model = dataclasses.replace(MODEL, attention="tpu_flash")
     origin = origins.to_dict(origins.Folder("somewhere"))
     about = {"model": files.to_dict(model), "head": files.to_dict(ALONE), "about": origin}
-    read, _, _ = pretrained.what_it_is(SimpleNamespace(about=lambda step: about, folder=Path()), 0)
+    read, _, _ = pretrained.read_about(SimpleNamespace(about=lambda step: about, folder=Path()), 0)
     assert read == MODEL

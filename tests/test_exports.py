@@ -40,7 +40,8 @@ def expected(trained):
     sizes = "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings"
     bert = BertForPreTraining(BertConfig(**{name: getattr(found.model, name) for name in sizes.split()})).eval()
     weights = {
-        name: torch.tensor(np.array(array)) for name, array in names.theirs(found.params, found.model, found.head, "hf")
+        name: torch.tensor(np.array(array))
+        for name, array in names.to_arrays(found.params, found.model, found.head, "hf")
     }
     lacking, stray = bert.load_state_dict(weights, strict=False)
     assert not stray and set(lacking) <= {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}

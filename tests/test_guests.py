@@ -56,8 +56,8 @@ def registries():
 def save_model(folder: Path, model: ModelConfig, head: HeadConfig) -> None:
     """With random weights, and the words of the texts."""
     rng = np.random.default_rng(0)
-    arrays = {name: rng.normal(0, 0.3, shape) for name, shape in names.shapes_there(model, head, "hf").items()}
-    params = names.ours(arrays.get, model, head, "hf")
+    arrays = {name: rng.normal(0, 0.3, shape) for name, shape in names.array_shapes(model, head, "hf").items()}
+    params = names.to_params(arrays.get, model, head, "hf")
     pretrained.save(pretrained.Pretrained(model, head, WordPiece(WORDS, True), params, Folder("a test")), folder)
 
 

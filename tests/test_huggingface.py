@@ -358,7 +358,7 @@ def test_importing_a_large_takes_less_than_twice_its_size(tmp_path):
     folder = tmp_path / "large"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    shapes = names.shapes_there(model, head, "hf")
+    shapes = names.array_shapes(model, head, "hf")
     arrays = {name: 0.02 * rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
     config = {name: getattr(model, name) for name in huggingface.FIELDS} | {"hidden_act": "gelu", "model_type": "bert"}

@@ -184,7 +184,7 @@ def test_two_sentences_through_a_classifier(tmp_path):
             parameter.add_(torch.randn_like(parameter) * 0.1)
     tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     head = HeadConfig("sequence_classification", ("contradiction", "neutral", "entailment"))
-    params = names.ours(tensors.get, SMALL, head, "hf")
+    params = names.to_params(tensors.get, SMALL, head, "hf")
     bert = Bert(Pretrained(SMALL, head, WordPiece(WORDS, True), params, Folder("")))
     texts, pairs = ["the dogs watches a bird.", "a cat"], ["a red bird", "the old dog watches the cat."]
     with torch.inference_mode():

@@ -133,7 +133,7 @@ def test_variables_are_the_originals(kind, folder):
 
 def test_base_has_206_variables(tmp_path):
     base = model_preset("base", vocab_size=30_522)
-    found = names.shapes_there(base, HeadConfig("pretraining"), "tf1")
+    found = names.array_shapes(base, HeadConfig("pretraining"), "tf1")
     assert len(found) == 206 and sum(map(math.prod, found.values())) == 110_106_428
 
 

@@ -1,1 +1,1 @@
-"""Weights in and out: models read whatever their format, one table of names, and the formats on top of it."""
+"""Weights in and out: reads and writes models in every format, by one table of parameter names."""

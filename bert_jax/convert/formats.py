@@ -1,6 +1,6 @@
-"""What every format is that others have models in. One is a file beside this one, and one line in `convert.pretrained`.
+"""What a model format consists of. Each format is a file beside this one, and a line in `convert.pretrained`.
 
-The tokenizer's files and the model card come beside a format's own, whatever it is.
+The tokenizer's files and the model card are written beside the format's own files, whatever the format.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ class Format:
     """A format of folders with a model's config and weights."""
 
     name: str
-    """`bert-jax export --format`."""
+    """The value of `bert-jax export --format`."""
     write: Callable[[Path, ModelConfig, HeadConfig, dict], None]
     """Writes a model with its head and parameters into a folder."""
     read: Read | None = None
-    """Reads such a folder, with a report of what doesn't fit. Given are the folder, whether missing arrays may have
-    fresh values, and the kind of head that is asked for (None: the one that is there). None: it is only written."""
-    found: Callable[[Path], int] = lambda folder: 0
-    """How much of such a model lies in a folder: 2 its weights, 1 another file of it, 0 nothing."""
+    """Reads such a folder, and reports what doesn't fit. Arguments: the folder, whether missing arrays may get fresh
+    values, and the kind of head that is wanted (None: the one that the folder has). None: it can only be written."""
+    match: Callable[[Path], int] = lambda folder: 0
+    """How well a folder matches the format: 2 if it has weights, 1 if it has other files of the format, else 0."""
     use: Callable[[HeadConfig], list[str]] = lambda head: []
-    """Paragraphs of the model card that say how the folder is used."""
+    """Paragraphs of the model card that say how to use the folder."""
     on_hub: bool = False
-    """Whether the Hugging Face Hub knows it, and the model card begins with what the Hub reads."""
+    """Whether the Hugging Face Hub knows the format: then the model card begins with metadata for the Hub."""

@@ -1,7 +1,7 @@
-"""config.json of an encoder: every field that transformers 2 to 5 writes, and what becomes of it.
+"""config.json of an encoder: every field that transformers 2 to 5 write, and how it is treated.
 
-A field decides something and is read, or must be at its default, or decides nothing that is computed here. Those that
-nobody of these writes are a person's own: they are named in the report of an import.
+A field is read, or must have its default value, or has no influence on what is computed. Fields that no version writes
+are somebody's own: the report of an import names them.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from bert_jax.files.contents import json_object
 from bert_jax.models import ARCHITECTURES, Architecture
 from bert_jax.models.bert import BERT
 
-# pytorch-pretrained-bert, the first name of transformers, called it as google-research does.
+# pytorch-pretrained-bert, the first name of transformers, called the file as google-research does.
 FILES = ("config.json", "bert_config.json")
 # The erf form, and the tanh form under its several names.
 ACTIVATIONS: dict[str, HiddenAct] = {
@@ -25,21 +25,21 @@ FIELDS = (
     *("max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob"),
     *("initializer_range", "layer_norm_eps"),
 )
-# Read besides: what the model is, its head, and whether its output weights are the embeddings.
+# Also read: what the model is, its head, and whether its output weights are the embeddings.
 READ = (
     *("model_type", "hidden_act", "architectures", "classifier_dropout", "id2label", "num_labels", "problem_type"),
     *("tie_word_embeddings", "tokenizer_class"),
 )
-# A field, what it must be, and what another value asks for.
+# Fields, the value that each must have, and what any other value asks for.
 EXPECTED = {
     "position_embedding_type": ("absolute", "relative positions"),
-    "is_decoder": (False, "a decoder, whose tokens don't see those behind them"),
+    "is_decoder": (False, "a decoder, whose tokens don't see the ones after them"),
     "add_cross_attention": (False, "cross attention"),
     "is_encoder_decoder": (False, "an encoder with a decoder"),
     "pruned_heads": ({}, "layers that have lost heads"),
-    "quantization_config": (None, "quantised weights; bring those that they were made of"),
+    "quantization_config": (None, "quantised weights; bring the weights that they were made from"),
     "per_layer_config": (None, "layers that differ from each other"),
-    "auto_map": (None, "code of its author's, which isn't run"),
+    "auto_map": (None, "its author's own code, which isn't run"),
     "directionality": ("bidi", "another order of reading"),
     "pooler_type": ("first_token_transform", "another pooler"),
 }
@@ -61,7 +61,7 @@ WITHOUT_INFLUENCE = {
         *("pad_token_id", "bos_token_id", "eos_token_id", "eos_token_ids", "sep_token_id", "cls_token_id"),
         *("mask_token_id", "unk_token_id", "prefix"),
     ),
-    "a pooler that the original's code has no place for": (
+    "a pooler that the original code doesn't have": (
         *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head"),
     ),
     "a decoder, which this isn't": ("cross_attention_hidden_size", "tie_encoder_decoder", "decoder_start_token_id"),
@@ -87,7 +87,7 @@ KNOWN = {*FIELDS, *READ, *EXPECTED, *(name for names in WITHOUT_INFLUENCE.values
 def read(folder: Path, encoder_alone: bool) -> tuple[dict, Path, Architecture]:
     """The fields, the file that has them, and the model's architecture. Raises `InputError` for what isn't read.
 
-    Some models are another in all but name and head, as DPR is a BERT, so that their encoder can be had alone.
+    Some models differ from a known one only in name and head, as DPR from BERT: `encoder_alone` reads their encoder.
     """
     file = next((folder / name for name in FILES if present(folder / name)), folder / FILES[0])
     try:
@@ -95,7 +95,7 @@ def read(folder: Path, encoder_alone: bool) -> tuple[dict, Path, Architecture]:
     except FileNotFoundError:
         raise InputError(f"{file}: missing; copy it too") from None
     name = config.get("model_type") or BERT.name
-    alone = next((one for one in ARCHITECTURES.values() if name in one.encoder_of), None)
+    alone = next((known for known in ARCHITECTURES.values() if name in known.encoder_of), None)
     architecture = ARCHITECTURES.get(name) if isinstance(name, str) else None
     if architecture is None and encoder_alone:
         architecture = alone
@@ -108,7 +108,7 @@ def read(folder: Path, encoder_alone: bool) -> tuple[dict, Path, Architecture]:
 
 
 def check(config: dict, file: Path) -> None:
-    """Raises `InputError` for a field that asks for what isn't done here."""
+    """Raises `InputError` for a field that asks for something unsupported."""
     for name, (expected, otherwise) in EXPECTED.items():
         if config.get(name, expected) not in (expected, None):
             raise InputError(
@@ -117,13 +117,13 @@ def check(config: dict, file: Path) -> None:
 
 
 def _short(value) -> str:
-    if isinstance(value, dict):  # Of a long one, what it calls itself.
+    if isinstance(value, dict):  # A long one is named by its method.
         value = value.get("quant_method", value)
     return repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
 
 
 def model(config: dict, file: Path, architecture: Architecture) -> ModelConfig:
-    """Raises `InputError` that names the first field which makes no sense."""
+    """The model's config. Raises `InputError` naming the first field that makes no sense."""
     activation = config.get("hidden_act", "gelu")
     if activation not in list(ACTIVATIONS):
         raise InputError(f"{file}: hidden_act is {activation!r}; there are {', '.join(ACTIVATIONS)}")
@@ -136,6 +136,6 @@ def model(config: dict, file: Path, architecture: Architecture) -> ModelConfig:
 
 
 def unknown(config: dict) -> list[str]:
-    """A note on the fields that nobody is known to write, where there are some."""
+    """A note on the fields that no known program writes, if there are any."""
     names = sorted(config.keys() - KNOWN)
     return [f"fields of its config whose meaning isn't known, not used: {', '.join(names)}"] if names else []

@@ -1,7 +1,7 @@
-"""The names of today's BertFor... models, whatever the arrays of a folder are called.
+"""Maps the names of a folder's arrays, whatever they are, to the names of today's BertFor... models.
 
-Wrappers put something before a model's names: DataParallel `module.`, torch.compile `_orig_mod.`, a class of one's own
-what it calls the model, a checkpoint the key of its state dict. Where an encoder begins, its own names show.
+Wrappers put a prefix before a model's names: DataParallel `module.`, torch.compile `_orig_mod.`, a user's class the
+attribute that holds the model, a checkpoint the key of its state dict. The prefix ends where the encoder's names begin.
 """
 
 import re
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from bert_jax.config import InputError
 
-# What comes before these in a name, comes before all of the encoder's.
+# The prefix of these names is the prefix of all of the encoder's names.
 ENCODER = re.compile(
     r"((?:[^.]+\.)*?)(?:embeddings\.(?:word|position|token_type)_embeddings|encoder\.layer\.\d+\.attention)\."
 )
 # Parts of names that wrappers add at any level.
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# Moments and averages have the names of the weights, in a container of their own.
+# Moments and averages of an optimizer have the names of the weights, in one of these containers.
 OPTIMIZER = re.compile(r"(?:^|\.)(?:opt_state|optimizer\w*|optim|lr_scheduler\w*)\.")
-# Leaves of Flax's names, and of those of 2018. Kernels are [in, out] there.
+# The last parts of Flax's names, and of the names of 2018. Flax's kernels are [in, out].
 LEAVES = {
     **dict.fromkeys([".kernel", ".scale", ".embedding"], ".weight"),
     "LayerNorm.gamma": "LayerNorm.weight",
@@ -36,17 +36,17 @@ class Names:
     files: dict[str, str]
     """Today's name -> the name in the files."""
     notes: list[str]
-    """What was taken off."""
+    """Notes on prefixes that were removed."""
 
     def transposed(self, name: str) -> bool:
-        """Whether the file has the last two axes the other way round than torch."""
+        """Whether the file has the last two axes in the opposite order to torch."""
         return self.files[name].endswith(".kernel")
 
 
 def today(names: Iterable[str], folder: Path, encoder: str) -> Names:
-    """Those of a model whose encoder has this name, as bert, before its parameters' names.
+    """Maps names to those of a model whose encoder's names begin with `encoder`, as bert.
 
-    Raises `InputError` where an encoder is there twice, two arrays would have one name, or TensorFlow named them."""
+    Raises `InputError` where there are two encoders, two arrays would get one name, or the names are TensorFlow's."""
     bare = {name: WRAPPERS.sub("", name) for name in names if not OPTIMIZER.search(name)}
     prefix = _prefix(bare, folder)
     wrapper = re.sub(rf"(^|\.){encoder}\.$", r"\1", prefix)
@@ -63,16 +63,16 @@ def today(names: Iterable[str], folder: Path, encoder: str) -> Names:
 
 
 def _prefix(bare: dict[str, str], folder: Path) -> str:
-    """What comes before the names of the encoder; nothing where there is none."""
+    """The prefix of the encoder's names; empty where there is no encoder."""
     for name in bare:
         if name.endswith(":0"):
             remedy = "transformers 4 makes torch's of it: BertModel.from_pretrained(FOLDER).save_pretrained(NEW)"
             raise InputError(f"{folder}: {name} is a name of TensorFlow's Keras models, which aren't read; {remedy}")
-    # Each with the first name that has it.
+    # Each prefix with the first name that has it.
     prefixes = {matching[1]: name for name, new in reversed(bare.items()) if (matching := ENCODER.match(new))}
     if len(prefixes) > 1:
         several = " and ".join(sorted(prefixes.values()))
-        raise InputError(f"{folder}: holds several encoders, as {several} show; save the one that is meant alone")
+        raise InputError(f"{folder}: holds several encoders, as {several} show; save the one that you want by itself")
     return next(iter(prefixes), "")
 
 

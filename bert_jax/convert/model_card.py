@@ -19,7 +19,7 @@ from bert_jax.models import Alone, architecture_of, init_params, kind_of, make_m
 
 
 def write(folder: Path, form: Format, model: ModelConfig, head: HeadConfig, origin: Origin) -> None:
-    """Writes README.md and, for a run of ours, the config that repeats it."""
+    """Writes README.md and, for a run of bert_jax, the config that repeats it."""
     embedding = origin.embedding
     embeds = form.on_hub and head.kind == Alone.kind and embedding.sentence_transformers and not embedding.unknown
     use = sentence_transformers.use() if embeds else form.use(head)
@@ -40,8 +40,8 @@ def _title(form: Format, model: ModelConfig, head: HeadConfig, embedding: Embedd
     pipeline = "sentence-similarity" if embeds else kind_of(head).pipeline
     front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", f"tags: [{model.architecture}]", "---", ""]
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
-    filled = model.padded_vocab_size - model.known_vocab_size
-    count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - filled * (model.hidden_size + kind_of(head).predicts)
+    padding = model.padded_vocab_size - model.known_vocab_size
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - padding * (model.hidden_size + kind_of(head).predicts)
     rows = [
         ("kind", head.kind.replace("_", " ")),
         ("parameters", f"{count:,}"),
@@ -55,13 +55,13 @@ def _title(form: Format, model: ModelConfig, head: HeadConfig, embedding: Embedd
 
 
 def _vector(embedding: EmbeddingConfig) -> str:
-    """How it is made, for those who have the hidden states alone."""
+    """How the vector of a text is made from the hidden states."""
     if embedding.unknown:
         return f"not by this folder alone: the original asks for {embedding.unknown}"
     prompts = ", ".join(f"{name} '{text}'" for name, text in embedding.prompts.items() if text)
     pooled = "[CLS]'s" if embedding.pooling == "cls" else "the mean of its tokens'"
     parts = [
-        pooled if embedding.include_prompt else f"{pooled} behind the prompt",
+        pooled if embedding.include_prompt else f"{pooled} after the prompt",
         *(["divided by its length"] if embedding.normalize else []),
         *([f"the first {embedding.dimensions} numbers"] if embedding.dimensions else []),
         *([f"of the first {embedding.max_length} tokens"] if embedding.max_length else []),
@@ -72,12 +72,12 @@ def _vector(embedding: EmbeddingConfig) -> str:
 
 
 def _is_in_memory(config: FinetuneConfig) -> bool:
-    """Whether the training set was data that the program had, which no file has."""
+    """Whether the training set was data in the program's memory, which no file holds."""
     return config.task.name not in GLUE and not (config.task.train or config.task.folder)
 
 
 def _objective(config: FinetuneConfig | PretrainConfig) -> list[tuple[str, str]]:
-    """Where it isn't the loss of the head."""
+    """The row for the objective, where it isn't the loss of the head."""
     return [("minimised", config.objective)] if config.objective != type(config).objective else []
 
 
@@ -118,7 +118,7 @@ def _pretraining(run: PretrainingRun) -> str:
 
 
 def _task_scores(metrics: dict[str, float | None]) -> list[str]:
-    """Those of the dev splits, at the step of the weights."""
+    """The scores on the dev splits, at the step of the weights."""
     rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in metrics.items() if value is not None]
     return [f"## Scores\n\n{_table(rows)}"] if rows else []
 
@@ -139,16 +139,16 @@ def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
 
 
 def _again(folder: Path, run: PretrainingRun | FinetuningRun) -> str:
-    """Writes the run's config. What was read and run is said in the command, for whoever types it to see."""
+    """Writes the run's config. The command, not the config, names what is read and run: whoever types it sees that."""
     command = run.command
-    config, places = without_external(run.config)
+    config, external = without_external(run.config)
     if isinstance(run, FinetuningRun) and _is_in_memory(run.config):
-        places |= {"task.train": "..."}
+        external |= {"task.train": "..."}
     value = pprint.pformat(config).replace("\n", "\n    ")
     source = f"from bert_jax.config import *\n\n\ndef get_config():\n    return {value}\n"
     (folder / f"{command}_config.py").write_text(source, encoding="utf-8")
     options = [f"--init {shlex.quote(run.init)}"] if run.init else []
-    options += [flags({path: value}) for path, value in places.items() if path != "run.compilation_cache"]
+    options += [flags({path: value}) for path, value in external.items() if path != "run.compilation_cache"]
     # A code block can't escape anything: what could be taken for markup there is left to the table above.
     options = [option if option == harmless(option) and not set(option) & set("<>") else "..." for option in options]
     return f"""## Again
@@ -163,5 +163,5 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Names of files, labels and prompts, as Markdown: neither HTML nor links, code or columns."""
+    """Names of files, labels and prompts as plain text in Markdown, not as HTML, links, code or columns."""
     return re.sub(r"([\\`|\[\]])", r"\\\1", html.escape(harmless(text), quote=False))

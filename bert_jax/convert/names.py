@@ -1,6 +1,6 @@
-"""Parameters by their names here, in Hugging Face's torch models, and in google-research/bert's checkpoints.
+"""The names of parameters here, in Hugging Face's torch models, and in google-research/bert's checkpoints.
 
-One table for every direction: that of the architecture's encoder and of the head (`bert_jax.models.names`).
+One table serves every direction: the encoder's names and the head's (`bert_jax.models.names`).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from bert_jax.models.names import Name, Scheme
 
 
 def names(model: ModelConfig, head: HeadConfig, shapes: dict[str, jax.ShapeDtypeStruct]) -> list[Name]:
-    """Those of a model's parameters, in the table's order. Raises `InputError` where one has no name."""
+    """The names of a model's parameters, in the table's order. Raises `InputError` for a parameter without a name."""
     table = (*architecture_of(model).names, *head_of(model, head).names)
     if nameless := sorted(shapes.keys() - {name.path for name in table}):
         where = f"the names of the architecture {model.architecture} and of the head {head.kind} lack"
@@ -29,12 +29,12 @@ def shapes_of(model: ModelConfig, head: HeadConfig) -> dict[str, jax.ShapeDtypeS
 
 
 def fresh(model: ModelConfig, head: HeadConfig) -> dict[str, jax.Array]:
-    """New parameters by their paths."""
+    """Freshly initialised parameters by their paths."""
     # Compiled as one program, which takes seconds where each operation by itself takes many.
     return flax.traverse_util.flatten_dict(jax.jit(lambda: init_params(make_model(model, head), 0))(), sep="/")
 
 
-def theirs(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -> Iterator[tuple[str, np.ndarray]]:
+def to_arrays(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -> Iterator[tuple[str, np.ndarray]]:
     """The arrays of a tree of parameters by their names in the scheme, one after the other, float32."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     for name in names(model, head, flat):
@@ -45,22 +45,22 @@ def theirs(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -
             yield name.name_in(scheme, layer), array.T if scheme in name.transposed else array
 
 
-def shapes_there(model: ModelConfig, head: HeadConfig, scheme: Scheme) -> dict[str, tuple[int, ...]]:
+def array_shapes(model: ModelConfig, head: HeadConfig, scheme: Scheme) -> dict[str, tuple[int, ...]]:
     """The shapes that the scheme's arrays must have, by their names."""
-    shapes, found = shapes_of(model, head), {}
+    shapes, by_name = shapes_of(model, head), {}
     for name in names(model, head, shapes):
         shape = shapes[name.path].shape[1 if name.in_layers else 0 :]
         shape = (model.vocab_size, *shape[1:]) if name.padded else shape
         shape = shape[::-1] if scheme in name.transposed else shape
         for layer in range(model.num_hidden_layers) if name.in_layers else [None]:
-            found[name.name_in(scheme, layer)] = shape
-    return found
+            by_name[name.name_in(scheme, layer)] = shape
+    return by_name
 
 
-def ours(read: Callable[[str], np.ndarray | None], model: ModelConfig, head: HeadConfig, scheme: Scheme) -> dict:
-    """The tree of parameters, each array of the scheme read once, by its name, and of the shape of `shapes_there`.
+def to_params(read: Callable[[str], np.ndarray | None], model: ModelConfig, head: HeadConfig, scheme: Scheme) -> dict:
+    """The tree of parameters. `read` is called once for each name of the scheme, for an array of `array_shapes`' shape.
 
-    A name for which `read` returns None keeps its fresh value: the caller has asked for that.
+    Where it returns None, the parameter keeps its fresh value: the caller has asked for that.
     """
     shapes, flat = shapes_of(model, head), {}
     new: dict[str, jax.Array] = {}

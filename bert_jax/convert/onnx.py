@@ -1,7 +1,7 @@
 """A graph in ONNX, made node by node: it runs in onnxruntime and other runtimes, at any batch and length.
 
-Weights keep the names of Hugging Face's torch models. Those of products lie as they are multiplied, [in, out], with .T
-behind their names: quantisers take only products of an initializer.
+Weights keep the names of Hugging Face's torch models. Those of products are stored as they are multiplied, [in, out],
+with .T after their names: quantisers take only products with an initializer.
 Shapes in comments: B batch, C choices, S sequence, N heads, D = H / N, H hidden.
 """
 
@@ -29,7 +29,7 @@ LARGEST_FILE = (1 << 31) - (1 << 24)
 
 
 def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> None:
-    """Writes model.onnx, where the weights don't fit into it model.onnx.data, and config.json.
+    """Writes model.onnx and config.json, and model.onnx.data where the weights don't fit into model.onnx.
 
     Inputs are int64 [batch, sequence] (multiple choice: [batch, choices, sequence]), outputs float32; all are named as
     in Hugging Face's exports. A classifier's labels are in the metadata, as JSON. Raises `InputError` where the package
@@ -40,12 +40,12 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     except ModuleNotFoundError:
         raise InputError("--format onnx needs the package onnx; pip install 'bert-jax[onnx]'") from None
     folder.mkdir(parents=True, exist_ok=True)
-    weights = dict(names.theirs(params, model, head, "hf"))
-    aside = sum(array.nbytes for array in weights.values()) > LARGEST_FILE
-    if aside:
-        (folder / "model.onnx.data").unlink(missing_ok=True)  # It would be appended to.
+    weights = dict(names.to_arrays(params, model, head, "hf"))
+    external = sum(array.nbytes for array in weights.values()) > LARGEST_FILE
+    if external:
+        (folder / "model.onnx.data").unlink(missing_ok=True)  # onnx would append to it.
     proto = _model(model, head, weights)
-    onnx.save_model(proto, folder / "model.onnx", save_as_external_data=aside, location="model.onnx.data")
+    onnx.save_model(proto, folder / "model.onnx", save_as_external_data=external, location="model.onnx.data")
     huggingface.write_config(folder, model, head)
 
 
@@ -99,7 +99,7 @@ class Graph:
         return self.initializer(name, self.weights[name])
 
     def kernel(self, name: str) -> str:
-        """[out, in] -> [in, out]."""
+        """The weight transposed, [out, in] -> [in, out]."""
         return self.initializer(f"{name}.T", self.weights[name].T)
 
     def number(self, value: float) -> str:
@@ -112,7 +112,7 @@ class Graph:
         return self.initializer(str(list(values)), np.array(values, np.int64))
 
     def pick(self, x: str, i: int, axis: int) -> str:
-        """The i-th along an axis, which is gone then."""
+        """The i-th element along an axis; the axis is removed."""
         return self.node("Gather", x, self.index(i), axis=axis)
 
     def outputs(self) -> dict[str, tuple[str, list]]:
@@ -128,7 +128,7 @@ class Graph:
         return self.kind.graph(self, self.head, architecture.graph(self, *ids))
 
     def batch_and_choices(self) -> str:
-        """The first two axes of the inputs."""
+        """The sizes of the inputs' first two axes."""
         return self.node("Shape", INPUTS[0], end=2)
 
     def encoder(self, input_ids: str, token_type_ids: str, attention_mask: str) -> str:
@@ -153,7 +153,7 @@ class Graph:
     def words(self, input_ids: str) -> str:
         if not self.kind.predicts:
             return self.node("Gather", self.weight(self.word_embeddings), input_ids)
-        # The table of the output's product, so that the file has it once: [H, V] -> [H, B, S] -> [B, S, H].
+        # The transposed table of the output's product, so that the file has it once: [H, V] -> [H, B, S] -> [B, S, H].
         words = self.node("Gather", self.kernel(self.word_embeddings), input_ids, axis=1)
         return self.node("Transpose", words, perm=[1, 2, 0])
 

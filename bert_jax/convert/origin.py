@@ -1,4 +1,4 @@
-"""Where a model comes from: a run of ours, or somebody's folder; and how a checkpoint says it, as JSON."""
+"""Where a model comes from (a run of bert_jax or a folder from elsewhere), and how a checkpoint says so, as JSON."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from bert_jax.config import files as config_files
 
 @dataclass(frozen=True)
 class Folder:
-    """Somebody's folder."""
+    """A folder from elsewhere."""
 
     source: str
     """Its name, as it was given."""
@@ -20,7 +20,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Run:
-    """A run of ours, at a step."""
+    """A run of bert_jax, at a step."""
 
     config: PretrainConfig | FinetuneConfig
     step: int
@@ -46,7 +46,7 @@ Origin = Folder | PretrainingRun | FinetuningRun
 
 
 def to_dict(origin: Origin) -> dict[str, Any]:
-    """As plain JSON values, which `from_dict` reads."""
+    """An origin as plain JSON values, which `from_dict` reads."""
     embedding = {"embedding": config_files.to_dict(origin.embedding)}
     if isinstance(origin, Folder):
         return {"source": origin.source} | embedding
@@ -55,7 +55,7 @@ def to_dict(origin: Origin) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Origin:
-    """Raises `InputError` for fields that there aren't, and values that make no sense."""
+    """The origin that `to_dict` wrote. Raises `InputError` for unknown fields, and values that make no sense."""
     embedding = config_files.from_dict(EmbeddingConfig, values.get("embedding", {}), "embedding.").validate()
     config = config_files.config_of(values)
     if config is None:

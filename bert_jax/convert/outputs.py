@@ -1,4 +1,4 @@
-"""What a classifier's logits are called, and what they are, in the config.json of transformers and cross-encoders."""
+"""What config.json of transformers and cross-encoders says of a classifier's logits: their names and meaning."""
 
 import json
 from pathlib import Path
@@ -8,21 +8,21 @@ from bert_jax.config.models import Activation
 from bert_jax.files.contents import json_object
 from bert_jax.models import Head
 
-# By their names in sentence-transformers.
+# Activations by their names in sentence-transformers.
 ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
     "torch.nn.modules.activation.Softmax": "softmax",
 }
-# Where transformers takes so many labels without being told.
+# The number of labels that transformers assumes where config.json doesn't say it.
 DEFAULT_LABELS = 2
 
 
 def read(kind: Head, config: dict, rows: int | None, file: Path) -> tuple[dict, list[str]]:
-    """The fields of a `HeadConfig` that config.json, a `file`, decides, and what was decided in a few words.
+    """The fields of a `HeadConfig` that config.json (`file`) decides, and short notes on what was decided.
 
-    `rows` are the logits that the head's weights make, None where there are no weights. Raises `InputError` where they
-    aren't what config.json says, or it says what can't be read.
+    `rows` is the number of logits that the head's weights make, None where there are no weights. Raises `InputError`
+    where config.json gives another number, or says what can't be read.
     """
     if kind.fixed and rows not in (kind.fixed[0], None):
         right, meaning = kind.fixed
@@ -39,12 +39,12 @@ def read(kind: Head, config: dict, rows: int | None, file: Path) -> tuple[dict, 
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     if kind.unsaid(head):
-        notes.append("problem_type isn't said: its one output is taken as a value")
+        notes.append("problem_type isn't given: its single output is taken as a value")
     return {"labels": labels, "problem_type": problem_type, "activation": activation}, notes
 
 
 def write(head: HeadConfig) -> dict:
-    """The fields of config.json for it, as transformers and sentence-transformers read them."""
+    """The fields of config.json for a head, as transformers and sentence-transformers read them."""
     fields: dict = {}
     if head.labels:
         fields["id2label"] = {str(i): label for i, label in enumerate(head.labels)}
@@ -52,7 +52,7 @@ def write(head: HeadConfig) -> dict:
     if head.problem_type is not None:
         fields["problem_type"] = head.problem_type
     if head.activation is not None:
-        name = next(name for name, ours in ACTIVATIONS.items() if ours == head.activation)
+        name = next(name for name, activation in ACTIVATIONS.items() if activation == head.activation)
         fields["sentence_transformers"] = {"activation_fn": name}
     return fields
 
@@ -60,13 +60,13 @@ def write(head: HeadConfig) -> dict:
 def _labels(config: dict, rows: int | None, file: Path) -> tuple[tuple[str, ...], list[str]]:
     """A name for each logit. As in transformers, names that are fewer or more than num_labels don't count."""
     names, count = _names(config, file), _count(config, file)
-    said = [number for number in (count, len(names)) if number]
-    rows = rows or (said or [DEFAULT_LABELS])[0]
-    if said and rows not in said:
-        sayings = [f"num_labels is {count}"] if count else []
-        sayings += [f"id2label names {len(names)}"] if names else []
+    counts = [number for number in (count, len(names)) if number]
+    rows = rows or (counts or [DEFAULT_LABELS])[0]
+    if counts and rows not in counts:
+        claims = [f"num_labels is {count}"] if count else []
+        claims += [f"id2label names {len(names)}"] if names else []
         remedy = "give each its name in id2label, or bring the weights that belong to it"
-        raise InputError(f"{file}: {' and '.join(sayings)}, but the weights are of {rows} labels; {remedy}")
+        raise InputError(f"{file}: {' and '.join(claims)}, but the weights are of {rows} labels; {remedy}")
     if len(names) != rows:
         other = [f"id2label names {len(names)} of {rows} labels and isn't used: they are LABEL_0, ..."] if names else []
         return tuple(f"LABEL_{i}" for i in range(rows)), other
@@ -77,7 +77,7 @@ def _labels(config: dict, rows: int | None, file: Path) -> tuple[tuple[str, ...]
 
 
 def _names(config: dict, file: Path) -> dict[int, str]:
-    """id2label, by number. Names that aren't text are as JSON has them; an empty one is none."""
+    """The names in id2label by number. A name that isn't text is written as JSON; an empty name counts as none."""
     named = config.get("id2label") or {}
     try:
         names = {int(key): name for key, name in named.items()}
@@ -96,14 +96,14 @@ def _count(config: dict, file: Path) -> int | None:
 
 
 def _activation(config: dict, file: Path) -> Activation | None:
-    """Where sentence-transformers has it: since version 6 in a file of its own, since 4 in a field of its own."""
+    """The activation, where sentence-transformers has it: since version 6 in its own file, since 4 in its own field."""
     beside = file.with_name("config_sentence_transformers.json")
     values = json_object(beside) if beside.exists() else {}
     field = config.get("sentence_transformers")
     older = [field.get("activation_fn")] if isinstance(field, dict) else []
-    said = [values.get("activation_fn"), *older, config.get("sbert_ce_default_activation_function")]
-    name = next((name for name in said if name), None)
-    # Others than torch's it doesn't run itself, and takes its default.
+    candidates = [values.get("activation_fn"), *older, config.get("sbert_ce_default_activation_function")]
+    name = next((name for name in candidates if name), None)
+    # sentence-transformers runs only torch's activations, and takes its default instead of others.
     if name is None or not str(name).startswith("torch."):
         return None
     if name not in ACTIVATIONS:

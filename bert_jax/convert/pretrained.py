@@ -1,4 +1,4 @@
-"""What a MODEL on disk holds, whatever its format: the one way in and out for inference, fine-tuning and conversion."""
+"""Reads and writes a MODEL on disk, whatever its format: the one way for inference, fine-tuning and conversion."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 
 FORMATS: dict[str, Format] = {form.name: form for form in (HUGGINGFACE, TF1, ONNX, STABLEHLO)}
-"""The formats by name. Whoever brings another adds it to these."""
+"""The formats by name; a program may add others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,48 +41,47 @@ class Pretrained:
     model: ModelConfig
     head: HeadConfig
     tokenizer: tokenizers.Tokenizer
-    """Of a folder without one that is read, a `NoTokenizer`."""
+    """A `NoTokenizer` where the folder has no tokenizer that can be read."""
     params: dict
     origin: Origin
     report: Report = dataclasses.field(default_factory=Report)
-    """What in another's folder didn't fit."""
+    """What in a folder from elsewhere didn't fit."""
 
     @property
     def embedding(self) -> EmbeddingConfig:
-        """How its vectors of texts are made."""
+        """How vectors of texts are made with the model."""
         return self.origin.embedding
 
 
 def read(name: str | Path, allow_missing: bool = False, kind: str | None = None) -> Pretrained:
-    """The model of a run's workdir (its last checkpoint), a checkpoint's folder, or another's folder.
+    """The model in a run's workdir (its last checkpoint), a checkpoint's folder, or a folder in one of `FORMATS`.
 
-    Others are those of `FORMATS` that are read. Its head is the one that is there, or of the `kind` that is asked
-    for: an encoder can be had out of any. Raises `InputError` where there is none, or what is there isn't whole;
-    missing arrays get fresh values where `allow_missing`.
+    Its head is the one that is stored, or of the wanted `kind`: an encoder can be taken out of any model. Raises
+    `InputError` where there is no model, or it isn't whole; with `allow_missing`, missing arrays get fresh values.
     """
     compiling.find_devices()
     folder = folder_of(name)
     if form := format_of(folder):
-        return _of_others(folder, form, allow_missing, kind)
-    found = _of_checkpoint(*find_checkpoint(name))
-    return with_head(found, kind, allow_missing) if kind else found
+        return _read_format(folder, form, allow_missing, kind)
+    saved = _read_checkpoint(*find_checkpoint(name))
+    return with_head(saved, kind, allow_missing) if kind else saved
 
 
 def folder_of(name: str | Path) -> Path:
-    """Where the files of a MODEL lie: in old folders of sentence-transformers not in the folder that is named."""
+    """The folder with the files of a MODEL: in old folders of sentence-transformers it lies inside the named folder."""
     folder = storage.path(name)
     return folder if storage.is_remote(folder) else sentence_transformers.encoder_folder(folder)
 
 
 def format_of(folder: Path) -> Format | None:
-    """Which of `FORMATS` a folder is of, by its weights, else by its other files: what it lacks will be said. None for
-    one of ours, and for any other."""
-    form = max((form for form in FORMATS.values() if form.read), key=lambda form: form.found(folder))
-    return form if form.found(folder) else None
+    """The format of a folder, by its weights, else by its other files, so that errors can say what is missing. None for
+    a run's workdir or checkpoint, and for any other folder."""
+    form = max((form for form in FORMATS.values() if form.read), key=lambda form: form.match(folder))
+    return form if form.match(folder) else None
 
 
 def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
-    """That of a MODEL, without its weights."""
+    """The tokenizer of a MODEL, read without its weights."""
     folder = folder_of(name)
     if format_of(folder):
         return tokenizer_folders.read(folder)
@@ -91,7 +90,7 @@ def tokenizer_of(name: str | Path) -> tokenizers.Tokenizer:
 
 
 def save(pretrained: Pretrained, folder: Path) -> None:
-    """Writes a folder of ours, which `read` and --init take as they take a run's workdir."""
+    """Writes a folder in bert_jax's own form, which `read` and --init take as they take a run's workdir."""
     about = {"model": to_dict(pretrained.model), "head": to_dict(pretrained.head)}
     about["about"] = origins.to_dict(pretrained.origin)
     checkpoints = Checkpoints(folder / "checkpoints", writing=True, host_arrays=True)
@@ -112,8 +111,8 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: str, overwr
       overwrite: replaces the folder if it exists.
 
     Raises:
-      InputError: there is no such format, or it hasn't the model's architecture or head; the folder exists and isn't to
-        be replaced; or the packages for the format are missing. Then nothing is written.
+      InputError: there is no such format, or it has no such architecture or head; the folder exists and isn't to be
+        replaced; or the packages for the format are missing. Then nothing is written.
 
     Example:
       >>> bert_jax.export("runs/base", "exported", "hf", overwrite=True)
@@ -133,33 +132,34 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: str, overwr
 
 
 def overflowed(where: str) -> InputError:
-    """Of outputs that are NaN or infinite, by `where` they came up: the weights are finite, as they were loaded."""
+    """The error for outputs at `where` that are NaN or infinite; the weights were finite when they were loaded."""
     what = "what the model computes overflows (NaN or infinite)"
     return InputError(f"{where}: {what}; its weights are finite but far too large, bring others")
 
 
 def with_head(pretrained: Pretrained, kind: str, allow_missing: bool = False) -> Pretrained:
-    """The same encoder with another head, which takes what weights it can.
+    """The same encoder with a head of this kind, which takes those weights of the old head that fit.
 
-    Raises `InputError` that names what the head needs and the model hasn't, unless it may get fresh values.
+    Raises `InputError` naming the weights that the head needs and the model lacks, unless they may get fresh values.
     """
     if kind != pretrained.head.kind and kind_of(HeadConfig(kind)).labelled:
         raise InputError(f"a model of the kind {pretrained.head.kind} has no labels; bert-jax finetune makes a {kind}")
     if not allow_missing:
         check_has(pretrained.model, pretrained.head, kind)
     head = pretrained.head if kind == pretrained.head.kind else HeadConfig(kind)
-    there = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
+    old = flax.traverse_util.flatten_dict(pretrained.params, sep="/")
     shapes = names.shapes_of(pretrained.model, head)
-    missing, unused = ([name for name in a if name not in b] for a, b in ((shapes, there), (there, shapes)))
+    missing = [name for name in shapes if name not in old]
+    unused = [name for name in old if name not in shapes]
     fresh = names.fresh(pretrained.model, head) if missing else {}
-    params = flax.traverse_util.unflatten_dict({name: there.get(name, fresh.get(name)) for name in shapes}, sep="/")
+    params = flax.traverse_util.unflatten_dict({name: old.get(name, fresh.get(name)) for name in shapes}, sep="/")
     before = pretrained.report
     report = dataclasses.replace(before, missing=before.missing + missing, unused=before.unused + unused)
     return dataclasses.replace(pretrained, head=head, params=params, report=report)
 
 
 def with_labels(pretrained: Pretrained, labels: Sequence[str]) -> Pretrained:
-    """The same with its labels named, in the order of the logits. Raises `InputError` where it has others, or none."""
+    """The same model with these names for its labels, in the logits' order. Raises `InputError` for another number."""
     head = pretrained.head
     if len(labels) != len(head.labels):
         raise InputError(f"a model of the kind {head.kind} with {len(head.labels)} labels; {len(labels)} are named")
@@ -167,15 +167,15 @@ def with_labels(pretrained: Pretrained, labels: Sequence[str]) -> Pretrained:
 
 
 def check_has(model: ModelConfig, head: HeadConfig, kind: str) -> None:
-    """Raises `InputError` that names the parameters which another kind of head needs and this one hasn't."""
-    there, wanted = (names.shapes_of(model, h) for h in (head, head if kind == head.kind else HeadConfig(kind)))
-    if missing := [name for name in wanted if name not in there]:
+    """Raises `InputError` naming the parameters that a head of `kind` needs and this model lacks."""
+    held, wanted = (names.shapes_of(model, h) for h in (head, head if kind == head.kind else HeadConfig(kind)))
+    if missing := [name for name in wanted if name not in held]:
         remedy = f"bert-jax import --head {kind} --allow-missing gives them fresh values"
         raise InputError(f"a model of the kind {head.kind} lacks {', '.join(missing)}; {remedy}")
 
 
 def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
-    """The checkpoint of a workdir (its last; of a fine-tuning run its best) or of a checkpoint's folder."""
+    """The checkpoint of a workdir (its last; for a fine-tuning run its best) or of a checkpoint's folder."""
     path = storage.path(model)
     if (path / "checkpoints").exists():
         path = path / "checkpoints"
@@ -187,13 +187,13 @@ def find_checkpoint(model: str | Path) -> tuple[Checkpoints, int]:
         checkpoints = Checkpoints(path.parent)
         if int(path.name) in checkpoints.steps:
             return checkpoints, int(path.name)
-    there = "" if storage.is_remote(path) else f" ({weight_files.what_is_there(path)})"
+    holds = "" if storage.is_remote(path) else f" ({weight_files.what_is_there(path)})"
     kinds = "a run's workdir, a folder in its checkpoints/, or a Hugging Face folder"
-    raise InputError(f"{path}: holds no checkpoint{there}; give {kinds}")
+    raise InputError(f"{path}: holds no checkpoint{holds}; give {kinds}")
 
 
-def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, Origin]:
-    """Config and head of a checkpoint's model, and where it comes from."""
+def read_about(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadConfig, Origin]:
+    """The config and head of a checkpoint's model, and where the model comes from."""
     about = checkpoints.about(step)
     try:
         origin = _origin(checkpoints, step, about)
@@ -203,7 +203,7 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
             model, head = from_dict(ModelConfig, about.get("model"), "model."), _head(about.get("head"), origin)
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
-        # How attention is computed is the run's, not the model's.
+        # How attention is computed belongs to the run, not to the model.
         return dataclasses.replace(model.validate(), attention="plain"), head.validate(), origin
     except InputError as error:
         raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
@@ -212,7 +212,7 @@ def what_it_is(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
 def _origin(checkpoints: Checkpoints, step: int, about: dict) -> Origin:
     if "about" in about:  # An imported model.
         return origins.from_dict(about["about"])
-    # They are for the model card alone: a row that is damaged is said, and left out.
+    # The scores are only for the model card: a damaged row is reported and left out.
     rows = metrics.read(checkpoints.folder.parent / "metrics.jsonl", whole=False)
     scores = {name: value for name, value in rows_at(rows, step).items() if name.startswith(("held_out_", "dev"))}
     return origins.from_dict(about | {"step": step, "metrics": scores})
@@ -223,19 +223,19 @@ def _tokenizer_of(checkpoints: Checkpoints, step: int) -> tokenizers.Tokenizer:
 
 
 def _head(values: dict | None, origin: Origin) -> HeadConfig:
-    """A head as a checkpoint has it; the one output of a run of ours is a value, also where it is too old to say so."""
+    """The head in a checkpoint. A single output of a fine-tuning run is a value; old checkpoints don't say so."""
     head = from_dict(HeadConfig, values, "head.")
-    ours = isinstance(origin, FinetuningRun)
-    return dataclasses.replace(head, **VALUE) if ours and kind_of(head).unsaid(head) else head
+    fine_tuned = isinstance(origin, FinetuningRun)
+    return dataclasses.replace(head, **VALUE) if fine_tuned and kind_of(head).unsaid(head) else head
 
 
 def rows_at(rows: list[dict], step: int) -> dict:
-    """The values of a step's row; of several, the last."""
+    """The values of a step's row, the last one if there are several."""
     return next((row for row in reversed(rows) if row["step"] == step), {})
 
 
-def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
-    model, head, origin = what_it_is(checkpoints, step)
+def _read_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
+    model, head, origin = read_about(checkpoints, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
@@ -246,9 +246,9 @@ def _of_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
 
 
 def check_finite(params: dict, where: object) -> None:
-    """Raises `InputError` naming the first array with a number that is none: whatever came of it would be none.
+    """Raises `InputError` naming the first array with a NaN or an infinite number: every output would be NaN.
 
-    Of arrays that lie on several processes each looks at its part, and all raise alike.
+    Where arrays are spread over several processes, each process checks its part, and all raise the same error.
     """
     arrays = jax.tree.leaves_with_path(params)
     bad = next((number for number, (_, array) in enumerate(arrays) if not _is_finite(array)), len(arrays))
@@ -264,10 +264,10 @@ def _is_finite(array) -> bool:
     return all(np.isfinite(np.asarray(part)).all() for part in parts)
 
 
-def _of_others(folder: Path, form: Format, allow_missing: bool, kind: str | None) -> Pretrained:
+def _read_format(folder: Path, form: Format, allow_missing: bool, kind: str | None) -> Pretrained:
     if storage.is_remote(folder):
-        raise InputError(f"{folder}: only folders of ours are read from buckets; copy it here first")
-    # Of a checkpoint of TensorFlow, the beginning of its files' names is given.
+        raise InputError(f"{folder}: only bert_jax's own folders are read from buckets; copy it here first")
+    # A checkpoint of TensorFlow is named by the prefix of its files' names.
     files = folder if folder.is_dir() else folder.parent
     assert form.read
     model, head, params, report = form.read(folder, allow_missing, kind)
@@ -280,7 +280,7 @@ def _of_others(folder: Path, form: Format, allow_missing: bool, kind: str | None
 
 
 def _tokenizer(folder: Path, model: ModelConfig) -> tokenizers.Tokenizer:
-    """One that can't be read bars nobody who makes ids elsewhere; a file that is broken is an error all the same."""
+    """The folder's tokenizer. An unknown kind is no error, as ids may be made elsewhere; a damaged file is one."""
     contents.check_links(folder)
     try:
         tokenizer = tokenizer_folders.read(folder)

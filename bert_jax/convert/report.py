@@ -1,4 +1,4 @@
-"""What fits a model of the arrays that were found, and what doesn't."""
+"""Which arrays of a folder fit a model, and which don't."""
 
 import math
 import re
@@ -8,70 +8,70 @@ from pathlib import Path
 
 from bert_jax.config import InputError
 
-# Of each list, an error names so many.
+# How many names of a list an error shows.
 SHOWN = 5
-# So many numbers may have fresh values, however few there are.
+# This many numbers may get fresh values, however few the files hold.
 FRESH = 1 << 24
-# In Hugging Face's names and in google-research's. A pooler or a head beside it changes nothing in it.
+# The encoder in Hugging Face's names and in google-research's. A pooler or a head beside it doesn't change it.
 ENCODER = re.compile(r"bert[./](?:embeddings|encoder)[./]")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Names of arrays, as they are called in the files."""
+    """What doesn't fit: names of arrays, as the files have them."""
 
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    """They are there, and no part of the model."""
+    """Arrays in the files that are no part of the model."""
     notes: list[str] = field(default_factory=list)
-    """What else was decided, each in a few words."""
+    """Short notes on what else was decided."""
 
     @classmethod
-    def of(
+    def from_shapes(
         cls,
         source: Path,
         wanted: Mapping[str, tuple[int, ...]],
-        there: Mapping[str, tuple[int, ...]],
+        actual: Mapping[str, tuple[int, ...]],
         allow_missing: bool,
         files: Mapping[str, str] | None = None,
     ) -> "Report":
-        """Compares the shapes that a model needs with those that there are; `files` has their names in the files.
+        """Compares the shapes that a model needs with the actual ones; `files` maps names to those in the files.
 
         Raises `InputError` where a shape is wrong, where an encoder has arrays that BERT's hasn't, and where arrays are
-        missing: of the encoder more than half, of the whole more than there is, or any at all unless `allow_missing`.
+        missing: more than half of the encoder's, more numbers than the files hold, or any without `allow_missing`.
         """
-        called = files or {name: name for name in there}
-        wrong = [f"{called[n]} {there[n]}, not {shape}" for n, shape in wanted.items() if there.get(n, shape) != shape]
-        missing = [name for name in wanted if name not in there]
-        unused = sorted(called[name] for name in there if name not in wanted)
+        in_files = files or {name: name for name in actual}
+        wrong = [f"{in_files[n]} {actual[n]}, not {size}" for n, size in wanted.items() if actual.get(n, size) != size]
+        missing = [name for name in wanted if name not in actual]
+        unused = sorted(in_files[name] for name in actual if name not in wanted)
         encoder = [name for name in wanted if ENCODER.match(name)]
-        lacking = [name for name in encoder if name not in there]
+        lacking = [name for name in encoder if name not in actual]
         if 2 * len(lacking) > len(encoder):
-            needs = f"a BERT encoder has {_shown(encoder)}; in the files are {_shown(sorted(called.values()))}"
+            needs = f"a BERT encoder has {_shown(encoder)}; in the files are {_shown(sorted(in_files.values()))}"
             raise InputError(f"{source}: {len(lacking)} of {len(encoder)} arrays of the encoder aren't there: {needs}")
         if wrong:
             raise InputError(f"{source}: doesn't fit its config: {_shown(wrong)}")
-        if strange := [called[name] for name in there if ENCODER.match(name) and not _known(name, wanted)]:
+        if strange := [in_files[name] for name in actual if ENCODER.match(name) and not _known(name, wanted)]:
             what = f"its encoder has arrays that BERT's hasn't, and computes something else: {_shown(strange)}"
             raise InputError(f"{source}: {what}; merge adapters into the weights, other encoders aren't read")
         if missing and not allow_missing:
             lacks = f"lacks {len(missing)} parameters of the model: {_shown(missing)}"
             others = f"; left over are {_shown(unused)}" if unused else ""
             raise InputError(f"{source}: {lacks}{others}; bert-jax import --allow-missing gives them fresh values")
-        fresh, held = (sum(map(math.prod, shapes)) for shapes in ([wanted[name] for name in missing], there.values()))
+        fresh, held = (sum(map(math.prod, shapes)) for shapes in ([wanted[name] for name in missing], actual.values()))
         if fresh > max(held, FRESH):
             asks = f"its config asks for {fresh:,} numbers that aren't there, besides the {held:,} that are"
             raise InputError(f"{source}: {asks}; this isn't its config")
         return cls(missing, unused)
 
     def lines(self) -> list[str]:
-        """For a person, nothing left out."""
+        """The whole report as lines to print."""
         named = [("missing, given fresh values", self.missing), ("not used", self.unused)]
         return [*(f"{what}: {', '.join(names)}" for what, names in named if names), *self.notes]
 
 
 def _known(name: str, wanted: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether it is a parameter of the encoder, or an optimizer's moment of one: its name with another behind it."""
+    """Whether it is a parameter of the encoder, or an optimizer's moment of one, whose name is longer by one part."""
     return name in wanted or re.sub(r"/[^/]+$", "", name) in wanted
 
 

@@ -11,12 +11,12 @@ from bert_jax.files.contents import json_object, plain_name
 
 MODULES, ENCODER, ABOUT = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
 TOKENIZER = "tokenizer_config.json"
-OURS = "sentence_transformers."  # What the types of the library's own modules begin with.
-# The modules that are a model of transformers; up to version 0.2 they had the name of its architecture.
+LIBRARY = "sentence_transformers."  # The prefix of the types of the library's own modules.
+# Modules that are a model of transformers; up to version 0.2 they were named after its architecture.
 ENCODERS = ("Transformer", "BERT", "MLMTransformer")
-# What the type of a module begins with that an export couldn't write.
+# The prefix of the type of a module that an export couldn't write.
 MISSING = "not in this folder: "
-# The older names of the kinds of pooling, in the order in which several are put together.
+# The older names of the kinds of pooling, in the order in which several are concatenated.
 FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -25,10 +25,10 @@ FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-# The fields of each file, with the values that ask for nothing more than is done here (None: any).
-Done = Mapping[str, tuple[object, ...] | None]
+# The fields of each file, with the values that are supported (None: any).
+Supported = Mapping[str, tuple[object, ...] | None]
 ARGUMENTS: tuple[object, ...] = ({}, None, {"trust_remote_code": True}, {"trust_remote_code": False})
-OF_ENCODER: Done = {
+ENCODER_FIELDS: Supported = {
     **dict.fromkeys(["max_seq_length", "do_lower_case", "unpad_inputs"]),
     "transformer_task": ("feature-extraction",),
     "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
@@ -38,10 +38,10 @@ OF_ENCODER: Done = {
     **dict.fromkeys(["model_args", "tokenizer_args", "config_args"], ARGUMENTS),
     **dict.fromkeys(["model_kwargs", "processor_kwargs", "config_kwargs"], ARGUMENTS),
 }
-OF_POOLING = dict.fromkeys(
+POOLING_FIELDS = dict.fromkeys(
     ["word_embedding_dimension", "embedding_dimension", "pooling_mode", "include_prompt", *FLAGS]
 )
-OF_NORMALIZE = dict.fromkeys(["module_input_name", "module_output_name"], ("sentence_embedding",))
+NORMALIZE_FIELDS = dict.fromkeys(["module_input_name", "module_output_name"], ("sentence_embedding",))
 # Prompts that every model has: empty, where its files don't say otherwise.
 BLANK_PROMPTS = ("query", "document")
 
@@ -50,7 +50,7 @@ BLANK_PROMPTS = ("query", "document")
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Where the encoder of such a folder lies: up to version 1 in a folder of its own. Of any other, the folder itself.
+    """The folder with a model's encoder: up to version 1 one inside the model's folder, otherwise this folder itself.
 
     Raises `InputError` where modules.json begins with something else.
     """
@@ -65,12 +65,12 @@ def encoder_folder(folder: Path) -> Path:
 
 
 def read(folder: Path, longest: int) -> EmbeddingConfig:
-    """How the files in, or above, an encoder's folder say that vectors are made; it has `longest` positions.
+    """How vectors are made, as the files in or above an encoder's folder say; the encoder has `longest` positions.
 
-    What they ask for and isn't done here is named in `unknown`. Raises `InputError` for files that are damaged.
+    `unknown` names what they ask for that isn't supported. Raises `InputError` for files that are damaged.
     """
     encoder, tokenizer = _json(folder / ENCODER) or {}, _json(folder / TOKENIZER) or {}
-    unknown = _not_done(encoder, OF_ENCODER)
+    unknown = _unsupported(encoder, ENCODER_FIELDS)
     root, modules = _with_modules(folder)
     embedding = EmbeddingConfig(
         max_length=_max_length(folder, encoder, tokenizer, longest),
@@ -78,16 +78,16 @@ def read(folder: Path, longest: int) -> EmbeddingConfig:
         sentence_transformers=bool(modules),
     )
     if modules:
-        for fields, not_done in (_of_modules(modules), _about(root / ABOUT)):
+        for fields, unsupported in (_from_modules(modules), _about(root / ABOUT)):
             embedding = dataclasses.replace(embedding, **fields)
-            unknown += not_done
-    elif encoder:  # The folder of the encoder alone, copied out of the whole.
+            unknown += unsupported
+    elif encoder:  # The encoder's folder alone, copied out of the model's folder.
         unknown.append(f"what {MODULES} says (missing: copy it and the folders that it names)")
     return dataclasses.replace(embedding, unknown=", ".join(unknown))
 
 
 def _with_modules(folder: Path) -> tuple[Path, list[tuple[str, Path]]]:
-    """The folder whose modules.json names an encoder's folder, itself or the one above, and the modules."""
+    """The folder whose modules.json names an encoder's folder (that folder or its parent), and the modules."""
     folder = folder.absolute()
     for root in (folder, folder.parent):
         modules = _modules(root)
@@ -97,31 +97,31 @@ def _with_modules(folder: Path) -> tuple[Path, list[tuple[str, Path]]]:
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """What each module is (the library's own without its path there), and where it lies."""
+    """The type of each module (of the library's own, the class name alone), and its folder."""
     file, modules = folder / MODULES, []
     for module in _json(file, list) or []:
         try:
             kind, path = str(module["type"]), module["path"]
         except (KeyError, TypeError):
             raise InputError(f"{file}: a module is {module!r}, without type or path; copy it again") from None
-        path = plain_name(path, file) if path else ""  # The first module's is the folder itself.
-        modules.append((kind.rsplit(".", 1)[-1] if kind.startswith(OURS) else kind, folder / path))
+        path = plain_name(path, file) if path else ""  # The first module's path is empty: the folder itself.
+        modules.append((kind.rsplit(".", 1)[-1] if kind.startswith(LIBRARY) else kind, folder / path))
     return modules
 
 
-def _of_modules(modules: list[tuple[str, Path]]) -> tuple[dict, list[str]]:
-    """What the modules come to, as fields of `EmbeddingConfig`, and what of them isn't done here."""
+def _from_modules(modules: list[tuple[str, Path]]) -> tuple[dict, list[str]]:
+    """The modules as fields of `EmbeddingConfig`, and what of them isn't supported."""
     values: dict = {}
     unknown = [] if modules[0][0] in ENCODERS else [modules[0][0]]
     for kind, path in modules[1:]:
         config = _json(path / "config.json")
         if kind == "Pooling" and not values:
-            values, not_done = _pooling(config, f"{path.name}/config.json")
+            values, unsupported = _pooling(config, f"{path.name}/config.json")
         elif kind == "Normalize" and values:
-            values["normalize"], not_done = True, _not_done(config or {}, OF_NORMALIZE)
+            values["normalize"], unsupported = True, _unsupported(config or {}, NORMALIZE_FIELDS)
         else:
-            not_done = [kind.removeprefix(MISSING)] if kind != "Dropout" else []  # It is for training.
-        unknown += not_done
+            unsupported = [kind.removeprefix(MISSING)] if kind != "Dropout" else []  # Dropout is for training.
+        unknown += unsupported
     return values, unknown if values else [*unknown, f"a {MODULES} without Pooling"]
 
 
@@ -131,17 +131,17 @@ def _pooling(config: dict | None, name: str) -> tuple[dict, list[str]]:
     flags = [flag for flag in FLAGS if config.get(flag)]
     named = config.get("pooling_mode")
     modes = [named] if isinstance(named, str) else named or [FLAGS[flag] for flag in flags] or ["mean"]
-    unknown = _not_done(config, OF_POOLING)
+    unknown = _unsupported(config, POOLING_FIELDS)
     if modes not in (["mean"], ["cls"]):
         return {"pooling": "mean"}, unknown + ([f"pooling_mode {json.dumps(named)}"] if named else flags)
     whole = bool(config.get("include_prompt", True))
-    if modes == ["cls"] and not whole:  # Before version 6 it was [CLS] all the same.
+    if modes == ["cls"] and not whole:  # Before version 6, [CLS] was taken all the same.
         return {"pooling": "cls"}, [*unknown, "include_prompt false with the pooling cls"]
     return {"pooling": modes[0], "include_prompt": whole}, unknown
 
 
 def _about(file: Path) -> tuple[dict, list[str]]:
-    """What config_sentence_transformers.json says, as fields of `EmbeddingConfig`, and what of it isn't done here."""
+    """What config_sentence_transformers.json says, as fields of `EmbeddingConfig`, and what of it isn't supported."""
     config = _json(file) or {}
     prompts, default, width = config.get("prompts") or {}, config.get("default_prompt_name"), config.get("truncate_dim")
     if not isinstance(prompts, dict) or not all(isinstance(text, str | None) for text in prompts.values()):
@@ -156,11 +156,11 @@ def _about(file: Path) -> tuple[dict, list[str]]:
         "dimensions": None if width is None else _number(width, 1, f"{file}: truncate_dim"),
         "similarity": config.get("similarity_fn_name"),
     }
-    return values, _not_done(config, {**dict.fromkeys(config), "model_type": ("SentenceTransformer",)})
+    return values, _unsupported(config, {**dict.fromkeys(config), "model_type": ("SentenceTransformer",)})
 
 
 def _max_length(folder: Path, encoder: dict, tokenizer: dict, longest: int) -> int | None:
-    """Where a text is cut, if before the model's own length. Version 6 says it in the tokenizer's file alone."""
+    """The length to which texts are cut, None if it is the model's. In version 6 only the tokenizer's file has it."""
     name, file = "max_seq_length", ENCODER
     if (limit := encoder.get(name)) is None:
         name, file = "model_max_length", TOKENIZER
@@ -177,17 +177,17 @@ def _number(value, least: int, name: str) -> int:
     return int(value)
 
 
-def _not_done(config: dict, done: Done) -> list[str]:
-    """The fields whose values ask for something that isn't done here."""
+def _unsupported(config: dict, supported: Supported) -> list[str]:
+    """The fields whose values ask for something that isn't supported."""
     return [
         f"{name} {json.dumps(value)}"
         for name, value in config.items()
-        if (values := done.get(name, ())) is not None and value not in values
+        if (values := supported.get(name, ())) is not None and value not in values
     ]
 
 
 def _json(file: Path, kind: type = dict):
-    """What is in a file; None where there is none."""
+    """The contents of a JSON file; None where there is no file."""
     return json_object(file, kind) if weight_files.present(file) else None
 
 
@@ -195,14 +195,14 @@ def _json(file: Path, kind: type = dict):
 
 
 def write(folder: Path, embedding: EmbeddingConfig, longest: int, width: int) -> None:
-    """Writes the files that versions 2 to 6, and `read`, make the same of; `longest` and `width` are the model's.
+    """Writes files that versions 2 to 6, and `read`, understand alike; `longest` and `width` are the model's.
 
-    What isn't done here can't be written: a module of its name, which nobody has, keeps others from leaving it out too.
+    What isn't supported can't be written: a module named after it, which nobody has, keeps readers from ignoring it.
     """
     types = ["Transformer", "Pooling", *(["Normalize"] if embedding.normalize else [])]
     paths = [f"{i}_{kind}" if i else "" for i, kind in enumerate(types)]
     modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"{OURS}models.{kind}"}
+        {"idx": i, "name": str(i), "path": path, "type": f"{LIBRARY}models.{kind}"}
         for i, (path, kind) in enumerate(zip(paths, types, strict=True))
     ]
     if embedding.unknown:
@@ -211,7 +211,7 @@ def write(folder: Path, embedding: EmbeddingConfig, longest: int, width: int) ->
     for path in paths[1:]:
         (folder / path).mkdir()
     pooling = {"word_embedding_dimension": width}
-    pooling |= {flag: mode == embedding.pooling for flag, mode in list(FLAGS.items())[:4]}  # Those of every version.
+    pooling |= {flag: mode == embedding.pooling for flag, mode in list(FLAGS.items())[:4]}  # For all versions.
     about = {
         "prompts": embedding.prompts,
         "default_prompt_name": embedding.default_prompt,

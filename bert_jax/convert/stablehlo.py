@@ -4,7 +4,7 @@
     weights = safetensors.flax.load_file("weights.safetensors")
     bert(weights, input_ids, token_type_ids, attention_mask)  # int32 [batch, length] -> {name: float32}
 
-The weights are an argument: inside, each shape that is compiled would hold a copy, and fold constants for seconds.
+The weights are an argument: as constants, each compiled shape would hold a copy, and take seconds to fold them.
 """
 
 import dataclasses
@@ -33,12 +33,12 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     their inputs by default.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Contiguous: safetensors would write the memory of a transposed array as it lies.
+    # Contiguous: of a transposed array, safetensors would write the memory untransposed.
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     weights = {name: np.ascontiguousarray(array) for name, array in flat.items()}
     shapes = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in weights.items()}
     dimensions = "batch, choices, length" if kind_of(head).choices else "batch, length"
-    longest = [f"length <= {model.max_position_embeddings}"]  # Else JAX takes the last position for those beyond.
+    longest = [f"length <= {model.max_position_embeddings}"]  # Else JAX takes the last position for any beyond it.
     ids = jax.ShapeDtypeStruct(export.symbolic_shape(dimensions, constraints=longest), jnp.int32)
     with jax.default_matmul_precision("highest"):
         program = export.export(jax.jit(forward(model, head)), platforms=PLATFORMS)(shapes, ids, ids, ids)
@@ -48,7 +48,7 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
 
 
 def forward(model: ModelConfig, head: HeadConfig):
-    """The function of (parameters by their paths, input_ids, token_type_ids, attention_mask) to named outputs."""
+    """The function from (parameters by their paths, input_ids, token_type_ids, attention_mask) to named outputs."""
     module = make_model(
         dataclasses.replace(model, dtype="float32", remat="none", scan_unroll=1, attention="plain"), head
     )
@@ -57,8 +57,8 @@ def forward(model: ModelConfig, head: HeadConfig):
         inputs = [input_ids, token_type_ids, attention_mask]
         if module.kind.predicts:  # Scores at all positions, not only masked ones.
             inputs.append(jnp.broadcast_to(jnp.arange(input_ids.shape[-1]), input_ids.shape))
-        found = module.apply({"params": flax.traverse_util.unflatten_dict(weights, sep="/")}, *inputs)
-        return module.kind.named(found, model)
+        values = module.apply({"params": flax.traverse_util.unflatten_dict(weights, sep="/")}, *inputs)
+        return module.kind.named(values, model)
 
     return outputs
 
@@ -66,7 +66,7 @@ def forward(model: ModelConfig, head: HeadConfig):
 def use(head: HeadConfig) -> list[str]:
     """`Format.use`."""
     return [
-        "In this folder, with any batch and length, on a processor, GPU or TPU, and without bert_jax:",
+        "In this folder, with any batch and length, on a CPU, GPU or TPU, and without bert_jax:",
         """```python
 from pathlib import Path
 
@@ -81,7 +81,7 @@ inputs = tokenizer(["One text.", "And another one."], padding=True, return_tenso
 outputs = bert(weights, inputs["input_ids"], inputs["token_type_ids"], inputs["attention_mask"])
 ```
 
-Each shape is compiled once; products are those of float32 everywhere.""",
+Each shape is compiled once; products are computed in float32 everywhere.""",
     ]
 
 

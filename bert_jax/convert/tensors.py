@@ -14,18 +14,18 @@ from bert_jax.config import InputError, first_line
 from bert_jax.convert.weight_files import weight_files
 from bert_jax.files import contents
 
-# Those that are numbers by themselves. What is stored in fewer bits has scales beside it.
+# Types whose values are complete in themselves; those of fewer bits need scales, which are stored beside them.
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-# Files are mapped into memory, whose pages count as long as a file is open. It is opened anew after so many bytes.
+# The pages of a file that is mapped into memory count while it is open, so it is reopened after this many bytes.
 OPEN_BYTES = 1 << 27
-# Of torch's files: several tensors may share their numbers, as of tied layers, so many times.
+# Tensors of torch may share their numbers, as tied layers do: their sizes may add up to this multiple of the file's.
 SHARED = 16
 
 
 class Tensors:
     """Names, shapes and float32 values of all arrays in a folder.
 
-    What lies in dicts within each other has their keys joined by dots as its name. Raises `InputError` that names the
+    An array in nested dicts is named by their keys, joined by dots. Raises `InputError` that names the
     file where one is missing, cut off, damaged, or holds code.
     """
 
@@ -45,7 +45,7 @@ class Tensors:
     def read(self, name: str) -> np.ndarray:
         """The array as float32."""
         self._bytes += 4 * int(np.prod(self.shapes[name]))
-        if self._bytes > OPEN_BYTES:  # Flax's are in memory for good.
+        if self._bytes > OPEN_BYTES:  # Flax's stay: they are in memory as a whole.
             self._open = {file: opened for file, opened in self._open.items() if file.suffix == ".msgpack"}
             self._bytes = 0
         file = self._file[name]
@@ -83,7 +83,7 @@ class _Safetensors:
 
 
 class _InMemory:
-    """Arrays of a file that were read, or mapped, all at once."""
+    """The arrays of a file that is read, or mapped, as a whole."""
 
     def __init__(self, arrays: dict[str, Any], types: dict[str, str], read: Callable[[Any], np.ndarray]):
         self._arrays, self._read, self.types = arrays, read, types
@@ -94,7 +94,7 @@ class _InMemory:
 
 
 def _torch(file: Path) -> _InMemory:
-    """What torch.save wrote: tensors by their names, among them those in dicts beside other values."""
+    """Tensors that torch.save wrote, by their names, also those in nested dicts beside other values."""
     contents.check_weights(file, contents.ZIP, contents.PICKLE)
     try:
         import torch
@@ -111,13 +111,13 @@ def _torch(file: Path) -> _InMemory:
         reason = str(error).split("WeightsUnpickler error: ")[-1].split("\n")[0].split(" was not an allowed")[0]
         remedy = "save the state dict alone, where it was made: torch.save(model.state_dict(), ...)"
         raise InputError(f"{file}: refused, it holds more than tensors ({reason}); nothing was run; {remedy}") from None
-    except Exception as error:  # On damaged bytes its unpickler raises whatever comes of them.
+    except Exception as error:  # On damaged bytes, the unpickler may raise anything.
         raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
     tensors = dict(_leaves(values, torch.Tensor))
     if not tensors:
         raise InputError(f"{file}: not a dict of tensors, as torch.save(model.state_dict(), ...) writes")
     for name, tensor in tensors.items():
-        # One that is sparse, or repeats what its storage holds, is as large as it likes.
+        # A tensor that is sparse, or repeats what its storage holds, may claim any size.
         if tensor.layout != torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
             raise InputError(f"{file}: {name} isn't stored as it is; save a dense, contiguous() copy")
     if (claimed := sum(tensor.nbytes for tensor in tensors.values())) > SHARED * (size := file.stat().st_size):
@@ -127,7 +127,7 @@ def _torch(file: Path) -> _InMemory:
 
 
 def _check_archive(file: Path) -> None:
-    """That a zip archive is one of torch.save; one that is cut off is no archive at all."""
+    """Raises `InputError` for a zip archive that torch.save didn't write; a file that is cut off is no archive."""
     try:
         if not zipfile.is_zipfile(file):
             return
@@ -144,13 +144,13 @@ def _check_archive(file: Path) -> None:
 
 
 def _flax(file: Path) -> _InMemory:
-    """What flax.serialization.to_bytes wrote."""
+    """Arrays that flax.serialization.to_bytes wrote."""
     from flax.serialization import msgpack_restore
 
     contents.check_weights(file, contents.MSGPACK)
     try:
         arrays = dict(_leaves(msgpack_restore(file.read_bytes()), np.ndarray))
-    # What the bytes ask for is done by msgpack, NumPy and Flax, which raise what comes of it.
+    # On damaged bytes, msgpack, NumPy and Flax may raise anything.
     except Exception as error:
         raise InputError(f"{file}: cut off or damaged ({first_line(error)}); copy it again") from None
     if not arrays:
@@ -160,7 +160,7 @@ def _flax(file: Path) -> _InMemory:
 
 
 def _leaves(values: Any, kind: type, name: str = "") -> Iterator[tuple[str, Any]]:
-    """The arrays in dicts within each other, by their keys; anything else isn't a model's."""
+    """The arrays in nested dicts, named by their keys joined by dots; other values are skipped."""
     if isinstance(values, kind):
         yield name, values
     elif isinstance(values, dict):

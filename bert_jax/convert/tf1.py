@@ -1,7 +1,7 @@
 """Checkpoints of google-research/bert: `bert_model.ckpt.*` or a training run's `model.ckpt-N.*`, and bert_config.json.
 
-What kind of model it is, the names of its variables say; bert_config.json has no place for it. Of the heads that the
-original doesn't have, and of labels, we write a field "head", which the original reads over.
+The names of the variables say what kind of model it is; bert_config.json has no field for it. For labels, and for heads
+that the original doesn't have, a field "head" is written, which the original ignores.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ SIZES = (
     *("max_position_embeddings", "type_vocab_size"),
 )
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range", "layer_norm_eps")
-# The 2018 release has erf in its code; where another form was trained with, its name in transformers stands here.
+# The 2018 release computes gelu by erf; the tanh form has its name in transformers.
 ACTIVATIONS: dict[str, HiddenAct] = {"gelu": "gelu", "gelu_new": "gelu_tanh"}
 POOLER = "bert/pooler/dense/kernel"
 
@@ -41,7 +41,7 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
     """Writes a checkpoint with the original's names and shapes, float32, and its bert_config.json.
 
     The original's code has the epsilon 1e-12 and, since February 2019, the tanh form of gelu built in, whatever the
-    config says; it stops at the name that is written for the latter ("gelu_new").
+    config says; it refuses the name that is written for the latter ("gelu_new").
     """
     if not (architecture := architecture_of(model)).tf1:
         raise InputError(f"--format tf1: google-research/bert has no {architecture.title}; choose another format")
@@ -51,7 +51,7 @@ def write(folder: Path, model: ModelConfig, head: HeadConfig, params: dict) -> N
         )
     tf = _tensorflow()
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = dict(names.theirs(params, model, head, "tf1"))
+    arrays = dict(names.to_arrays(params, model, head, "tf1"))
     prefix = str(folder / CHECKPOINT)
     with tf.device("CPU"):
         tf.raw_ops.SaveV2(
@@ -65,8 +65,8 @@ def read(
 ) -> tuple[ModelConfig, HeadConfig, dict, Report]:
     """The config, head and parameters of a folder with one checkpoint, or of a checkpoint's prefix (RUN/model.ckpt-9).
 
-    The head is of the `kind` that is asked for, or what its variables say. With `allow_missing`, parameters that aren't
-    there have fresh values, and are listed. Raises `InputError` naming the file and what it lacks.
+    The head is of the wanted `kind`, else the one that the variables show. With `allow_missing`, missing parameters get
+    fresh values, and are listed. Raises `InputError` naming the file and what it lacks.
     """
     with tempfile.TemporaryDirectory(prefix="bert_jax_") as folder:
         return _read(find(source), Path(folder), allow_missing, kind)
@@ -75,7 +75,7 @@ def read(
 def _read(
     prefix: Path, links: Path, allow_missing: bool, kind: str | None
 ) -> tuple[ModelConfig, HeadConfig, dict, Report]:
-    """`links` is an empty folder that stays for as long as this takes."""
+    """`links` is an empty folder for links to the checkpoint's files."""
     file = prefix.parent / CONFIG
     values = _config(file)
     model = _model(values, file)
@@ -85,10 +85,10 @@ def _read(
         contents.check(part)
     with _errors_in_one_line(prefix):
         reader = _tensorflow().train.load_checkpoint(str(_linked(prefix, parts, links)))
-        there = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         sizes = {name: max(dtype.size, 0) for name, dtype in reader.get_variable_to_dtype_map().items()}
-    # TensorFlow takes the memory before it reads.
-    claimed = sum(math.prod(shape) * sizes[name] for name, shape in there.items())
+    # TensorFlow allocates the memory before it reads.
+    claimed = sum(math.prod(shape) * sizes[name] for name, shape in shapes.items())
     held = sum(part.stat().st_size for part in parts)
     if claimed > held:
         raise InputError(
@@ -96,16 +96,16 @@ def _read(
         )
 
     def array(name: str) -> np.ndarray | None:
-        if name not in there:
+        if name not in shapes:
             return None
         with _errors_in_one_line(prefix):
             return reader.get_tensor(name)
 
-    head = _head(values, there, file, kind)
-    _check_layers(model, there, file)
-    report = Report.of(prefix, names.shapes_there(model, head, "tf1"), there, allow_missing)
+    head = _head(values, shapes, file, kind)
+    _check_layers(model, shapes, file)
+    report = Report.from_shapes(prefix, names.array_shapes(model, head, "tf1"), shapes, allow_missing)
     report = dataclasses.replace(report, notes=_notes(values, model, head))
-    return model, head, names.ours(array, model, head, "tf1"), report
+    return model, head, names.to_params(array, model, head, "tf1"), report
 
 
 def _linked(prefix: Path, parts: list[Path], folder: Path) -> Path:
@@ -119,18 +119,18 @@ def find(source: Path) -> Path:
     """The prefix of the checkpoint that a path is, or of the only or latest one in a folder."""
     if _index(source).exists():
         return source
-    found = sorted(index.with_suffix("") for index in source.glob("*.index"))
-    if len(found) == 1:
-        return found[0]
-    if (latest := _latest(source)) in found:
+    checkpoints = sorted(index.with_suffix("") for index in source.glob("*.index"))
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    if (latest := _latest(source)) in checkpoints:
         return latest
-    if not found:
-        raise InputError(f"{source}: holds no checkpoint; its index, {CHECKPOINT}.index, must lie there")
-    raise InputError(f"{source}: holds {', '.join(path.name for path in found)}; name one: {found[-1]}")
+    if not checkpoints:
+        raise InputError(f"{source}: holds no checkpoint; its index, {CHECKPOINT}.index, must be in it")
+    raise InputError(f"{source}: holds {', '.join(path.name for path in checkpoints)}; name one: {checkpoints[-1]}")
 
 
 def _latest(folder: Path) -> Path | None:
-    """The checkpoint that a training run's file `checkpoint` names: by a path of the machine that it ran on."""
+    """The checkpoint that a training run's file `checkpoint` names; its path is one of the machine of the run."""
     file = folder / "checkpoint"
     if not file.is_file():
         return None
@@ -145,13 +145,13 @@ def _index(prefix: Path) -> Path:
 
 
 def _unnamed() -> list[str]:
-    """Kinds that share the variables output_weights and output_bias."""
+    """The kinds of head that share the variables output_weights and output_bias."""
     return [kind for kind, head in HEADS.items() if any(name.tf1 == "output_weights" for name in head.names)]
 
 
 def _to_json(model: ModelConfig, head: HeadConfig) -> dict:
     values = {name: getattr(model, name) for name in (*SIZES, *RATES)}
-    values["hidden_act"] = next(name for name, ours in ACTIVATIONS.items() if ours == model.hidden_act)
+    values["hidden_act"] = next(name for name, activation in ACTIVATIONS.items() if activation == model.hidden_act)
     if model.layer_norm_eps == ModelConfig.layer_norm_eps:
         del values["layer_norm_eps"]
     return values | ({"head": to_dict(head)} if head.kind in _unnamed() else {})
@@ -180,25 +180,25 @@ def _model(values: dict, file: Path) -> ModelConfig:
         raise InputError(f"{file}: {error}") from None
 
 
-def _head(values: dict, there: dict[str, tuple[int, ...]], file: Path, kind: str | None) -> HeadConfig:
-    """Of the kind; what the names of the variables don't say of it, our own field may."""
+def _head(values: dict, shapes: dict[str, tuple[int, ...]], file: Path, kind: str | None) -> HeadConfig:
+    """The head of this kind; the field "head" may say what the names of the variables don't."""
     own = _own_head(values["head"], file) if "head" in values else None
-    kind = kind or _kind(there, own)
+    kind = kind or _kind(shapes, own)
     if kind == Alone.kind:
-        return HeadConfig(kind, pooler=POOLER in there)
+        return HeadConfig(kind, pooler=POOLER in shapes)
     if own and own.kind == kind:
         return own
     if not HEADS[kind].labelled:
         return HeadConfig(kind)
-    if "output_weights" not in there:
+    if "output_weights" not in shapes:
         remedy = "bert-jax import --head encoder takes the encoder alone"
         raise InputError(f"{file.parent}: no variable is called output_weights, so there is no {kind}; {remedy}")
-    return HeadConfig(kind, tuple(f"LABEL_{i}" for i in range(there["output_weights"][0])))
+    return HeadConfig(kind, tuple(f"LABEL_{i}" for i in range(shapes["output_weights"][0])))
 
 
-def _kind(there: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
-    """What the variables of the original say; those of a tagger are called as a classifier's."""
-    shown = [h.kind for h in HEADS.values() if h.shown_by_tf1 is not None and there.keys() >= {*h.shown_by_tf1}]
+def _kind(shapes: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:
+    """The kind of head that the variables show; a tagger's are named as a classifier's, so the field "head" decides."""
+    shown = [h.kind for h in HEADS.values() if h.shown_by_tf1 is not None and shapes.keys() >= {*h.shown_by_tf1}]
     named = [kind for kind in shown if kind not in (*_unnamed(), Alone.kind)]
     return (named or ([own.kind] if own else shown))[0]
 
@@ -216,16 +216,16 @@ def _notes(values: dict, model: ModelConfig, head: HeadConfig) -> list[str]:
     notes = ["gelu is taken as the 2018 release had it, by erf"] if model.hidden_act == "gelu" else []
     if head.labels and "head" not in values:
         labels = (
-            f"what its {len(head.labels)} labels are called isn't in the files: LABEL_0, ... unless --labels say it"
+            f"the names of its {len(head.labels)} labels aren't in the files: LABEL_0, ... unless --labels gives them"
         )
         others = [kind for kind in _unnamed() if HEADS[kind].labelled and kind != head.kind]
         notes.append(f"{labels}; if it isn't of the kind {head.kind}, give --head {' or '.join(others)}")
     return [*notes, *hf_config.unknown({name: value for name, value in values.items() if name != "head"})]
 
 
-def _check_layers(model: ModelConfig, there: Iterable[str], file: Path) -> None:
-    """That no layer would be left out; one that is lacking is listed with the rest."""
-    layers = {int(found[1]) for name in there if (found := re.match(r"bert/encoder/layer_(\d+)/", name))}
+def _check_layers(model: ModelConfig, variables: Iterable[str], file: Path) -> None:
+    """Raises `InputError` where the config has fewer layers than the checkpoint; the report lists missing ones."""
+    layers = {int(layer[1]) for name in variables if (layer := re.match(r"bert/encoder/layer_(\d+)/", name))}
     if layers and max(layers) >= model.num_hidden_layers:
         sizes = f"num_hidden_layers is {model.num_hidden_layers}, the checkpoint has {max(layers) + 1}"
         raise InputError(f"{file}: {sizes}; this isn't its config")
@@ -236,7 +236,7 @@ def _errors_in_one_line(prefix: Path) -> Iterator[None]:
     """Raises `InputError` for what TensorFlow raises where the index or a part of the data is damaged or missing."""
     try:
         yield
-    # Its reader raises Python's own errors for some states, as IndexError for a file that ends too soon.
+    # TensorFlow's reader raises Python's own errors for some damage, as IndexError for a file that ends too soon.
     except (_tensorflow().errors.OpError, IndexError, ValueError, RuntimeError) as error:
         text = " ".join(re.sub(r"\S*/bert_jax_[^/]*/", "", str(error)).split())
         raise InputError(f"{prefix}: damaged or not whole ({text}); copy the checkpoint again") from None
@@ -262,11 +262,11 @@ weights = {name: checkpoint.get_tensor(name) for name in checkpoint.get_variable
     ]
 
 
-def found(folder: Path) -> int:
-    """`Format.found`, of a folder or one checkpoint of a training run."""
+def match(folder: Path) -> int:
+    """`Format.match`, of a folder or one checkpoint of a training run."""
     if any(folder.glob("*.index")) or (folder.parent / f"{folder.name}.index").exists():
         return 2
     return 1 if (folder / CONFIG).exists() else 0
 
 
-TF1 = Format("tf1", write, read, found, use)
+TF1 = Format("tf1", write, read, match, use)

@@ -1,4 +1,4 @@
-"""The files that hold the weights in somebody's folder, or what lies there instead and what to do about it."""
+"""Finds the files with the weights in a folder from elsewhere, or says what it holds instead and what to do."""
 
 import os
 from pathlib import Path, PurePath
@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from bert_jax.config import InputError
 from bert_jax.files.contents import NotTheFile, json_object, plain_name
 
-# In the order that they are looked for, whole or in shards with an index file.
+# Weight files in the order in which they are looked for, whole or in shards with an index file.
 SAFETENSORS, TORCH, FLAX = NAMES = ("model.safetensors", "pytorch_model.bin", "flax_model.msgpack")
 SHARDS = ("model-*-of-*.safetensors", "pytorch_model-*-of-*.bin", "flax_model-*-of-*.msgpack")
 # How many files of a folder an error names.
@@ -19,7 +19,7 @@ CONVERTED = (
     "transformers 4 makes safetensors of it: BertModel.from_pretrained(FOLDER, from_tf=True).save_pretrained(NEW)"
 )
 ORIGIN = "bring the folder that it was made from, with model.safetensors"
-# What else is taken for a model: files of a folder, what they are, and what to do.
+# Files that people take for a model: patterns of their names, what they are, and what to do.
 OTHERS = (
     (("adapter_config.json", "adapter_model.*"), ADAPTER),
     (("tf_model.h5", "tf_model-*-of-*.h5"), f"weights of TensorFlow's Keras; {CONVERTED}"),
@@ -49,9 +49,9 @@ OTHERS = (
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Those that hold the weights: safetensors before torch's pickles, and these before Flax's msgpack.
+    """The files that hold the weights: safetensors before torch's pickles, and these before Flax's msgpack.
 
-    Raises `InputError` where there are none, which says what is there, and where an index file names others.
+    Raises `InputError` where there are none, saying what the folder holds, or where an index file names missing ones.
     """
     for name in NAMES:
         if present(folder / name):
@@ -71,7 +71,7 @@ def present(file: Path) -> bool:
 
 
 def check_adapter(folder: Path) -> None:
-    """transformers adds an adapter to whatever it finds beside it: without it, the model would be another."""
+    """Raises `InputError` for an adapter: transformers adds it to the model beside it, which differs without it."""
     if (file := folder / "adapter_config.json").exists():
         base = json_object(file).get("base_model_name_or_path")
         raise InputError(f"{file}: {ADAPTER}" + (f"; the base is {base}" if base else ""))

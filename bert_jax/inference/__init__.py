@@ -1,1 +1,1 @@
-"""A trained model in use: vectors, fillings, labels and answers for texts."""
+"""A trained model in use: vectors, guesses for masked tokens, labels and answers for texts."""

@@ -22,7 +22,7 @@ from bert_jax.inference.texts import Texts
 from bert_jax.models import HEADS, Head, make_model
 from bert_jax.tasks.base import Feature
 
-# Labels that `repr` shows; of more, their number.
+# The most labels that `repr` shows; of more than these it gives the number.
 LISTED = 8
 
 
@@ -33,10 +33,10 @@ class Bert:
 
     Attributes:
       config: the encoder, a `ModelConfig`.
-      head: what stands on it, with its `kind` and `labels`.
+      head: the head on the encoder, a `HeadConfig` with its `kind` and `labels`.
       tokenizer: turns texts into ids.
       params: the weights, a tree of dicts of float32 arrays, on the devices of the mesh.
-      run: the fine-tuning that made it, a `FinetuneConfig`, or the defaults of one.
+      run: the fine-tuning run that made the model, a `FinetuneConfig`, or its defaults.
       embedding: how `encode` makes vectors of texts.
 
     Example:
@@ -46,13 +46,13 @@ class Bert:
       Bert(kind='sequence_classification', layers=1, width=32, vocabulary=48, labels=('bad', 'good'))
     """
 
-    def __init__(self, found: pretrained.Pretrained, mesh: MeshConfig | None = None):
-        self.config, self.head, self.tokenizer = found.model, found.head, found.tokenizer
-        self.run = labelling.run_of(found.origin)
-        self.embedding = found.embedding
-        model = make_model(found.model, found.head)
+    def __init__(self, saved: pretrained.Pretrained, mesh: MeshConfig | None = None):
+        self.config, self.head, self.tokenizer = saved.model, saved.head, saved.tokenizer
+        self.run = labelling.run_of(saved.origin)
+        self.embedding = saved.embedding
+        model = make_model(saved.model, saved.head)
         devices = sharding.make_mesh(mesh or MeshConfig(data=1), None if mesh else jax.local_devices()[:1])
-        self._engine = Engine.with_params(model, found.params, devices, found.tokenizer)
+        self._engine = Engine.with_params(model, saved.params, devices, saved.tokenizer)
         self._kind: Head = model.kind
 
     @property
@@ -65,14 +65,14 @@ class Bert:
         shown = f", labels={labels if len(labels) <= LISTED else len(labels)}" if labels else ""
         return f"Bert(kind={self.head.kind!r}, {sizes}{shown})"
 
-    # Texts in: where a string is expected, one alone is a batch of one.
+    # Texts in: a single string is a batch of one.
 
     def tokenize(self, texts: Texts, pairs: Texts | None = None, length: int | None = None) -> dict[str, np.ndarray]:
         """Texts, or pairs of texts, as ids.
 
-        [MASK] in a text is the token; other special pieces are read as text. A text of more than `length` tokens is cut
-        at its end (or its beginning, where the model's folder has truncation_side left), of a pair the longer one, and
-        both alike where they are equally long.
+        [MASK] in a text is the mask token; other special tokens are read as text. A text longer than `length` tokens is
+        cut at its end (or its beginning, where the model's folder has truncation_side left); in a pair, the longer text
+        is cut, or both where they are equally long.
 
         Args:
           texts: the texts, or the first ones of pairs.
@@ -84,7 +84,7 @@ class Bert:
           `input_ids`, `token_type_ids` and `attention_mask`, int32 [texts, length] each.
 
         Raises:
-          InputError: the length isn't one that the model reads, there are more texts than pairs, or one is no string.
+          InputError: the model can't read this length, texts and pairs differ in number, or one isn't a string.
 
         Example:
           >>> inputs = bert_jax.load("runs/base").tokenize(["the dog", "the old king"])
@@ -124,15 +124,15 @@ class Bert:
         """The outputs of the model's head for arrays of ids. Shapes are padded inside, so that few are compiled.
 
         Args:
-          input_ids: int [batch, sequence]; of multiple choice, as all inputs then, [batch, choices, sequence].
+          input_ids: int [batch, sequence]; for multiple choice all inputs are [batch, choices, sequence].
           token_type_ids: the same shape (None: all are 0).
           attention_mask: the same shape, 0 for padding (None: nothing is padding).
           masked_lm_positions: int [batch, masks], where the scores of the vocabulary are wanted (None: everywhere).
 
         Returns:
-          What the class of the head's kind says (`bert_jax.models.HEADS[bert.head.kind]`), float32: logits [batch,
-          labels] of a classifier, scores [batch, masks or sequence, vocabulary] of a masked-LM head, several outputs as
-          a tuple. An encoder without pooler gives None for its pooled vectors.
+          The outputs that the class of the head's kind describes (`bert_jax.models.HEADS[bert.head.kind]`), float32:
+          logits [batch, labels] of a classifier, scores [batch, masks or sequence, vocabulary] of a masked-LM head; a
+          tuple if there are several. An encoder without pooler gives None for its pooled vectors.
 
         Raises:
           InputError: an id that the model has no row for, or a length that it doesn't read.
@@ -167,14 +167,14 @@ class Bert:
         dimensions = 3 if self._kind.choices else 2
         if input_ids.ndim != dimensions or not input_ids.shape == types.shape == mask.shape:
             raise InputError(
-                f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; alike, {dimensions} axes each"
+                f"inputs are {input_ids.shape}, {types.shape}, {mask.shape}; they must be alike, of {dimensions} axes"
             )
         if input_ids.shape[-1] > (longest := self._engine.longest):
             raise InputError(f"input_ids: {input_ids.shape[-1]} tokens, the model reads {longest}")
         self._engine.check_ids(input_ids, types)
         return input_ids, types, mask
 
-    # What is done with them.
+    # What a model is used for.
 
     def encode(
         self,
@@ -188,28 +188,27 @@ class Bert:
     ) -> np.ndarray:
         """A vector for each text.
 
-        What isn't given is as the files of sentence-transformers in the model's folder say, as is where texts are cut
-        and how many numbers are kept; without such files vectors are the "mean", not normalised, and texts are read up
-        to the model's length.
+        Defaults, the length to which texts are cut and the number of dimensions come from the files of
+        sentence-transformers in the model's folder; without such files vectors are the "mean", not normalised, and
+        texts are read up to the model's length.
 
-        Texts are sorted by length and put together into rows, each text seeing itself alone, and rows into batches. A
-        long list compiles two or three shapes; on a processor there are 20 at most, for a model that reads 512 tokens
-        (`packing.rows_of`).
+        Texts are sorted by length and packed into rows, where each sees only itself, and rows into batches. A long
+        list compiles two or three shapes, on a CPU 20 at most for a model that reads 512 tokens (`packing.rows_of`).
 
         Args:
           texts: the texts.
           pooling: "mean", of all tokens' vectors with those of [CLS] and [SEP], or "cls".
           normalize: divides each vector by its length.
-          batch_tokens: places in a batch (None: 1,024 on a processor, 32,768 elsewhere).
+          batch_tokens: positions in a batch (None: 1,024 on a CPU, 32,768 elsewhere).
           progress: shows a bar on standard error.
           prompt_name: the name of the model's own prompt that is put before each text.
-          prompt: what is put before each text instead.
+          prompt: what is put before each text instead of a named prompt.
 
         Returns:
           float32 [texts, hidden], in the texts' order.
 
         Raises:
-          InputError: the model's folder asks for what isn't done here, until a pooling is chosen; or there is no such
+          InputError: the model's folder asks for something unsupported, and no pooling is given; or there is no such
             prompt.
 
         Example:
@@ -220,16 +219,16 @@ class Bert:
           [1.0, 1.0]
         """
         settings = embedding.with_pooling(self.embedding, pooling)
-        prompt = embedding.prompt_of(settings, prompt_name, prompt)
+        prompt = embedding.choose_prompt(settings, prompt_name, prompt)
         texts = text_features.listed(texts)
         with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar:
             vectors = embedding.encode(self._engine, settings, texts, prompt, batch_tokens, bar.update)
         if settings.normalize and normalize is not False:
-            vectors = embedding.of_length_1(vectors)
+            vectors = embedding.normalized(vectors)
         vectors = vectors[:, : settings.dimensions]
-        return embedding.of_length_1(vectors) if normalize else vectors
+        return embedding.normalized(vectors) if normalize else vectors
 
-    # A string is a sequence of strings, too: of what is given as one, the first of two types is returned.
+    # A string is a sequence of strings, too: for a string, the first of the two types is returned.
 
     @overload
     def fill_mask(self, texts: str, top: int = 5) -> list[list[Filled]]: ...  # type: ignore[overload-overlap]
@@ -245,8 +244,8 @@ class Bert:
           top: the number of guesses for each.
 
         Returns:
-          Of each [MASK] of the text a list of `Filled`, `token` and `probability` from 0 to 1, the most probable first;
-          of a list of texts, a list of these.
+          For each [MASK] of the text a list of `Filled`, with `token` and `probability` from 0 to 1, the most probable
+          first; for a list of texts, a list of these.
 
         Raises:
           InputError: a text has no [MASK] or is longer than the model reads; or the model doesn't score tokens.
@@ -267,31 +266,31 @@ class Bert:
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Classified]: ...
 
     def classify(self, texts: Texts, pairs: Texts | None = None) -> Classified | list[Classified]:
-        """The class, the labels that are right, or the value of a regression, of each text or pair of texts.
+        """The class, the labels that apply, or the value of a regression, for each text or pair of texts.
 
         What is longer than the model reads is cut with a warning.
 
         Args:
-          texts: the texts, or the first ones of pairs, where the model was trained on these.
+          texts: the texts, or the first ones of pairs, where the model was trained on pairs.
           pairs: the second text of each.
 
         Returns:
-          A `Classified`, `label` and `probabilities` by label from 0 to 1; of a list of texts, a list of these.
+          A `Classified`, with `label` and `probabilities` by label from 0 to 1; for a list of texts, a list of these.
 
         Raises:
-          InputError: the model is no classifier of texts, or two of its classes have one name.
+          InputError: the model isn't a classifier of texts, or two of its classes have the same name.
 
         Example:
-          >>> found = bert_jax.load("runs/reviews").classify("great")
-          >>> found.label in ("bad", "good"), round(sum(found.probabilities.values()), 4)
+          >>> result = bert_jax.load("runs/reviews").classify("great")
+          >>> result.label in ("bad", "good"), round(sum(result.probabilities.values()), 4)
           (True, 1.0)
         """
         self._must_be_for("classify")
         # A cross-encoder's folder says where pairs are cut.
         limit = self.embedding.max_length if self.embedding.sentence_transformers else None
         features = text_features.features(self.tokenizer, limit or self._engine.longest, texts, pairs)
-        found = labelling.classified(self.head, self._engine.logits(features))
-        return found[0] if isinstance(texts, str) else found
+        classes = labelling.classified(self.head, self._engine.logits(features))
+        return classes[0] if isinstance(texts, str) else classes
 
     @overload
     def tag(self, texts: str, predicates: str | None = None) -> list[Tagged]: ...  # type: ignore[overload-overlap]
@@ -304,14 +303,14 @@ class Bert:
 
         Args:
           texts: the texts.
-          predicates: a word of each text, whose roles a model of semantic roles finds.
+          predicates: for a model of semantic roles, the word of each text whose roles it finds.
 
         Returns:
-          A list of `Tagged`, `type`, `text`, `start` and `end` (characters of the text) and `probability`, in their
-          order; of a list of texts, a list of these.
+          A list of `Tagged`, with `type`, `text`, `start` and `end` (characters of the text) and `probability`, in the
+          order of the text; for a list of texts, a list of these.
 
         Raises:
-          InputError: the model tags no words; or it needs a predicate, or takes none, or that is no word of the text.
+          InputError: the model doesn't tag words; or a predicate is missing, isn't taken, or isn't a word of the text.
 
         Example:
           >>> text = "The old king crosses the river."
@@ -320,8 +319,8 @@ class Bert:
           True
         """
         self._must_be_for("tag")
-        found = labelling.tag(self._engine, self.run, *text_features.columns(texts, predicates))
-        return found[0] if isinstance(texts, str) else found
+        tagged = labelling.tag(self._engine, self.run, *text_features.columns(texts, predicates))
+        return tagged[0] if isinstance(texts, str) else tagged
 
     @overload
     def answer(self, questions: str, contexts: str) -> Answered: ...  # type: ignore[overload-overlap]
@@ -334,33 +333,33 @@ class Bert:
 
         Args:
           questions: the questions.
-          contexts: a text for each, to look in.
+          contexts: for each question, the text to look in.
 
         Returns:
-          An `Answered`, `text`, `start` and `end` (characters of the context) and `probability`; of lists, a list of
-          these. A model that knows questions without an answer may give the text "".
+          An `Answered`, with `text`, `start` and `end` (characters of the context) and `probability`; for lists, a list
+          of these. A model that was trained on questions without an answer may give the text "".
 
         Raises:
-          InputError: the model answers no questions, or a question or context is empty.
+          InputError: the model doesn't answer questions, or a question or context is empty.
 
         Example:
           >>> context = "The old king crosses the river."
-          >>> found = bert_jax.load("runs/squad").answer("Who crosses the river?", context)
-          >>> context[found.start : found.end] == found.text
+          >>> answer = bert_jax.load("runs/squad").answer("Who crosses the river?", context)
+          >>> context[answer.start : answer.end] == answer.text
           True
         """
         self._must_be_for("answer")
-        found = labelling.answer(self._engine, self.run, *text_features.columns(questions, contexts))
-        return found[0] if isinstance(questions, str) else found
+        answers = labelling.answer(self._engine, self.run, *text_features.columns(questions, contexts))
+        return answers[0] if isinstance(questions, str) else answers
 
     def logits_of(self, features: list[Feature]) -> list[np.ndarray]:
-        """The head's logits of a task's features (`bert_jax.tasks`), those of like length computed together.
+        """The head's logits for a task's features (`bert_jax.tasks`); those of similar length are computed together.
 
         Args:
           features: ids and token types of each input.
 
         Returns:
-          An array for each, float32, without padding: [labels], [tokens, labels] or [tokens, 2].
+          An array for each feature, float32, without padding: [labels], [tokens, labels] or [tokens, 2].
 
         Raises:
           InputError: a feature has an id that the model has no row for, or is longer than the model reads.

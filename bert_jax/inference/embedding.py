@@ -23,8 +23,8 @@ Pooling = Literal["mean", "cls"]
 def _pooled(
     architecture: Architecture, config: ModelConfig, mesh: Mesh, mean: bool
 ) -> Callable[[int], jax.stages.Wrapped]:
-    """(params, batch, skipped) -> float32 [rows, texts of a row, hidden]: the vectors of the texts' first tokens, or
-    the means of those behind the first `skipped`."""
+    """A function (params, batch, skipped) -> float32 [rows, texts of a row, hidden]: for each text the vector of its
+    first token, or the mean of those after the first `skipped`."""
     encoder = architecture.encoder(config, pooler=False)
 
     def pooled(params, batch, skipped):
@@ -35,7 +35,7 @@ def _pooled(
             return jnp.take_along_axis(hidden, first[..., None], axis=1)
         slots = jnp.arange(first.shape[1])[:, None]  # [T, 1], beside [R, 1, S]
         counted = (batch["sequence_ids"][:, None] == slots) & (batch["position_ids"][:, None] >= skipped)
-        # [R, T, S] x [R, S, H] -> [R, T, H], of float32 to the last digit.
+        # [R, T, S] x [R, S, H] -> [R, T, H], in full float32.
         sums = jnp.einsum("rts,rsh->rth", counted.astype(jnp.float32), hidden, precision="highest")
         return sums / jnp.maximum(counted.sum(-1, keepdims=True), 1)
 
@@ -50,7 +50,7 @@ def encode(
     positions: int | None,
     done: Callable[[int], object],
 ) -> np.ndarray:
-    """float32 [texts, hidden], in the texts' order, neither normalised nor cut."""
+    """Vectors, float32 [texts, hidden], in the texts' order, neither normalised nor cut to fewer dimensions."""
     longest = min(settings.max_length or engine.longest, engine.longest)
     texts = [prompt + text for text in texts]
     if settings.lowercase:
@@ -71,13 +71,13 @@ def encode(
     return np.stack(vectors) if vectors else np.empty((0, model.config.hidden_size), np.float32)
 
 
-def of_length_1(vectors: np.ndarray) -> np.ndarray:
-    """float32 [texts, hidden], each divided by its length."""
+def normalized(vectors: np.ndarray) -> np.ndarray:
+    """Vectors, float32 [texts, hidden], each divided by its length."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def prompt_of(settings: EmbeddingConfig, name: str | None, prompt: str | None) -> str:
-    """What is put before each text. Raises `InputError` where there is no prompt of that name, or both are given."""
+def choose_prompt(settings: EmbeddingConfig, name: str | None, prompt: str | None) -> str:
+    """The prompt to put before each text. Raises `InputError` for an unknown name, or where both are given."""
     if name is not None and prompt is not None:
         raise InputError("give prompt or prompt_name, not both")
     if name is not None and name not in settings.prompts:
@@ -87,7 +87,7 @@ def prompt_of(settings: EmbeddingConfig, name: str | None, prompt: str | None) -
 
 
 def with_pooling(settings: EmbeddingConfig, pooling: Pooling | None) -> EmbeddingConfig:
-    """The settings with a pooling that is chosen, or their own. Raises `InputError` where that isn't done here."""
+    """The settings with this pooling (None: their own). Raises `InputError` where it isn't supported."""
     if settings.unknown and pooling is None:
         other = f"the model's vectors are made by {settings.unknown}, which encode doesn't do"
         raise InputError(f'{other}; choose pooling="mean" or pooling="cls"')

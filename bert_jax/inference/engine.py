@@ -1,4 +1,4 @@
-"""The one way of texts through a model: rows of several texts, on any mesh and in any number of processes."""
+"""The one way to run texts through a model: in rows of several texts, on any mesh, in any number of processes."""
 
 import dataclasses
 import functools
@@ -17,11 +17,11 @@ from bert_jax.devices.compiling import jitted
 from bert_jax.models import Model, forward
 
 Batch = dict[str, Any]
-# A batch of rows of a length -> an array, or a tree of them, with a first axis of rows. Called without waiting for it.
+# (length of the rows, batch) -> an array, or a tree of arrays, whose first axis is the rows. It isn't waited for.
 Compute = Callable[[int, Batch], Any]
 Each = Literal["text", "token", "prediction"]
-# The row of a text in an output, and what is its own of the row.
-Place = tuple[int, int | slice]
+# Where a text's values are in an output: its row, and the index or slice within the row.
+Index = tuple[int, int | slice]
 
 # Arrays are padded to a multiple of this length, and to a power of two rows, so that few shapes are compiled.
 LENGTH_STEP = 32
@@ -44,7 +44,7 @@ class Engine:
 
     model: Model
     params: Any
-    """On the mesh, or their shapes and shardings where nothing but `lowered` is called."""
+    """The parameters on the mesh; their shapes and shardings suffice for `lowered`."""
     mesh: Mesh
     tokenizer: Tokenizer
 
@@ -56,7 +56,7 @@ class Engine:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text that the model reads."""
+        """The number of tokens of the longest text that the model reads."""
         return self.model.config.max_position_embeddings
 
     def forward(self, length: int, batch: Batch) -> Any:
@@ -68,7 +68,7 @@ class Engine:
 
         Args:
           texts: ids and token types of each.
-          how: as of `outputs`.
+          how: further arguments of `outputs`.
         """
         kind = self.model.kind
         return self.outputs(self.forward, texts, kind.outputs[0].each, choices=kind.choices, **how)
@@ -84,15 +84,15 @@ class Engine:
         longest: int | None = None,
         done: Callable[[int], Any] = lambda texts: None,
     ) -> list[Any]:
-        """What a function makes of each text, in the texts' order. The next batch is under way while one is fetched.
+        """What a function computes for each text, in the texts' order. The next batch runs while one is fetched.
 
         Args:
           compute: makes an array of a batch, or a tree of arrays, with a first axis of rows.
           texts: ids and token types of each.
           each: what the second axis is: the texts of a row, its tokens, or its masked positions.
-          masked: the masked positions of each text, of which the batch then has `masked_lm_positions`.
+          masked: the masked positions of each text, from which the batch gets its `masked_lm_positions`.
           choices: whether the texts are of multiple choice, and the batch's arrays have an axis for the choices.
-          positions: about how many a batch has (None: 1,024 on a CPU, 32,768 on each device elsewhere).
+          positions: about how many positions a batch has (None: 1,024 on a CPU, 32,768 on each device elsewhere).
           longest: the length of the longest rows (None: as many tokens as the model reads).
           done: called after each batch with the number of its texts.
 
@@ -101,11 +101,11 @@ class Engine:
         """
         results: list[Any] = [None] * len(texts)
 
-        def fetch(places: dict[int, Place], output: Any) -> None:
+        def fetch(indices: dict[int, Index], output: Any) -> None:
             values = jax.tree.map(np.asarray, output)
-            for text, place in places.items():
-                results[text] = jax.tree.map(lambda value, place=place: value[place], values)
-            done(len(places))
+            for text, index in indices.items():
+                results[text] = jax.tree.map(lambda value, index=index: value[index], values)
+            done(len(indices))
 
         pad_id = self.tokenizer.special_ids[PAD]
         lengths = packing.lengths_of(texts)
@@ -114,14 +114,14 @@ class Engine:
             placements = list(packing.placed(rows.texts, lengths))
             batch = packing.fill(texts, placements, rows.count, rows.length, pad_id, choices)
             self.check_ids(batch["input_ids"], batch["token_type_ids"])
-            places: dict[int, Place]
+            indices: dict[int, Index]
             if each == "prediction":
-                batch["masked_lm_positions"], places = _masked_positions(placements, masked, rows.count)
+                batch["masked_lm_positions"], indices = _masked_positions(placements, masked, rows.count)
             elif each == "token":
-                places = {p.text: (p.row, slice(p.start, p.start + lengths[p.text])) for p in placements}
+                indices = {p.text: (p.row, slice(p.start, p.start + lengths[p.text])) for p in placements}
             else:
-                places = {p.text: (p.row, p.slot) for p in placements}
-            started = places, compute(rows.length, self.on_mesh(batch))
+                indices = {p.text: (p.row, p.slot) for p in placements}
+            started = indices, compute(rows.length, self.on_mesh(batch))
             if under_way:
                 fetch(*under_way)
             under_way = started
@@ -150,7 +150,7 @@ class Engine:
         return packing.rows_of(lengths, longest, positions, parts)
 
     def apply(self, inputs: dict[str, np.ndarray]) -> Any:
-        """The head's outputs for arrays that each process has whole, with rows and positions of padding behind them."""
+        """The head's outputs for whole arrays, the same in each process, which are padded: so are the outputs."""
         parts, padded = sharding.batch_shards(self.mesh), {}
         for name, array in inputs.items():
             length = min(-(-array.shape[-1] // LENGTH_STEP) * LENGTH_STEP, self.longest)
@@ -160,7 +160,7 @@ class Engine:
             shape = rows, *array.shape[1:-1], length
             padded[name] = np.pad(array, [(0, to - size) for to, size in zip(shape, array.shape, strict=True)])
         outputs = self.forward(padded["input_ids"].shape[-1], self.on_mesh(padded))
-        return jax.tree.map(lambda x: x.addressable_data(0), outputs)  # Each device has all of it.
+        return jax.tree.map(lambda x: x.addressable_data(0), outputs)  # Each device has the whole output.
 
     def check_ids(self, input_ids: np.ndarray, token_type_ids: np.ndarray) -> None:
         """Raises `InputError` for an id that the model has no row for: JAX would take another one."""
@@ -173,21 +173,21 @@ class Engine:
                 raise InputError(f"{name}: from {ids.min()} to {ids.max()}, the model has 0 to {size - 1}")
 
     def on_mesh(self, batch: dict[str, np.ndarray]) -> Batch:
-        """Arrays that each process has whole, their rows over the mesh."""
+        """Whole arrays, the same in each process, with their rows split over the mesh."""
         return sharding.put(batch, dict.fromkeys(batch, sharding.batch_sharding(self.mesh)))
 
 
 def _masked_positions(
     placements: list[packing.Placed], masked: Sequence[Sequence[int]], rows: int
-) -> tuple[np.ndarray, dict[int, Place]]:
-    """The masked positions of each row, int32 [rows, predictions], and which are of each text."""
+) -> tuple[np.ndarray, dict[int, Index]]:
+    """The masked positions of each row, int32 [rows, predictions], and where those of each text are."""
     positions: list[list[int]] = [[] for _ in range(rows)]
-    places: dict[int, Place] = {}
+    indices: dict[int, Index] = {}
     for p in placements:
         first = len(positions[p.row])
         positions[p.row] += [p.start + position for position in masked[p.text]]
-        places[p.text] = p.row, slice(first, len(positions[p.row]))
+        indices[p.text] = p.row, slice(first, len(positions[p.row]))
     array = np.zeros((rows, packing.power_of_two(max(map(len, positions)), 1 << 30)), np.int32)
     for row, values in enumerate(positions):
         array[row, : len(values)] = values
-    return array, places
+    return array, indices

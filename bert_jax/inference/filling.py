@@ -10,7 +10,7 @@ from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import texts as text_features
 from bert_jax.inference.engine import Batch, Engine
 
-# Positions in a batch: each masked one has a score for every token of the vocabulary.
+# Positions in a batch, few because each masked one has a score for every token of the vocabulary.
 POSITIONS = 2048
 
 
@@ -27,20 +27,20 @@ def fill_mask(engine: Engine, texts: list[str], top: int) -> list[list[list[Fill
     mask_id = engine.tokenizer.special_ids[MASK]
     pieces = engine.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
     features = [text_features.masked_feature(engine.tokenizer, engine.longest, text) for text in texts]
-    masked = [[at for at, i in enumerate(feature.input_ids) if i == mask_id] for feature in features]
+    masked = [[position for position, i in enumerate(f.input_ids) if i == mask_id] for f in features]
 
     def best(length: int, batch: Batch) -> Any:
         scores = engine.forward(length, batch)
         scores = scores[0] if isinstance(scores, tuple) else scores
         return _top(scores, len(pieces), min(top, len(pieces)))
 
-    found = engine.outputs(best, features, "prediction", masked, positions=POSITIONS)
+    best_tokens = engine.outputs(best, features, "prediction", masked, positions=POSITIONS)
     return [
         [
             [Filled(pieces[i], float(p)) for i, p in zip(ids, probabilities, strict=True)]
             for probabilities, ids in zip(*guesses, strict=True)
         ]
-        for guesses in found
+        for guesses in best_tokens
     ]
 
 

@@ -1,4 +1,4 @@
-"""From a folder to a model in use."""
+"""Loads a model from a folder."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from bert_jax.inference.bert import Bert
 
 @storage.errors_in_one_line()
 def load(model: str | Path, mesh: MeshConfig | None = None) -> Bert:
-    """A model in a folder, whoever made it.
+    """Loads a model from a folder, whatever made it.
 
     Args:
       model: a workdir (of a fine-tuning run its best checkpoint, of pretraining its last), a checkpoint's folder, or a
         folder of Hugging Face or google-research; a path, or an address in a bucket (gs://).
-      mesh: how the model and its texts are spread over all devices, in a run of several processes over those of all
-        (None: the first device of this process alone). `MeshConfig()` splits the texts.
+      mesh: how the model and its texts are spread over all devices, those of all processes in a run of several (None:
+        only the first device of this process). `MeshConfig()` splits the texts.
 
     Returns:
       The model as a `Bert`.
 
     Raises:
-      InputError: there is no model, or what is there isn't whole; the line names what is missing. Or the mesh doesn't
+      InputError: there is no model, or it isn't whole; the line names what is missing. Or the mesh doesn't
         fit the devices.
 
     Example:

@@ -19,31 +19,31 @@ from bert_jax.files.printable import harmless, json_line
 from bert_jax.inference import labelling
 from bert_jax.inference.bert import Bert
 
-# Texts are read and predicted together up to so many of them, or so many characters.
+# The most texts, and the most characters, that are read and predicted together.
 CHUNK_TEXTS, CHUNK_CHARACTERS = 8192, 1 << 24
 
-# A chunk's texts, or pairs of texts, to a JSON value for each.
+# A function from a chunk's texts, or pairs of texts, to a line of JSON for each.
 Predict = Callable[[list], Iterable[str]]
 
 
 def fill_mask(bert: Bert, top: int) -> Predict:
     def predict(texts: list[str]) -> Iterator[str]:
         for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
-            guesses = [[{"token": g.token, "probability": round(g.probability, 6)} for g in one] for one in masks]
+            guesses = [[{"token": g.token, "probability": round(g.probability, 6)} for g in mask] for mask in masks]
             yield _json({"text": text, "masks": guesses})
 
     return predict
 
 
 def embed(bert: Bert, **how) -> Predict:
-    """`how` as `Bert.encode` takes it; its `InputError` comes at once, before anything is read or written."""
+    """`how` are arguments of `Bert.encode`; its `InputError` is raised at once, before anything is read or written."""
     bert.encode([], **how)
 
     def predict(texts: list[str]) -> Iterator[str]:
         for text, vector in zip(texts, bert.encode(texts, **how), strict=True):
             if not np.isfinite(vector).all():
                 raise overflowed(f"{text[:40]!r}")
-            # As many digits as float32 has, not those of the float64 it would become.
+            # The digits of float32, not those of the float64 that it would become.
             numbers = ", ".join(vector.astype(str))
             yield f'{json_line({"text": text})[:-1]}, "embedding": [{numbers}]}}'
 
@@ -52,15 +52,15 @@ def embed(bert: Bert, **how) -> Predict:
 
 def classify(bert: Bert, second: str | None) -> Predict:
     def predict(lines: list[str]) -> Iterator[str]:
-        parted = [parts(line, second) for line in lines]
-        found: dict = {}
+        split = [parts(line, second) for line in lines]
+        results: dict = {}
         for pairs in (False, True):
-            chosen = [i for i, (_, pair) in enumerate(parted) if (pair is not None) == pairs]
-            columns = list(zip(*(parted[i] for i in chosen), strict=True))[: 1 + pairs]
-            found |= dict(zip(chosen, bert.classify(*columns), strict=True)) if chosen else {}
-        for i, (text, pair) in enumerate(parted):
+            chosen = [i for i, (_, pair) in enumerate(split) if (pair is not None) == pairs]
+            columns = list(zip(*(split[i] for i in chosen), strict=True))[: 1 + pairs]
+            results |= dict(zip(chosen, bert.classify(*columns), strict=True)) if chosen else {}
+        for i, (text, pair) in enumerate(split):
             inputs = {"text": text} if pair is None else {"text": text, "pair": pair}
-            yield _json(inputs | _rounded(dataclasses.asdict(found[i])))
+            yield _json(inputs | _rounded(dataclasses.asdict(results[i])))
 
     return predict
 
@@ -68,8 +68,8 @@ def classify(bert: Bert, second: str | None) -> Predict:
 def tag(bert: Bert, second: str | None) -> Predict:
     def predict(lines: list[str]) -> Iterator[str]:
         texts, predicates = zip(*(parts(line, second) for line in lines), strict=True)
-        found = bert.tag(texts, None if None in predicates else predicates)
-        for text, predicate, spans in zip(texts, predicates, found, strict=True):
+        tagged = bert.tag(texts, None if None in predicates else predicates)
+        for text, predicate, spans in zip(texts, predicates, tagged, strict=True):
             inputs = {"text": text} if predicate is None else {"text": text, "predicate": predicate}
             yield _json(inputs | {"spans": [_rounded(dataclasses.asdict(span)) for span in spans]})
 
@@ -79,8 +79,8 @@ def tag(bert: Bert, second: str | None) -> Predict:
 def answer(bert: Bert, second: str | None) -> Predict:
     def predict(lines: list[str]) -> Iterator[str]:
         questions, contexts = zip(*(parts(line, second) for line in lines), strict=True)
-        for question, found in zip(questions, bert.answer(questions, contexts), strict=True):
-            values = {name: value for name, value in dataclasses.asdict(found).items() if value is not None}
+        for question, answered in zip(questions, bert.answer(questions, contexts), strict=True):
+            values = {name: value for name, value in dataclasses.asdict(answered).items() if value is not None}
             values["answer"] = values.pop("text")
             yield _json({"question": question} | _rounded(values))
 
@@ -88,11 +88,11 @@ def answer(bert: Bert, second: str | None) -> Predict:
 
 
 def parts(line: str | tuple[str, str | None], second: str | None) -> tuple[str, str | None]:
-    """What stands before and behind a line's first tab; without a tab, the line and `second`. Two texts stay these."""
+    """The texts before and after a line's first tab; without a tab, the line and `second`. A pair stays as it is."""
     if isinstance(line, tuple):
         return line
-    first, tab, behind = line.partition("\t")
-    return first, behind if tab else second
+    first, tab, after = line.partition("\t")
+    return first, after if tab else second
 
 
 def _json(values: dict) -> str:
@@ -158,14 +158,14 @@ def texts(file: Path | None, check: Callable[[str], object]) -> Iterator[str]:
 
 
 def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int | None, progress: bool) -> None:
-    """Writes a line for each text to a file (None: to standard output), in memory that doesn't grow with them.
+    """Writes a line for each text to a file (None: to standard output), in memory that doesn't grow with the texts.
 
-    The file has `.partial` behind its name until it is whole; where a text can't be read, what is before it is written
-    first. `total` is for the progress bar, on standard error.
+    The file's name ends in `.partial` until it is whole; where a text can't be read, the results of those before it are
+    written first. `total` is for the progress bar, on standard error.
     """
     partial = output.with_name(f"{output.name}.partial") if output else None
     if partial:
-        partial.unlink(missing_ok=True)  # What was left there, or a link that would lead elsewhere.
+        partial.unlink(missing_ok=True)  # A file that an earlier run left, or a link to elsewhere.
     with (
         storage.named_if_full(output or Path("standard output")),
         open(partial, "x", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,

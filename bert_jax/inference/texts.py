@@ -1,4 +1,4 @@
-"""Texts as a person has them, to what a model reads."""
+"""Turns texts as strings into what a model reads."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Texts = str | Sequence[str]
 
 
 def listed(texts: Texts) -> list[str]:
-    """The texts, of which a string is one. Raises `InputError` for what is no string."""
+    """The texts as a list, a single string as a list of one. Raises `InputError` for what isn't a string."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
@@ -21,7 +21,7 @@ def listed(texts: Texts) -> list[str]:
 
 
 def columns(texts: Texts, seconds: Texts | None) -> list[list[str]]:
-    """Lists of the texts and, where there are any, of what goes with each."""
+    """A list of the texts and, where there are second texts, a list of these."""
     lists = [listed(column) for column in (texts, seconds) if column is not None]
     if len({len(column) for column in lists}) > 1:
         raise InputError(f"{len(lists[0])} texts but {len(lists[1])} to go with them; give each text one")
@@ -46,13 +46,13 @@ def features(
 
 
 def bare_ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
-    """Ids without [CLS] and [SEP]; [MASK] in a text is the token."""
+    """Ids of texts without [CLS] and [SEP]; [MASK] in a text is the mask token."""
     ids = tokenizer.encode([text if MASK not in text else "" for text in texts])
     return [tokenizer.encode_masked(t) if MASK in t else i for t, i in zip(texts, ids, strict=True)]
 
 
 def masked_feature(tokenizer: Tokenizer, longest: int, text: str) -> Feature:
-    """A text whose masks can be filled. Raises `InputError` where it has none, or is longer than the model reads."""
+    """The ids and token types of a text with masks to fill. Raises `InputError` where it has none, or is too long."""
     if MASK not in text:
         raise InputError(f"{text!r}: holds no {MASK}")
     ids, types = model_input(tokenizer, (tokenizer.encode_masked(text),), 1 << 30)

@@ -1,1 +1,1 @@
-"""What a person asks for: pretraining, fine-tuning, evaluation."""
+"""The runs that a user starts: pretraining, fine-tuning, evaluation, prediction."""

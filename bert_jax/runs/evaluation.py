@@ -42,20 +42,20 @@ def evaluate(
     """How good a model is: a task's scores, or the loss of a pretrained model on a corpus.
 
     A task is scored on the files that `config.task` names, or on data given here, which are as `finetune` takes them.
-    Without a config, data take the place of all files that the model was trained and scored with.
+    Without a config, data replace all files that the model was trained and scored with.
 
     Args:
       model: a workdir (of a fine-tuning run its best checkpoint), a checkpoint's folder, a Hugging Face folder, or what
         `pretrained.read` made of one.
-      config: the task and its files, or the corpus (None: those that the model was trained with, where it doesn't
-        choose a text or code).
-      output: a folder for `scores.json` and, of a task, the predictions.
-      dev: data in memory, with labels, in the place of the file `config.task.dev`.
-      test: the same in the place of `config.task.test`; labels may be missing.
+      config: the task and its files, or the corpus (None: those that the model was trained with, if these name
+        neither files to read nor code to run).
+      output: a folder for `scores.json` and, for a task, the predictions.
+      dev: data in memory, with labels, instead of the file `config.task.dev`.
+      test: the same instead of `config.task.test`; labels may be missing.
 
     Returns:
-      The scores by name: of a task as `dev_accuracy`, in percent; of a corpus `mlm_loss` in nats, `mlm_perplexity`, and
-      accuracies from 0 to 1.
+      The scores by name: of a task, such as `dev_accuracy`, in percent; of a corpus `mlm_loss` in nats,
+      `mlm_perplexity`, and accuracies from 0 to 1.
 
     Raises:
       InputError: the model doesn't say what it was trained on, or can't do what the config asks for; or the data don't
@@ -70,13 +70,13 @@ def evaluate(
     folder = None if output is None else storage.path(output)
     saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
     data = {split: rows for split, rows in {"dev": dev, "test": test}.items() if rows is not None}
-    own, places = (config, {}) if config else own_config(saved)
+    own, external = (config, {}) if config else own_config(saved)
     if data and not isinstance(own, FinetuneConfig):
         raise InputError(f"{', '.join(data)}: data of a task, but the config is of pretraining; leave them out")
     if isinstance(own, FinetuneConfig) and data and config is None:
         own = dataclasses.replace(own, task=dataclasses.replace(own.task, folder=None, train=None, dev=None, test=None))
     elif config is None:
-        check_repeated(own, places)
+        check_repeated(own, external)
     with folders.exclusive(folder) if folder is not None else contextlib.nullcontext():
         if isinstance(own, FinetuneConfig):
             return evaluate_task(saved, own, folder, **data)
@@ -84,15 +84,15 @@ def evaluate(
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
-    """The config of the run that made a model, without its places; and these, of `without_external`."""
+    """The config of the run that made a model without its external settings, and these (`without_external`)."""
     config = saved.origin.config
     if config is None:
         raise InputError(f"{name}: doesn't say what it was trained on; give a config")
     return without_external(config)
 
 
-def check_repeated(config: FinetuneConfig | PretrainConfig, places: dict) -> None:
-    """Raises `InputError` where the config lacks what the model was made with, and nobody says it again."""
+def check_repeated(config: FinetuneConfig | PretrainConfig, external: dict) -> None:
+    """Raises `InputError` where the config lacks a setting that the model was made with, and it isn't given again."""
     if isinstance(config, FinetuneConfig):
         task = config.task
         lacking = {"task.data_dir": not (task.data_dir or task.folder or task.dev or task.test)}
@@ -103,91 +103,91 @@ def check_repeated(config: FinetuneConfig | PretrainConfig, places: dict) -> Non
             "corpus.dataset": corpus.source == "tfds" and not corpus.dataset,
             "examples.word_segmenter": config.masking.whole_word and config.examples.word_segmenter is None,
         }
-    if again := {path: value for path, value in places.items() if lacking.get(path)}:
+    if again := {path: value for path, value in external.items() if lacking.get(path)}:
         what = f"the model was made with {flags(again)}, but a model decides neither what is read nor what is run"
         raise InputError(f"{what}; add that, or other values")
 
 
 @refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")
 def evaluate_task(
-    found: pretrained.Pretrained, config: FinetuneConfig, output: Path | None, **data: Any
+    saved: pretrained.Pretrained, config: FinetuneConfig, output: Path | None, **data: Any
 ) -> dict[str, float]:
     """The scores of a fine-tuned model on all splits of a task that have files, or data in memory.
 
-    Into the folder `output` go `scores.json`; for each split a folder with `predictions.jsonl`, `page.html` and the
+    The folder `output` gets `scores.json` and, for each split, a folder with `predictions.jsonl`, `page.html` and the
     official submission files.
     """
     config.validate()
     compiling.set_up(config.run)
-    task = tasks.make(config.task, found.head.labels, **data)
-    if task.head.kind != found.head.kind:
-        raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {found.head.kind} one")
-    if task.head.outputs != found.head.outputs:
-        said = found.head.problem_type or found.head.activation or "its config doesn't say"
-        theirs = f"this one's are {found.head.outputs} ({said})"
-        needs = f"needs a model whose outputs are {task.head.outputs}, {theirs}"
+    task = tasks.make(config.task, saved.head.labels, **data)
+    if task.head.kind != saved.head.kind:
+        raise InputError(f"{config.task.name}: needs a {task.head.kind} model, this is a {saved.head.kind} one")
+    if task.head.outputs != saved.head.outputs:
+        source = saved.head.problem_type or saved.head.activation or "its config doesn't say"
+        actual = f"this one's are {saved.head.outputs} ({source})"
+        needs = f"needs a model whose outputs are {task.head.outputs}, {actual}"
         raise InputError(f"{config.task.name}: {needs}; give a model that was trained on this task")
     splits = (*task.dev_splits, *task.test_splits)
     if not splits:
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
-    model = make_model(dataclasses.replace(found.model, dtype=config.dtype), found.head)
-    engine = Engine.with_params(model, found.params, mesh, found.tokenizer)
+    model = make_model(dataclasses.replace(saved.model, dtype=config.dtype), saved.head)
+    engine = Engine.with_params(model, saved.params, mesh, saved.tokenizer)
     scores: dict[str, float] = {}
     for split in splits:
         examples = task.read(split)
         print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
-        features = task.features(examples, found.tokenizer, config.sequence_length, training=False)
+        features = task.features(examples, saved.tokenizer, config.sequence_length, training=False)
         logits = engine.logits(features, **evaluation_batches(config, features))
-        if not all(np.isfinite(one).all() for one in logits):
+        if not all(np.isfinite(values).all() for values in logits):
             raise pretrained.overflowed(split)
         predictions = task.predict(examples, features, logits)
-        found_here = task.metrics(examples, predictions)
-        scores |= {f"{split}_{name}": value for name, value in found_here.items()}
+        split_scores = task.metrics(examples, predictions)
+        scores |= {f"{split}_{name}": value for name, value in split_scores.items()}
         if output is not None:
             folder = output / split
             storage.make_folder(folder)
             rows = task.rows(examples, predictions)
             storage.write_whole(folder / "predictions.jsonl", _lines(rows))
             task.submit(folder, split, examples, predictions)
-            write_page(folder / "page.html", f"{config.task.name}, {split}", found_here, rows, found.head.labels)
+            write_page(folder / "page.html", f"{config.task.name}, {split}", split_scores, rows, saved.head.labels)
     if output is not None:
         _write_scores(output, scores)
     return scores
 
 
 @refusals("the evaluation", "make room by a smaller batch_size of the last phase or by mesh.fsdp")
-def evaluate_pretraining(found: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
-    """Loss, perplexity and accuracies of a pretrained model on all of the config's corpus, cut by its last phase."""
+def evaluate_pretraining(saved: pretrained.Pretrained, config: PretrainConfig, output: Path | None) -> dict[str, float]:
+    """Loss, perplexity and accuracies of a pretrained model on the config's whole corpus, in the last phase's shape."""
     from bert_jax.data import pipeline
     from bert_jax.data.prepare import prepare
 
-    if not kind_of(found.head).predicts:
-        raise InputError(f"this is a {found.head.kind} model; a masked-LM loss needs one with that head")
+    if not kind_of(saved.head).predicts:
+        raise InputError(f"this is a {saved.head.kind} model; a masked-LM loss needs one with that head")
     corpus = dataclasses.replace(config.corpus, held_out=0.0)
-    config = dataclasses.replace(config, model=found.model, corpus=corpus).validate()
+    config = dataclasses.replace(config, model=saved.model, corpus=corpus).validate()
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
-    module = make_model(found.model, found.head)
-    shardings = sharding.param_shardings(mesh, found.params, module.logical_axes)
-    params = sharding.put(found.params, shardings)
+    module = make_model(saved.model, saved.head)
+    shardings = sharding.param_shardings(mesh, saved.params, module.logical_axes)
+    params = sharding.put(saved.params, shardings)
     sums = jax.jit(
         lambda params, batch: HeadObjective(module).sums(params, (), batch),
         in_shardings=(shardings, sharding.batch_sharding(mesh)),
         out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
     with tempfile.TemporaryDirectory(prefix="bert_jax_") as folder:
-        data: Examples = prepare(config, Path(folder) / "examples", tokenizer=found.tokenizer)
+        data: Examples = prepare(config, Path(folder) / "examples", tokenizer=saved.tokenizer)
         batches = pipeline.held_out_batches(
             data, config, config.phases[-1], functools.partial(sharding.local_rows, mesh), split="train"
         )
-        found_sums: list[dict] = []
+        batch_sums: list[dict] = []
         for batch in loop.on_device(batches, mesh):
-            found_sums.append(sums(params, batch))
-            loop.await_due(found_sums)
-    means = losses.means(loop.add_up(found_sums))
+            batch_sums.append(sums(params, batch))
+            loop.await_due(batch_sums)
+    means = losses.means(loop.add_up(batch_sums))
     with np.errstate(over="ignore"):
         scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
     if output is not None:

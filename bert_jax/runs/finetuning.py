@@ -1,4 +1,4 @@
-"""Fine-tuning as a person asks for it: a pretrained model, a task and its files, and the best model that came of it."""
+"""A fine-tuning run from start to end: from a pretrained model and a task's data to the best model."""
 
 import contextlib
 import dataclasses
@@ -36,9 +36,9 @@ from bert_jax.training import loop
 from bert_jax.training.plot import plot_finetuning
 from bert_jax.training.program import Program, Settings, check_names
 
-# Layers in an iteration of the scan on a processor, where a step then takes a tenth less.
+# Layers in an iteration of the scan on a CPU, where a step then takes a tenth less time.
 UNROLL = 6
-# What helps where a run's scores can't be read.
+# The remedy where a run's scores can't be read.
 SCORE_AGAIN = "remove it, and the same command scores the run again"
 
 
@@ -52,29 +52,29 @@ def finetune(
     train: Any = None,
     dev: Any = None,
 ) -> Result:
-    """Trains a task's head and the encoder of a pretrained model, or goes on where the run in the workdir was.
+    """Trains a task's head and the encoder of a pretrained model, or resumes the run in the workdir.
 
     The task's data are files, which `config.task` names, or are given here: a list of dicts, a dict of columns (lists
     or NumPy arrays), a pandas DataFrame, or a Hugging Face `Dataset`, whose `ClassLabel`s become the names of the
     classes. Columns are those that the task's files have: `text_column`, `pair_column`, `label_column` and `id_column`
-    of `config.task`; of `ner`, `tokens` and `tags`, lists of strings; of `squad`, `id`, `context`, `question` and
-    `answers`; of `swag` and `multiple_choice`, those of their tables. GLUE's tasks and `srl` read official files alone.
+    of `config.task`; for `ner`, `tokens` and `tags`, lists of strings; for `squad`, `id`, `context`, `question` and
+    `answers`; for `swag` and `multiple_choice`, those of their tables. GLUE's tasks and `srl` read only official files.
 
-    Data in memory aren't saved, and in the config that a checkpoint holds `task.train` stays None. Beside it is a
-    checksum of what was learned from: a run is resumed with the same rows in the same order, or refused. In a run of
-    several processes each gives the same data.
+    Data in memory aren't saved, and `task.train` stays None in the config that a checkpoint holds. The checkpoint also
+    has a checksum of the training examples: a run is resumed with the same rows in the same order, or refused. In a run
+    of several processes, each process gives the same data.
 
     Args:
       config: the run.
       init: the pretrained model: a workdir, a checkpoint's folder, or a Hugging Face folder.
       workdir: the folder, or one of a bucket (gs://), that holds the run: checkpoints, metrics.jsonl, loss.png.
       profile: writes a trace of a few steps into the workdir.
-      train: the training set in memory, in the place of the file `config.task.train`.
-      dev: what is scored after each epoch, in the place of `config.task.dev`.
+      train: the training set in memory, instead of the file `config.task.train`.
+      dev: the examples that are scored after each epoch, instead of the file `config.task.dev`.
 
     Returns:
-      A `Result`: `step`, the `scores` after the last step (as `dev_accuracy`, in percent), `best`, the step with the
-      highest score, `workdir`, and `load()`, which gives that step's model as a `Bert`.
+      A `Result`: `step`, the `scores` after the last step (such as `dev_accuracy`, in percent), `best`, the step with
+      the highest score, `workdir`, and `load()`, which gives that step's model as a `Bert`.
 
     Raises:
       InputError: model, data or settings don't fit, with file and line or row (`train, row 7`, counted from 0); then
@@ -96,24 +96,24 @@ def finetune(
     compiling.set_up(config.run)
     with folders.exclusive(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
         task = tasks.make(config.task, train=train, dev=dev)
-        return Result.of(_finetune(config, task, init, workdir, profile), workdir)
+        return Result.from_loop(_finetune(config, task, init, workdir, profile), workdir)
 
 
 def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
     mesh = sharding.make_mesh(config.mesh)
     print(f"on {compiling.devices()}")
-    found = pretrained.read(init)
-    model = _model(config, found.model)
+    saved = pretrained.read(init)
+    model = _model(config, saved.model)
     examples = drawn(task.read("train"), config)
     dev = {split: task.read(split) for split in task.dev_splits}
     _describe(task, examples, dev)
-    features = task.features(examples, found.tokenizer, config.sequence_length, training=True)
+    features = task.features(examples, saved.tokenizer, config.sequence_length, training=True)
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
-    training = _training(config, task, model, found.tokenizer, features, dev, mesh, str(init))
+    training = _training(config, task, model, saved.tokenizer, features, dev, mesh, str(init))
     print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
-    result = loop.train(training, workdir, mesh, functools.partial(_start, found, task.head), profile)
+    result = loop.train(training, workdir, mesh, functools.partial(_start, saved, task.head), profile)
     if jax.process_index() == 0:
         scores = [f"{split}_{task.best_by}" for split in task.dev_splits]
         plot_finetuning(workdir / "metrics.jsonl", workdir / "loss.png", scores)
@@ -122,7 +122,7 @@ def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Pat
 
 
 def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
-    """Says what labels are learned from and scored, and how much is scored that was learned from."""
+    """Prints the labels of the training and dev sets, and how many dev examples are training examples too."""
     print(f"train: {len(train):,} examples: {task.summary(train)}")
     learned = set(map(task.inputs, train))
     for split, examples in dev.items():
@@ -132,7 +132,7 @@ def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
 
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
-    """As the config has it, and as it is quickest on a processor."""
+    """The model's config with the run's settings, and its scan unrolled on a CPU."""
     if config.sequence_length > model.max_position_embeddings:
         most = model.max_position_embeddings
         raise InputError(f"sequence_length: is {config.sequence_length}, the model reads {most} tokens")
@@ -143,7 +143,7 @@ def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
 
 
 def drawn(examples: list, config: FinetuneConfig) -> list:
-    """As many as asked for, at random but always the same, in their order."""
+    """The number of examples that the config asks for, drawn at random but always the same, in their order."""
     most = config.task.train_examples
     if most is None or most >= len(examples):
         return examples
@@ -168,7 +168,7 @@ def _training(
     total = math.ceil(len(batches) * config.epochs)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=round(total * config.warmup))
     module = make_model(model, head)
-    scored = {  # Of each split the examples and their features: the same after each epoch.
+    scored = {  # The examples of each split and their features: the same after each epoch.
         split: (examples, task.features(examples, tokenizer, config.sequence_length, training=False))
         for split, examples in dev.items()
     }
@@ -176,18 +176,18 @@ def _training(
     def evaluation(program: Program) -> loop.Evaluate:
         def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             engine = Engine(program.objective.model, params, mesh, tokenizer)
-            found: dict[str, float] = {}
+            scores: dict[str, float] = {}
             for split, (examples, features) in scored.items():
                 how = evaluation_batches(config, features)
                 logits = engine.logits(features, **how, done=lambda _: check())
-                scores = task.metrics(examples, task.predict(examples, features, logits))
-                found |= {f"{split}_{name}": value for name, value in scores.items()}
-            return found
+                split_scores = task.metrics(examples, task.predict(examples, features, logits))
+                scores |= {f"{split}_{name}": value for name, value in split_scores.items()}
+            return scores
 
         return evaluate
 
     def ahead(program: Program, step: int) -> Iterator[Ahead]:
-        """The largest of the programs that a run usually needs; the others are compiled when they are."""
+        """The largest of the programs that a run usually needs; others are compiled when they are needed."""
         if step < total:
             yield _training_ahead(batches, program)
         engine = Engine(program.objective.model, program.state["params"], mesh, tokenizer)
@@ -231,7 +231,7 @@ def _tokens(shape: tuple[int, ...]) -> str:
 
 
 def evaluation_batches(config: FinetuneConfig, features: list[Feature]) -> dict[str, int]:
-    """How features are put into batches (`Engine.outputs`), each of about `evaluation_batch_size` of them."""
+    """Arguments of `Engine.outputs` that put about `evaluation_batch_size` features into a batch."""
     tokens = sum(packing.lengths_of(features))
     return {
         "positions": max(round(config.evaluation_batch_size * tokens / max(len(features), 1)), 1),
@@ -240,7 +240,7 @@ def evaluation_batches(config: FinetuneConfig, features: list[Feature]) -> dict[
 
 
 def _checksum(features: list[Feature]) -> str:
-    """Of what is learned from; a task's own fields, which may be arrays, are for its predictions."""
+    """The checksum of training examples, without a task's own fields: these may be arrays, and serve predictions."""
     values = [(f.input_ids, f.token_type_ids, f.label, f.example) for f in features]
     return f"{zlib.crc32(json.dumps(values).encode()):08x}"
 
@@ -250,14 +250,14 @@ def _score(task: Task, scores: dict[str, float]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
-    """The fresh parameters with the pretrained ones in their place; of another task's head nothing is taken."""
-    there = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(found.params)}
-    same = all(getattr(found.head, name) == getattr(head, name) for name in ("kind", "labels", "outputs"))
+def _start(saved: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
+    """The fresh parameters, replaced by the pretrained ones; the head of another task stays fresh."""
+    params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(saved.params)}
+    same = all(getattr(saved.head, name) == getattr(head, name) for name in ("kind", "labels", "outputs"))
 
     def take(path, new: jax.Array) -> jax.Array:
         name = path_name(path)
-        old = there.get(name) if name.startswith(f"{found.model.architecture}/") or same else None
+        old = params.get(name) if name.startswith(f"{saved.model.architecture}/") or same else None
         return new if old is None else sharding.put(np.asarray(old, new.dtype), new.sharding)
 
     return jax.tree_util.tree_map_with_path(take, fresh)
@@ -267,11 +267,11 @@ def _start(found: pretrained.Pretrained, head: HeadConfig, fresh: dict) -> dict:
 def sweep(
     config: FinetuneConfig, init: str | Path, workdir: str | Path, seeds: int, learning_rates: tuple[float, ...]
 ) -> dict:
-    """Runs every seed from `config.seed` on at every rate, in folders of their own, and sums them up.
+    """Fine-tunes with each of the seeds from `config.seed` on at each learning rate, and summarises the scores.
 
-    A run that is finished is not done again. Returns, and writes to `summary.json`, the `devices` and of each of the
-    `rates` the scores after the last step: mean, sample deviation, and those of each run. Raises `Stopped` where a
-    signal stopped a run.
+    Each run has its own folder; a run that is finished isn't repeated. Returns, and writes to `summary.json`, the
+    `devices` and, for each of the `rates`, the scores after the last step: mean, sample deviation, and each single one.
+    Raises `Stopped` where a signal stopped a run.
     """
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
@@ -287,8 +287,8 @@ def _sweep(
         runs = []
         for seed in range(config.seed, config.seed + seeds):
             optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
-            one = dataclasses.replace(config, seed=seed, optimizer=optimizer)
-            runs.append(_scores_of(one, init, workdir / f"lr-{rate:g}-seed-{seed}"))
+            run_config = dataclasses.replace(config, seed=seed, optimizer=optimizer)
+            runs.append(_scores_of(run_config, init, workdir / f"lr-{rate:g}-seed-{seed}"))
         rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
@@ -301,7 +301,7 @@ def _sweep(
 
 
 def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[str, float]:
-    """Of a run, done now or before, after its last step."""
+    """The scores of a run after its last step; it is done now unless it was done before."""
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
         saved = contents.json_object(file, remedy=SCORE_AGAIN)
@@ -309,9 +309,9 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
         contents.check_values(saved, shape, file, SCORE_AGAIN)
         scores = {name: math.nan if value is None else value for name, value in saved.pop("scores").items()}
         saved["config"] = to_dict(config_of(saved, file))
-        for name, there, here in differences(saved, current):
+        for name, before, now in differences(saved, current):
             if not name.startswith(("config.run.", "config.mesh.")):
-                what = f"{name.removeprefix('config.')} was {there!r} in the run that is finished, is {here!r} now"
+                what = f"{name.removeprefix('config.')} was {before!r} in the run that is finished, is {now!r} now"
                 raise InputError(f"{workdir}: {what}; give it back, or choose another --workdir")
         return scores
     result = finetune(config, init, workdir)
@@ -328,12 +328,12 @@ def _spread(values: list[float]) -> dict:
 
 
 def _without_types(scores: dict) -> dict:
-    """Without those of each type of span, as f1/PER."""
+    """The scores without those of single types of spans, as f1/PER."""
     return {name: value for name, value in scores.items() if "/" not in name}
 
 
 def examples_per_second(result: loop.Result, features: int, batch_size: int) -> float | None:
-    """Of training alone, without compilation and evaluation; None where nothing was done but these."""
+    """The speed of training, without compilation and evaluation; None where nothing was trained."""
     return result.steps_per_second and result.steps_per_second * features / math.ceil(features / batch_size)
 
 

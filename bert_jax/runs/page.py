@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from bert_jax.files import storage
 from bert_jax.tasks.metrics import calibration, expected_calibration_error
 
-# Mistakes that are shown, and labels that a matrix has room for.
+# The most mistakes that are shown, and the most labels of a confusion matrix.
 SHOWN, MOST_LABELS = 100, 20
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -24,7 +24,7 @@ tr + tr { border-top: 1px solid #ddd } td.number { text-align: right; font-varia
 
 
 def write_page(file: Path, title: str, scores: dict[str, float], rows: list[dict], labels: tuple[str, ...]) -> None:
-    """`rows` as of `Task.rows`; one file that needs no other."""
+    """Writes the page as one file that needs no other; `rows` are those of `Task.rows`."""
     known = [row for row in rows if row["gold"] is not None]
     parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{len(rows):,} examples, {len(known):,} with a label.</p>"]
     if scores:
@@ -56,7 +56,7 @@ def _confusion(rows: list[dict], labels: tuple[str, ...]) -> str:
 
 
 def _by_label(rows: list[dict], labels: tuple[str, ...]) -> str:
-    """Where any number of labels is right, each by itself."""
+    """A table of each label's scores, for tasks where a text may have any number of labels."""
     right = Counter(label for row in rows for label in row["gold"])
     predicted = Counter(label for row in rows for label in row["predicted"])
     both = Counter(label for row in rows for label in row["predicted"] if label in row["gold"])
@@ -92,7 +92,7 @@ def _calibration(rows: list[dict]) -> str:
 
 
 def _mistakes(rows: list[dict]) -> str:
-    """Those that it was surest of; of a regression those that are farthest off."""
+    """The mistakes with the highest confidence; for a regression, those with the largest errors."""
     if rows[0].get("right") is None:
         wrong = sorted((row for row in rows if row.get("error")), key=lambda row: -abs(row["error"]))
     else:
@@ -109,7 +109,7 @@ def _mistakes(rows: list[dict]) -> str:
 
 
 def _named(row: dict, what: str) -> str:
-    """The label; where there is any number of them, each with its probability."""
+    """The label, or all labels where a text may have several, each with its probability."""
     if "probabilities" not in row:
         return str(row[what])
     return ", ".join(f"{label} {row['probabilities'][label]:.0%}" for label in row[what]) or "none"

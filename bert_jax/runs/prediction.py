@@ -1,4 +1,4 @@
-"""A trained model on texts: what `bert-jax predict` does, in Python."""
+"""Applies a trained model to texts: what `bert-jax predict` does, in Python."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from bert_jax.inference import prediction
 from bert_jax.inference.bert import Bert
 from bert_jax.inference.loading import load
 
-# What can be done, and the options of each.
+# The tasks, and the options of each.
 TASKS = {
     "fill-mask": ("top",),
     "embed": ("pooling", "normalize", "prompt_name", "prompt"),
@@ -20,7 +20,7 @@ TASKS = {
     "tag": (),
     "answer": (),
 }
-# Those that read two texts.
+# The tasks that read two texts.
 PAIRED = ("classify", "tag", "answer")
 
 
@@ -39,11 +39,11 @@ def predict(
     Args:
       model: a workdir, a checkpoint's folder, a Hugging Face folder, or a `Bert`.
       task: "fill-mask", "embed", "classify", "tag" or "answer".
-      texts: the texts; of "answer", the questions. One alone gives one dict.
-      pairs: a second text for each, or one for all: of "classify" the other one of the pair, of "tag" the predicate, of
-        "answer" the context.
-      **options: of "fill-mask", `top`, the number of guesses (5); of "embed", `pooling`, `normalize`, `prompt_name` and
-        `prompt`, as `Bert.encode` has them.
+      texts: the texts; for "answer", the questions. A single string gives one dict.
+      pairs: a second text for each, or one for all: for "classify" the other text of the pair, for "tag" the predicate,
+        for "answer" the context.
+      **options: for "fill-mask", `top`, the number of guesses (5); for "embed", `pooling`, `normalize`, `prompt_name`
+        and `prompt`, as `Bert.encode` has them.
 
     Returns:
       An iterator over a dict for each text: `text`, with "fill-mask" `masks`, for each [MASK] the guesses with `token`
@@ -56,8 +56,8 @@ def predict(
         as one without [MASK], or a text has no pair.
 
     Example:
-      >>> for found in bert_jax.predict("runs/base", "fill-mask", ["The dog [MASK] the hill."], top=2):
-      ...     print(found["text"], [sorted(guess) for guess in found["masks"][0]])
+      >>> for result in bert_jax.predict("runs/base", "fill-mask", ["The dog [MASK] the hill."], top=2):
+      ...     print(result["text"], [sorted(guess) for guess in result["masks"][0]])
       The dog [MASK] the hill. [['probability', 'token'], ['probability', 'token']]
     """
     if task not in TASKS:
@@ -78,7 +78,7 @@ def predict(
 
 
 def predictor(bert: Bert, task: str, second: str | None = None, **options: Any) -> prediction.Predict:
-    """A function from texts to what is printed of each; `second` goes with those that have no second text."""
+    """A function from texts to the line printed for each; `second` is the second text of those that have none."""
     match task:
         case "fill-mask":
             return prediction.fill_mask(bert, options.get("top", 5))

@@ -1,4 +1,4 @@
-"""Pretraining as a person asks for it: check, prepare what is missing, train, and say what came of it."""
+"""A pretraining run from start to end: checks, prepares missing examples, trains, and reports the result."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ from bert_jax.training.checkpoints import Checkpoints, check_same_run
 from bert_jax.training.plot import plot_pretraining
 from bert_jax.training.program import Program, batch_shapes, check_names, check_parts, pretraining_setup
 
-# Completed at the end of a run on the embedded corpus, to show what was learned.
+# Sentences completed at the end of a run on the embedded corpus, to show what was learned.
 SENTENCES = (
     "Return True [MASK] the string is empty.",
     "Return [MASK] if the object is a string.",
@@ -45,7 +45,7 @@ def pretrain(
     init: str | Path | None = None,
     profile: bool = False,
 ) -> Result:
-    """Trains an encoder with masked words and next sentences, or goes on where the run in the workdir was.
+    """Trains an encoder with masked words and next sentences, or resumes the run in the workdir.
 
     Args:
       config: the run.
@@ -53,12 +53,12 @@ def pretrain(
         a folder, or one of a bucket (gs://).
       examples: a folder that `prepare` made; the config's corpus and tokenizer are then not used, but for a
         `tokenizer.path`, which must be the one that made them.
-      init: a model to take the first parameters from, of `pretrained.read`; without a `tokenizer.path`, the examples
-        are prepared with its tokenizer.
+      init: a model to take the first parameters from, as `pretrained.read` takes it; without a `tokenizer.path`, the
+        examples are prepared with its tokenizer.
       profile: writes a trace of a few steps into the workdir.
 
     Returns:
-      A `Result`: `step`, the `scores` after the last step (as `held_out_mlm_loss`, in nats, and
+      A `Result`: `step`, the `scores` after the last step (such as `held_out_mlm_loss`, in nats, and
       `held_out_mlm_accuracy`, from 0 to 1), `best`, the step with the lowest held-out loss, `workdir`, and `load()`,
       which gives that step's model as a `Bert`.
 
@@ -108,12 +108,12 @@ def pretrain(
         if jax.process_index() == 0:
             plot_pretraining(workdir / "metrics.jsonl", workdir / "loss.png")
             _report(config, workdir, result)
-        return Result.of(result, workdir)
+        return Result.from_loop(result, workdir)
 
 
 def _check_program(config: PretrainConfig, mesh: Mesh) -> None:
-    """That the batch can be computed in its parts, and every parameter be split over the mesh, before hours of
-    preparing."""
+    """Raises `InputError`, before hours of preparation, where the batch can't be computed in its parts, or a parameter
+    can't be split over the mesh."""
     size = config.model.vocab_size or VOCABULARY_MULTIPLE
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
     objective, settings = pretraining_setup(config)
@@ -123,20 +123,20 @@ def _check_program(config: PretrainConfig, mesh: Mesh) -> None:
 
 
 def _check_run(config: PretrainConfig, workdir: Path) -> None:
-    """That a run in the workdir is this one, as far as the config alone says."""
+    """Raises `InputError` where the workdir has a run with another config."""
     with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         if checkpoints.latest is None:
             return
         saved = checkpoints.about(checkpoints.latest)
     current = to_dict(config)
-    there = config_of(saved)
-    if config.model.vocab_size is None and isinstance(there, PretrainConfig):
-        current["model"]["vocab_size"] = there.model.vocab_size
+    saved_config = config_of(saved)
+    if config.model.vocab_size is None and isinstance(saved_config, PretrainConfig):
+        current["model"]["vocab_size"] = saved_config.model.vocab_size
     check_same_run(saved, {"config": current, "examples": saved.get("examples")}, workdir)
 
 
 def _check_shared(workdir: Path) -> None:
-    """That all processes see one folder: each holds only a part of what is saved there."""
+    """Raises `InputError` where processes see different folders: each process saves only its part there."""
     if jax.process_count() == 1:
         return
     mark = int(multihost_utils.broadcast_one_to_all(np.random.default_rng().integers(1 << 30)))
@@ -153,7 +153,7 @@ def _check_shared(workdir: Path) -> None:
 
 
 def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, start: Start | None) -> Examples:
-    """The examples in `folder`, or the workdir's, made where there are none yet; whole, and fit for the config."""
+    """The examples in `folder` or the workdir, prepared where there are none, and checked against the config."""
     own, lengths = workdir / "examples", [phase.sequence_length for phase in config.phases]
     if folder is None and is_missing(own):
         if jax.process_count() > 1:  # They were prepared before the processes started.
@@ -166,10 +166,10 @@ def _examples(config: PretrainConfig, workdir: Path, folder: str | Path | None, 
         return data
     data = Examples(folder or own)
     data.check_files(lengths)
-    for name, there, here in differences(data.manifest["config"], to_dict(config)):
+    for name, before, now in differences(data.manifest["config"], to_dict(config)):
         section = name.split(".")[0]
         if section == "examples" or (folder is None and section in ("corpus", "tokenizer", "seed")):
-            what = f"{name} was {there!r} when they were prepared, is {here!r} now"
+            what = f"{name} was {before!r} when they were prepared, is {now!r} now"
             raise InputError(f"{data.folder}: {what}; give it back, or prepare others in another folder")
     if folder is not None and config.tokenizer.path:
         given = tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
@@ -198,7 +198,7 @@ def _with_vocabulary(config: PretrainConfig, data: Examples) -> PretrainConfig:
 
 
 def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) -> loop.Training:
-    # TensorFlow takes seconds to import: only now, when everything that can be checked without it is.
+    # TensorFlow takes seconds to import: everything that can be checked without it has been checked.
     from bert_jax.data import pipeline
 
     rows = functools.partial(sharding.local_rows, mesh)
@@ -209,7 +209,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
     )
 
     def evaluation_step(program: Program) -> Callable:
-        """Jitted; whenever it is made of a program it is the same function, compiled once."""
+        """The jitted evaluation step; made for the same program again, it isn't compiled again."""
         shardings = program.shardings["params"], program.rows
         return jax.jit(sums_of, in_shardings=shardings, out_shardings=program.everywhere)
 
@@ -217,7 +217,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
         step_of = evaluation_step(program)
 
         def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
-            """The whole held-out split once, in the shape of the phase that the last step was of."""
+            """Scores the whole held-out split, in the shape of the phase that the last step belongs to."""
             phase = phase_of(config, max(step - 1, 0))
             sums: list[dict] = []
             for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
@@ -246,7 +246,7 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
 def _ahead(
     config: PretrainConfig, data: Examples, evaluation_step: Callable, program: Program, step: int
 ) -> Iterator[Ahead]:
-    """What the phases that aren't over at a step will run: none shall turn out too large after days of another."""
+    """The programs of all phases that end after a step, so that none turns out too large after days of another."""
     end, every = 0, config.run.evaluate_every
     for number, phase in enumerate(config.phases):
         start, end = max(end, step), end + phase.steps

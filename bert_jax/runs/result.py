@@ -1,4 +1,4 @@
-"""What a run came to."""
+"""The result of a run."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,20 +10,20 @@ from bert_jax.training import loop
 
 @dataclass(frozen=True)
 class Result(loop.Result):
-    """What `pretrain` and `finetune` return: `step`, `scores`, `best`, `signal` and `steps_per_second` as the loop has
-    them, and the workdir."""
+    """What `pretrain` and `finetune` return: the loop's `step`, `scores`, `best`, `signal` and `steps_per_second`, and
+    the workdir."""
 
     workdir: Path = field(kw_only=True)
-    """Holds the run: its checkpoints, metrics and plot."""
+    """The folder of the run: its checkpoints, metrics and plot."""
 
     @classmethod
-    def of(cls, result: loop.Result, workdir: Path) -> "Result":
+    def from_loop(cls, result: loop.Result, workdir: Path) -> "Result":
         return cls(**vars(result), workdir=workdir)
 
     def load(self) -> Bert:
         """The model of the best checkpoint, or of the last one where none was scored.
 
-        Raises `InputError` where it is no longer there.
+        Raises `InputError` where the checkpoint no longer exists.
         """
         step = self.step if self.best is None else self.best
         return load(self.workdir / "checkpoints" / str(step))

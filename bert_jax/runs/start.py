@@ -13,7 +13,7 @@ from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.devices import sharding
 from bert_jax.training import steps
 
-# What of the model section may be another than the model's.
+# Settings of the model section that may differ from the model's.
 FREE = (
     *("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"),
     *("dtype", "scan_unroll", "remat", "attention"),
@@ -28,9 +28,9 @@ class Start:
     model: ModelConfig
     tokenizer: tokenizers.Tokenizer
     params: Callable
-    """Reads the parameters in the place of the fresh ones that it is called with, laid out alike."""
+    """A function from fresh parameters to the model's, which it reads, laid out alike."""
     embedding: dict
-    """How its vectors of texts are made, as those of the run will be."""
+    """How vectors of texts are made with the model, and will be with the run's."""
 
     def checked(self, config: PretrainConfig) -> PretrainConfig:
         """The config with this model's vocabulary size; raises `InputError` where it describes another model."""
@@ -38,34 +38,34 @@ class Start:
             config = dataclasses.replace(
                 config, model=dataclasses.replace(config.model, vocab_size=self.model.vocab_size)
             )
-        here, there = (dataclasses.asdict(model) for model in (config.model, self.model))
-        different = [name for name in there if name not in FREE and there[name] != here[name]]
+        wanted, own = (dataclasses.asdict(model) for model in (config.model, self.model))
+        different = [name for name in own if name not in FREE and own[name] != wanted[name]]
         if different:
-            flags = " ".join(f"--model.{name.replace('_', '-')} {there[name]}" for name in different)
+            flags = " ".join(f"--model.{name.replace('_', '-')} {own[name]}" for name in different)
             raise InputError(f"{self.name}: another model than the config's; to continue it, add {flags}")
         return config
 
 
 def read_start(config: PretrainConfig, name: str | Path) -> Start:
-    """Raises `InputError` where the model isn't whole, lacks a head that the run trains, or has another tokenizer."""
+    """Reads about a model. Raises `InputError` where it isn't whole, lacks the run's head, or has another tokenizer."""
     kind = steps.pretraining_head(config).kind
     if pretrained.format_of(pretrained.folder_of(name)):
-        found = pretrained.read(name)
-        model, head, tokenizer, origin = found.model, found.head, found.tokenizer, found.origin
+        saved = pretrained.read(name)
+        model, head, tokenizer, origin = saved.model, saved.head, saved.tokenizer, saved.origin
 
-        def params(fresh):  # Read again, so that they aren't held while examples are prepared.
+        def params(fresh):  # Read again, so that the parameters aren't held while examples are prepared.
             params = pretrained.with_head(pretrained.read(name), kind).params
             return sharding.put(params, jax.tree.map(lambda x: x.sharding, fresh))
     else:
         checkpoints, step = pretrained.find_checkpoint(name)
-        model, head, origin = pretrained.what_it_is(checkpoints, step)
+        model, head, origin = pretrained.read_about(checkpoints, step)
         tokenizer = pretrained.tokenizer_of(name)
 
         def params(fresh):
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
-            found = checkpoints.restore(step, {"params": like})["params"]
-            pretrained.check_finite(found, name)
-            return found
+            restored = checkpoints.restore(step, {"params": like})["params"]
+            pretrained.check_finite(restored, name)
+            return restored
 
     try:
         pretrained.check_has(model, head, kind)

@@ -15,7 +15,7 @@ from bert_jax.files.contents import json_object
 
 def write(folder, model, head, params):
     (folder / "about.json").write_text(json.dumps({"model": to_dict(model), "head": to_dict(head)}))
-    np.savez(folder / "model.npz", **dict(names.theirs(params, model, head, "hf")))
+    np.savez(folder / "model.npz", **dict(names.to_arrays(params, model, head, "hf")))
 
 
 def read(folder, allow_missing, kind):
@@ -24,12 +24,12 @@ def read(folder, allow_missing, kind):
     head = head if kind in (None, head.kind) else HeadConfig(kind)
     arrays = dict(np.load(folder / "model.npz", allow_pickle=False))
     there = {name: array.shape for name, array in arrays.items()}
-    report = Report.of(folder, names.shapes_there(model, head, "hf"), there, allow_missing)
-    return model.validate(), head.validate(), names.ours(arrays.get, model, head, "hf"), report
+    report = Report.from_shapes(folder, names.array_shapes(model, head, "hf"), there, allow_missing)
+    return model.validate(), head.validate(), names.to_params(arrays.get, model, head, "hf"), report
 
 
-def found(folder):
+def match(folder):
     return 2 if (folder / "model.npz").exists() else 0
 
 
-FORMATS["npz"] = Format("npz", write, read, found)
+FORMATS["npz"] = Format("npz", write, read, match)
