@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from runs import by_path, rows
+from workdirs import by_path, rows
 
 import bert_jax
 from bert_jax.config import FinetuneConfig, InputError, versions

@@ -12,7 +12,7 @@ import pytest
 import safetensors.flax
 import torch
 from heads import assert_equal, case
-from runs import rows
+from workdirs import rows
 
 import bert_jax
 from bert_jax import models, objectives, tasks

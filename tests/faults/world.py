@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parent.parent))  # For whoever runs this with
 
 from conftest import small_config, write_corpus
 from forks import Forks, Process, Start
-from runs import saved_state, write_config
+from workdirs import saved_state, write_config
 
 from bert_jax.files import storage
 from bert_jax.files.folders import LOCK

@@ -15,8 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-from runs import saved_state  # noqa: E402
 from test_golden import checksums  # noqa: E402
+from workdirs import saved_state  # noqa: E402
 
 from bert_jax.cli.main import main  # noqa: E402
 

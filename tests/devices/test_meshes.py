@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import small_config
-from runs import assert_same_state, rows, saved_state, write_config
+from workdirs import assert_same_state, rows, saved_state, write_config
 
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, model_preset
 from bert_jax.config.files import load_config
@@ -31,7 +31,7 @@ ON_EIGHT_DEVICES = """
 import dataclasses, json, sys
 import jax
 import numpy as np
-from runs import by_path
+from workdirs import by_path
 from bert_jax.config import MeshConfig
 from bert_jax.config.files import load_config
 from bert_jax.runs.pretraining import pretrain
@@ -77,7 +77,7 @@ def runs(corpus, tmp_path_factory):
     arguments = [str(folder), str(examples.folder), repr(MESHES), str(STEPS), "200"]
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.path.dirname(__file__),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)
     return folder

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from runs import write_config
 from torch_bert import in_our_names, inputs, reference
+from workdirs import write_config
 
 from bert_jax.cli.main import main
 from bert_jax.config import HeadConfig, InputError

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import assert_same_state, command, rows, saved_state, write_config
+from workdirs import assert_same_state, command, rows, saved_state, write_config
 
 from bert_jax.cluster import detection, supervisor
 from bert_jax.cluster.detection import Place
 from bert_jax.config import InputError
 from bert_jax.runs.pretraining import pretrain
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # ---- Which process this is ------------------------------------------------------------------------------------------
 

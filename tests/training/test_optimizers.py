@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import flax.traverse_util
 import jax
@@ -200,7 +201,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from runs import assert_same_state, by_path
+from workdirs import assert_same_state, by_path
 from bert_jax.config import ExamplesConfig, MeshConfig, ModelConfig, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.devices.sharding import make_mesh
 from bert_jax.models import losses
@@ -289,6 +290,6 @@ def test_every_optimizer_on_any_mesh(tmp_path):
     bit for bit."""
     # Less is optimised by LLVM, which is most of the time here.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": os.path.dirname(__file__)}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[1])}
     arguments = [str(tmp_path), " ".join([*(OPTIMIZERS.keys() - {"adamw"}), "toy"]), repr([(8, 1, 1), (2, 2, 2)])]
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)

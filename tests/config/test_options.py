@@ -10,7 +10,7 @@ from bert_jax.cli import bench, evaluate, finetune
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, PretrainConfig
 
-PACKAGE = Path(__file__).parent.parent / "bert_jax"
+PACKAGE = Path(__file__).parents[2] / "bert_jax"
 
 MESH = dict.fromkeys(["mesh.data", "mesh.fsdp", "mesh.tensor"], "devices/sharding.py")
 # Each with the file or folder that reads it.

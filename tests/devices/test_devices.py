@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from runs import write_config
+from workdirs import write_config
 
 from bert_jax.devices import compiling, memory
 from bert_jax.training import steps

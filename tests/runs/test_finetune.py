@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from runs import assert_same_state, saved_state
-from runs import rows as logged
 from test_bench import MINILM
+from workdirs import assert_same_state, saved_state
+from workdirs import rows as logged
 
 from bert_jax import tasks
 from bert_jax.bench import torch_finetune

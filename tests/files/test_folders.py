@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import write_config
 from test_finetune import write_table
 from test_prepare import files_of
+from workdirs import write_config
 
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, Phase, TaskConfig

@@ -29,7 +29,7 @@ def test_schedule(decay, expected):
 
 # Twelve steps of `create_optimizer` of google-research/bert (eedf571) and, for LAMB, google-research/albert (b772393),
 # unmodified, on TensorFlow 2.21's compat.v1: the rate is 0.05, warmed up over 4; a third of the gradients is clipped.
-RECORDED = np.load(Path(__file__).parent / "recorded/optimizers.npz")
+RECORDED = np.load(Path(__file__).parents[1] / "recorded/optimizers.npz")
 
 
 def in_our_names(part: str, step: int | None = None) -> dict:

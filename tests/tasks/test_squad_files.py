@@ -103,7 +103,7 @@ def test_the_test_set_may_lack_answers(tmp_path):
 
 
 def test_config():
-    get_config = runpy.run_path(str(Path(__file__).parent.parent / "configs/finetune_squad.py"))["get_config"]
+    get_config = runpy.run_path(str(Path(__file__).parents[2] / "configs/finetune_squad.py"))["get_config"]
     assert (get_config().batch_size, get_config("squad2").optimizer.learning_rate) == (12, 5e-5)
     assert get_config("squad2").task.unanswerable and not get_config("squad").task.unanswerable
     with pytest.raises(InputError, match="squad3"):

@@ -6,7 +6,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from runs import assert_same_state, rows, saved_state, with_run
+from workdirs import assert_same_state, rows, saved_state, with_run
 
 from bert_jax.config import InputError, MeshConfig, Phase
 from bert_jax.data.prepare import prepare

@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from runs import by_path
+from workdirs import by_path
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig, versions
 from bert_jax.convert import pretrained

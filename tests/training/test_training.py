@@ -16,7 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from conftest import small_config, write_corpus
-from runs import assert_same_state, command, rows, saved_state, with_run, write_config
+from workdirs import assert_same_state, command, rows, saved_state, with_run, write_config
 
 from bert_jax.config import ExamplesConfig, InputError, MeshConfig, Phase, RunConfig, TokenizerConfig
 from bert_jax.data import pipeline

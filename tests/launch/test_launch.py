@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-LAUNCH = Path(__file__).parent.parent / "launch"
+LAUNCH = Path(__file__).parents[2] / "launch"
 
 
 def executable(path: Path, text: str) -> Path:
