@@ -60,7 +60,7 @@ def write_corpus(path: Path, documents: int = 60, seed: int = 0) -> Path:
 
 
 def small_config(corpus: Path, **changes) -> PretrainConfig:
-    """One layer, 32 wide, 30 steps: seconds on a processor."""
+    """One layer, 32 wide, 30 steps: seconds on a CPU."""
     config = PretrainConfig(
         corpus=CorpusConfig(source="text", files=(str(corpus),), held_out=0.1),
         tokenizer=TokenizerConfig(vocab_size=200),
