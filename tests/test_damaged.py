@@ -69,7 +69,7 @@ def clean(read) -> None:
     def hang(*_):
         raise Hang
 
-    clocks = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, 20 * SECONDS)}
+    clocks = {signal.SIGVTALRM: (signal.ITIMER_VIRTUAL, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, 20 * SECONDS)}
     before, memory = {number: signal.signal(number, hang) for number in clocks}, most_memory()
     for clock, seconds in clocks.values():
         signal.setitimer(clock, seconds)
@@ -80,7 +80,7 @@ def clean(read) -> None:
     finally:
         for number, (clock, _) in clocks.items():
             signal.setitimer(clock, 0)
-            signal.signal(number, before[number])
+            signal.signal(number, before[number] or signal.SIG_DFL)  # None: one that Python doesn't know.
     assert most_memory() - memory < BYTES
 
 
