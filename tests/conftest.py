@@ -14,9 +14,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Every program is compiled once for the whole session, commands in processes of their own included.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bert_jax_tests_"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# LLVM's optimizations are a third of the time that a program of this size takes to compile and run; without them,
-# results differ by rounding alone.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other busily, in each other's way.
 # torch's build for GPUs brings it and imports it late: behind TensorFlow, whose LLVM it then meets, it crashes.

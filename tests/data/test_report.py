@@ -29,7 +29,7 @@ def documents(mark: str, sentences: int, lines: int) -> str:
     ("text", "least", "most", "warning"),
     [
         (documents("।", 16, 6), 0.4, 0.7, None),
-        (documents("", 16, 6), 0.9, 1, "sentences are 1[0-9]{2} tokens long on average.*write one a line"),
+        (documents("", 16, 6), 0.9, 1, "sentences are 1[0-9]{2} tokens long on average.*write each on its own line"),
         (documents("।", 1, 1), 1, 1, "most documents are one sentence.*blank lines between documents only"),
     ],
     ids=["marks", "no marks", "one sentence"],
