@@ -18,6 +18,8 @@ from bert_jax.files import storage
 # The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
 ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
 ConfigName = Annotated[str, tyro.conf.arg(name="config", metavar="FILE|NAME")]
+# A switch without its opposite: --overwrite, and no --no-overwrite.
+Flag = tyro.conf.FlagCreatePairsOff[bool]
 OptionalConfigName = Annotated[str | None, tyro.conf.arg(name="config", metavar="FILE|NAME")]
 
 

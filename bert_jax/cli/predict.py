@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 import bert_jax
+from bert_jax.cli.options import Flag
 from bert_jax.config import InputError, MeshConfig
 from bert_jax.files.printable import harmless
 
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 Texts = tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[TEXT ...]", help_behavior_hint="")]]

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import tyro
 
+from bert_jax.cli.options import Flag
 from bert_jax.files import folders, storage
 from bert_jax.files.printable import printable
 
 Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FOLDER")]]
-Flag = tyro.conf.FlagCreatePairsOff[bool]
 
 
 @dataclass(frozen=True)

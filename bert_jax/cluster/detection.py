@@ -94,7 +94,8 @@ def _slurm(environment: Mapping[str, str]) -> dict:
 
 def _gke_tpu(environment: Mapping[str, str]) -> dict:
     """The fields for a pod of a TPU slice in Google Kubernetes Engine."""
-    if "TPU_WORKER_ID" not in environment or "TPU_WORKER_HOSTNAMES" not in environment:
+    # Without a TPU, libtpu sets both to a warning, which the processes inherit that a program with JAX starts.
+    if not environment.get("TPU_WORKER_ID", "").isdigit() or "TPU_WORKER_HOSTNAMES" not in environment:
         return {}
     hosts = environment["TPU_WORKER_HOSTNAMES"].split(",")
     return _slices(hosts, int(environment["TPU_WORKER_ID"]), environment)

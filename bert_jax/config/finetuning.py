@@ -84,6 +84,7 @@ class FinetuneConfig(Section):
     batch_size: int = 32
     """Examples in the global batch, over all devices and processes."""
     evaluation_batch_size: int = 64
+    """Mean number of examples in a batch of an evaluation: batches are of about as many tokens each."""
     epochs: float = 3.0
     warmup: float = 0.1
     """Share of the steps that warm up; it sets optimizer.warmup_steps."""

@@ -103,6 +103,10 @@ def test_several_processes_without_distributed_are_refused(environment, name):
         SLURM | {"SLURM_STEP_NUM_TASKS": "1"},
         {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"},
         {"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost"},
+        {
+            "TPU_WORKER_ID": "WARNING: could not determine TPU worker number, please set env var `TPU_WORKER_ID`",
+            "TPU_WORKER_HOSTNAMES": "WARNING: could not determine TPU worker hostnames, please set, otherwise libtpu.so",
+        },
     ],
 )
 def test_one_process_of_a_cluster_is_a_run(environment):

@@ -289,6 +289,7 @@ def test_files_and_streams(capsys, monkeypatch, tmp_path, folder):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(source.read_bytes()), isatty=lambda: False))
     assert run(capsys, *embed)[1] == output.read_text()
     assert lines(run(capsys, *embed, "--normalize", "the dog", "a bird")[1])[1]["text"] == "a bird"
+    assert "--no-normalize: give one of them" in run(capsys, *embed, "--normalize", "--no-normalize", "the dog")[2]
 
 
 def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):

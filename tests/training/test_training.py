@@ -272,14 +272,13 @@ def test_a_damaged_checkpoint_is_named(finished, config, examples, tmp_path, par
     assert str(checkpoint) in str(error.value) and "\n" not in str(error.value)
 
 
+def without_dropout(config, examples):
+    sizes = dict(vocab_size=examples.tokenizer.vocab_size, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return steps.make_model(dataclasses.replace(config, model=dataclasses.replace(config.model, **sizes)))
+
+
 def test_accumulated_parts_are_one_batch(config, examples):
-    model_config = dataclasses.replace(
-        config.model,
-        vocab_size=examples.tokenizer.vocab_size,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    model = steps.make_model(dataclasses.replace(config, model=model_config))
+    model = without_dropout(config, examples)
     optimizer = make_optimizer(config.optimizer)
     batch = next(pipeline.batches(examples, config))
     state = steps.init_state(model, optimizer, 0)
@@ -320,13 +319,7 @@ def test_runs_of_other_rates_and_lengths_share_a_program(config):
 
 
 def test_a_repeated_batch_is_learned_by_heart(config, examples):
-    model_config = dataclasses.replace(
-        config.model,
-        vocab_size=examples.tokenizer.vocab_size,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    model = steps.make_model(dataclasses.replace(config, model=model_config))
+    model = without_dropout(config, examples)
     changed = dataclasses.replace(config.optimizer, learning_rate=5e-3, warmup_steps=20)
     optimizer, rate = make_optimizer(changed), schedule(changed, 400)
     batch = next(pipeline.batches(examples, config))
