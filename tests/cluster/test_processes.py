@@ -105,7 +105,7 @@ def test_several_processes_without_distributed_are_refused(environment, name):
         {"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost"},
         {
             "TPU_WORKER_ID": "WARNING: could not determine TPU worker number, please set env var `TPU_WORKER_ID`",
-            "TPU_WORKER_HOSTNAMES": "WARNING: could not determine TPU worker hostnames, please set, otherwise libtpu.so",
+            "TPU_WORKER_HOSTNAMES": "WARNING: could not determine TPU worker hostnames, please set them, otherwise ...",
         },
     ],
 )
