@@ -217,7 +217,7 @@ def _stages(examples: Examples, length: int, seconds: float) -> None:
     indices = shuffled(step)
     records = tf.constant(maker.reader.read(indices.numpy()))
     made = masked(records, indices, step)
-    finished = iter(pipeline.run(tf.data.Dataset.range(1 << 60), lambda _: dict(made)))
+    finished = pipeline.run(tf.data.Dataset.range(1 << 60), lambda _: dict(made))
     stages = {
         "shuffled indices": lambda: shuffled(step),
         "read": lambda: maker.reader.read(indices.numpy()),

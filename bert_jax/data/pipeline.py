@@ -4,7 +4,7 @@ import atexit
 import dataclasses
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -60,28 +60,17 @@ def batches(examples: Examples, config: PretrainConfig, step: int = 0, rows: Row
 
 def held_out_batches(
     examples: Examples, config: PretrainConfig, phase: Phase, rows: Rows = all_rows, split: str = "held_out"
-) -> Iterable[Batch]:
+) -> Iterator[Batch]:
     """Batches of all held-out examples, in order and always with the same masks; empty rows fill the last batch.
 
-    An empty row has weights 0, attention mask 0 and next-sentence label -100. Whoever needs the batches again iterates
-    again: with each call TensorFlow traces a function, and keeps 70 KB of it for ever.
+    An empty row has weights 0, attention mask 0 and next-sentence label -100.
     """
     maker = Maker.from_config(examples, config, phase, split, rows, evaluation=True)
     count = -(-len(maker.reader) // phase.batch_size)
     return run(tf.data.Dataset.range(min(count, config.run.evaluation_batches or count)), maker.held_out)
 
 
-@dataclasses.dataclass(frozen=True)
 class _Batches:
-    """A dataset's elements as NumPy arrays, as often as they are asked for."""
-
-    dataset: tf.data.Dataset
-
-    def __iter__(self) -> Iterator[Batch]:
-        return _Elements(self.dataset)
-
-
-class _Elements:
     """Iterates over a dataset's elements as NumPy arrays.
 
     Iterators still in use are dropped before Python ends: their threads need Python's lock, which they can't get during
@@ -94,7 +83,7 @@ class _Elements:
         self._elements = dataset.as_numpy_iterator()
         self._in_use.add(self)
 
-    def __iter__(self) -> "_Elements":
+    def __iter__(self) -> "_Batches":
         return self
 
     def __next__(self) -> Batch:
@@ -102,14 +91,14 @@ class _Elements:
 
     @classmethod
     def drop_all(cls) -> None:
-        for elements in list(cls._in_use):
-            elements._elements = iter(())
+        for batches in list(cls._in_use):
+            batches._elements = iter(())
 
 
-atexit.register(_Elements.drop_all)
+atexit.register(_Batches.drop_all)
 
 
-def run(dataset: tf.data.Dataset, make) -> Iterable[Batch]:
+def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
     """`make` of each element, in order; several are made at the same time and ahead."""
     # Fixed numbers: autotuning gains little here, and its thread delayed the end of a long run by half a minute.
     options = tf.data.Options()

@@ -215,13 +215,12 @@ def _training(config: PretrainConfig, data: Examples, mesh: Mesh, origin: dict) 
 
     def evaluation(program: Program) -> loop.Evaluate:
         step_of = evaluation_step(program)
-        held_out = functools.cache(lambda phase: pipeline.held_out_batches(data, config, phase, rows))
 
         def evaluate(params, step: int, check: Callable[[], None]) -> dict[str, float]:
             """Scores the whole held-out split, in the shape of the phase that the last step belongs to."""
             phase = phase_of(config, max(step - 1, 0))
             sums: list[dict] = []
-            for batch in loop.on_device(held_out(phase), mesh):
+            for batch in loop.on_device(pipeline.held_out_batches(data, config, phase, rows), mesh):
                 sums.append(step_of(params, batch))
                 loop.await_due(sums)
                 check()

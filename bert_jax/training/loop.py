@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
     return Result(step, held_out, None, best, clock.steps_per_second)
 
 
-def on_device(batches: Iterable[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
+def on_device(batches: Iterator[Batch], mesh: Mesh) -> Iterator[dict[str, jax.Array]]:
     """The batches as global arrays, `AHEAD` of them in transfer while one is in use."""
     waiting: deque = deque()
     for batch in batches:

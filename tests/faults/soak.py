@@ -1,6 +1,8 @@
 """A long training in one process, with evaluations and checkpoints: memory, open files and threads must not grow.
 
 python tests/faults/soak.py --minutes 30
+
+With each checkpoint TensorStore keeps some memory (docs/reliability.md): about 300 bytes for each array.
 """
 
 import argparse
@@ -58,11 +60,12 @@ class Sample:
         )
 
 
-def soak(minutes: float, folder: Path) -> tuple[list[Sample], int]:
-    """Trains for so long; returns the samples and the steps that were done."""
+def soak(minutes: float, every: int, folder: Path) -> tuple[list[Sample], int]:
+    """Trains for so long, with an evaluation and a checkpoint `every` so many steps; returns the samples and the steps
+    that were done."""
     config = small_config(write_corpus(folder / "text.txt"))
     phase = dataclasses.replace(config.phases[0], steps=10_000_000)
-    run = dataclasses.replace(config.run, log_every=20, evaluate_every=100, checkpoint_every=100)
+    run = dataclasses.replace(config.run, log_every=20, evaluate_every=every, checkpoint_every=every)
     config = dataclasses.replace(config, phases=(phase,), run=run)
     examples = prepare(config, folder / "examples")
     samples: list[Sample] = []
@@ -104,12 +107,13 @@ def table(samples: list[Sample]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--every", type=int, default=500, help="steps between two checkpoints")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bert_jax_soak_") as folder, contextlib.redirect_stdout(sys.stderr):
-        samples, steps = soak(options.minutes, Path(folder))
+        samples, steps = soak(options.minutes, options.every, Path(folder))
     grown = growth(samples)
     print(table(samples))
-    print(f"\n{steps:,} steps in {samples[-1].minutes:.0f} minutes. Growth after the first third of them:\n")
+    print(f"\n{steps:,} steps in {samples[-1].minutes:.0f} minutes, an evaluation and a checkpoint every {options.every:,}. Growth after the first third of them:\n")
     for name, value in grown.items():
         print(f"- {name}{' a minute' * (name == 'megabytes')}: {value:+.2f}, of {MOST[name]} that may be")
     return int(any(value > MOST[name] for name, value in grown.items()))

@@ -118,21 +118,17 @@ def test_ended_in_an_evaluation_the_step_is_saved_and_the_evaluation_done_when_t
     evaluations, seen = [], []
     batches = pipeline.held_out_batches
 
-    class Ending:
-        def __init__(self, *args):
-            self.batches = batches(*args)
+    def ending(*args, **kwargs):
+        evaluations.append(args)
+        for batch in batches(*args, **kwargs):
+            seen.append(len(evaluations))
+            if len(evaluations) == 2 and killed:
+                raise RuntimeError
+            if seen.count(2) == 1:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
 
-        def __iter__(self):
-            evaluations.append(self)
-            for batch in self.batches:
-                seen.append(len(evaluations))
-                if len(evaluations) == 2 and killed:
-                    raise RuntimeError
-                if seen.count(2) == 1:
-                    signal.raise_signal(signal.SIGTERM)
-                yield batch
-
-    monkeypatch.setattr(pipeline, "held_out_batches", Ending)
+    monkeypatch.setattr(pipeline, "held_out_batches", ending)
     if killed:
         with pytest.raises(RuntimeError):
             pretrain(config, tmp_path / "run", examples.folder)
