@@ -107,13 +107,14 @@ def table(samples: list[Sample]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--every", type=int, default=500, help="steps between two checkpoints")
+    parser.add_argument("--every", type=int, default=1_000, help="steps between two checkpoints")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bert_jax_soak_") as folder, contextlib.redirect_stdout(sys.stderr):
         samples, steps = soak(options.minutes, options.every, Path(folder))
     grown = growth(samples)
     print(table(samples))
-    print(f"\n{steps:,} steps in {samples[-1].minutes:.0f} minutes, an evaluation and a checkpoint every {options.every:,}. Growth after the first third of them:\n")
+    print(f"\n{steps:,} steps in {samples[-1].minutes:.0f} minutes, saved every {options.every:,}.")
+    print("Growth after the first third of them:\n")
     for name, value in grown.items():
         print(f"- {name}{' a minute' * (name == 'megabytes')}: {value:+.2f}, of {MOST[name]} that may be")
     return int(any(value > MOST[name] for name, value in grown.items()))
