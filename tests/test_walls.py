@@ -52,10 +52,9 @@ PACKAGES = {
     "files": {"etils", "fsspec"},
     "cluster/supervisor.py": {"jax"},
     "devices": {"jax", "flax"},
-    "data/pipeline.py": {"tensorflow"},
-    "data/masking.py": {"tensorflow"},
+    "data/tensorflow.py": {"tensorflow"},
     "data/beam.py": {"apache_beam"},
-    "data/tfds_reading.py": {"tensorflow", "tensorflow_datasets"},
+    "data/tfds_reading.py": {"tensorflow_datasets"},
     "data/tfds_corpus.py": {"tensorflow_datasets"},
     "data/tfds_task.py": {"tensorflow_datasets"},
     "data": {"sentencepiece", "tokenizers", "tqdm"},
@@ -67,7 +66,6 @@ PACKAGES = {
     "training/metrics.py": {"jax", "tensorboardX"},
     "training": {"jax", "flax", "optax", "tqdm"},
     "convert/tensors.py": {"flax", "ml_dtypes", "safetensors", "torch"},
-    "convert/tf1.py": {"tensorflow"},
     "convert/onnx.py": {"onnx"},
     "convert": {"jax", "flax", "safetensors"},
     "inference": {"jax", "tokenizers", "tqdm"},
@@ -76,7 +74,7 @@ PACKAGES = {
     "planning/hlo.py": set(),
     "planning/costs.py": set(),
     "planning": {"jax", "matplotlib"},
-    "bench": {"psutil", "jax", "tensorflow", "tokenizers", "torch", "transformers"},
+    "bench": {"psutil", "jax", "tokenizers", "torch", "transformers"},
     "cli": {"tyro", "tqdm"},
 }
 
@@ -171,6 +169,16 @@ def test_type_checkers_see_the_public_names():
 def test_workers_of_prepare_never_import_tensorflow_or_jax():
     heavy = run("import sys, bert_jax.data.prepare; print({'tensorflow', 'jax'} & set(sys.modules))")
     assert heavy.strip() == "set()"
+
+
+def test_training_imports_neither_keras_nor_matplotlib_and_who_wants_keras_still_has_it():
+    code = """
+import os, sys, bert_jax.runs.pretraining, bert_jax.data.pipeline
+print({"keras", "matplotlib"} & set(sys.modules), "TF_USE_LEGACY_KERAS" in os.environ)
+import tensorflow
+print(tensorflow.keras.__version__[0])
+"""
+    assert run(code).splitlines() == ["set() False", "3"]
 
 
 def test_help_comes_at_once():

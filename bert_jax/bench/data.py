@@ -205,9 +205,8 @@ def _ids(examples: Examples, length: int) -> np.ndarray:
 
 def _stages(examples: Examples, length: int, seconds: float) -> None:
     """The time of a batch in each stage alone, and of passing a finished batch through tf.data to NumPy."""
-    import tensorflow as tf
-
     from bert_jax.data import pipeline
+    from bert_jax.data.tensorflow import tf
 
     config = _config(examples, length)
     maker = pipeline.Maker.from_config(examples, config, config.phases[0], "train")

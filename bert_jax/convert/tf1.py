@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -243,10 +242,9 @@ def _errors_in_one_line(prefix: Path) -> Iterator[None]:
 
 
 def _tensorflow():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow
+    from bert_jax.data.tensorflow import tf
 
-    return tensorflow
+    return tf
 
 
 def use(head: HeadConfig) -> list[str]:

@@ -12,10 +12,10 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from bert_jax.config import MaskingConfig
 from bert_jax.data import words
+from bert_jax.data.tensorflow import tf
 from bert_jax.data.tokenizers import MASK, Tokenizer
 
 PHILOX = 1

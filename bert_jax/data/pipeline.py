@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from bert_jax.config import Phase, PretrainConfig
 from bert_jax.data.examples import HEADER, continues_bit
 from bert_jax.data.masking import ExampleDraws, Masker, RowDraws
 from bert_jax.data.records import ExampleReader, Examples
+from bert_jax.data.tensorflow import tf
 from bert_jax.data.tokenizers import CLS
 from bert_jax.data.workers import granted_cores
 

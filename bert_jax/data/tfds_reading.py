@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bert_jax.config import InputError, first_line
+from bert_jax.data.tensorflow import tf
 
 Record = TypeVar("Record")
 

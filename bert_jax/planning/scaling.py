@@ -8,8 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from bert_jax.config import InputError, MeshConfig, PretrainConfig
 from bert_jax.data.workers import granted_cores
 from bert_jax.devices.chips import GIB
@@ -96,6 +94,8 @@ def _tables(results: list[tuple[str, str, PhasePlan]]) -> str:
 
 
 def _draw(results: list[tuple[str, str, PhasePlan]], png: Path) -> None:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 8), layout="constrained")
     (memory, network), (weak, strong) = axes = figure.subplots(2, 2)
     for i, name in enumerate(MESHES):

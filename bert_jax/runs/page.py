@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from bert_jax.files import storage
 from bert_jax.tasks.metrics import calibration, expected_calibration_error
@@ -76,6 +75,8 @@ def _share(part: int, whole: int) -> str:
 
 
 def _calibration(rows: list[dict]) -> str:
+    from matplotlib.figure import Figure
+
     confidence, right = (np.array([row[name] for row in rows], float) for name in ("confidence", "right"))
     bins = [b for b in calibration(confidence, right) if b.count]
     figure = Figure(figsize=(5, 4), layout="constrained")

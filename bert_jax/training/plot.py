@@ -3,10 +3,12 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from bert_jax.training import metrics
+
+if TYPE_CHECKING:  # It is imported when something is drawn.
+    from matplotlib.figure import Figure
 
 
 def plot_pretraining(metrics_file: Path, png: Path) -> None:
@@ -33,7 +35,9 @@ def plot_finetuning(metrics_file: Path, png: Path, scores: Sequence[str]) -> Non
     _save(figure, png)
 
 
-def _two_panels(*titles: str) -> tuple[Figure, Sequence]:
+def _two_panels(*titles: str) -> tuple["Figure", Sequence]:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, title in zip(panels, titles, strict=True):
@@ -43,7 +47,7 @@ def _two_panels(*titles: str) -> tuple[Figure, Sequence]:
     return figure, panels
 
 
-def _save(figure: Figure, png: Path) -> None:
+def _save(figure: "Figure", png: Path) -> None:
     for axes in figure.axes:
         axes.set_xlim(left=0)
         if axes.get_legend_handles_labels()[0]:
