@@ -2,7 +2,7 @@
 
 python tests/faults/soak.py --minutes 30
 
-With each checkpoint TensorStore keeps some memory (docs/reliability.md): about 300 bytes for each array.
+With each checkpoint TensorStore loses some memory, about 300 bytes for each array: see docs/reliability.md.
 """
 
 import argparse
