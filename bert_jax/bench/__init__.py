@@ -1,5 +1,10 @@
 """Measurements against another library, in alternating rounds of one run: on a shared machine only ratios tell much."""
 
+import contextlib
+import resource
+import sys
+from pathlib import Path
+
 
 def compile_seconds() -> list[float]:
     """A list to which JAX appends the seconds of each program that it compiles from now on."""
@@ -13,3 +18,16 @@ def compile_seconds() -> list[float]:
 
     jax.monitoring.register_event_duration_secs_listener(note)
     return seconds
+
+
+def peak_memory() -> int:
+    """The most bytes of main memory that this process has held; on Linux, since it was last forgotten."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def forget_peak_memory() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -64,12 +64,12 @@ def train(model: torch.nn.Module, job: dict) -> float:
     return seconds
 
 
-def recipe(model: torch.nn.Module, job: dict):
-    """The optimizer AdamW and the linear schedule with warm-up."""
+def recipe(model: torch.nn.Module, job: dict, fused: bool = False):
+    """The optimizer AdamW, on request as one kernel, and the linear schedule with warm-up."""
     plain = [p for name, p in model.named_parameters() if name.endswith("bias") or "LayerNorm" in name]
     decayed = [p for p in model.parameters() if all(p is not other for other in plain)]
     groups = [{"params": decayed, "weight_decay": job["weight_decay"]}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, job["learning_rate"], (job["b1"], job["b2"]), job["eps"])
+    optimizer = torch.optim.AdamW(groups, job["learning_rate"], (job["b1"], job["b2"]), job["eps"], fused=fused)
     return optimizer, transformers.get_linear_schedule_with_warmup(optimizer, job["warmup_steps"], job["steps"])
 
 

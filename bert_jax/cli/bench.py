@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from bert_jax.cli.finetune import Finetune
-from bert_jax.cli.options import OptionalConfigName, parse
+from bert_jax.cli.options import ConfigFields, ConfigName, OptionalConfigName, parse
 from bert_jax.config import FinetuneConfig
 
 
@@ -27,6 +27,34 @@ class BenchFinetune:
     """Number of seeds, counted up from the config's seed."""
 
     UNREAD: ClassVar[dict[str, str]] = Finetune.UNREAD
+
+    def run(self) -> None:
+        from bert_jax.bench.finetune import bench_finetune
+
+        bench_finetune(self.config, self.init, self.seeds)
+
+
+@dataclass(frozen=True)
+class BenchTrain:
+    """A step of pretraining against transformers in torch: time, memory, share of what the device reaches."""
+
+    config_name: ConfigName
+    """A config file, or the name of one that ships with bert_jax."""
+    config: ConfigFields
+    phase: int = 0
+    """The phase whose batches are taken; 0 is the first."""
+    against: tuple[Literal["eager", "compiled", "eager-bf16", "compiled-bf16"], ...] = ("eager", "compiled")
+    """How torch runs: as it is or by torch.compile, in float32 or in bf16 by autocast."""
+    rounds: int = 5
+    seconds: float = 5.0
+    """The length of each turn in a round."""
+    json: Path | None = None
+    """File to write the figures to."""
+
+    def run(self) -> None:
+        from bert_jax.bench.train import bench_train
+
+        bench_train(self.config, self.phase, self.against, self.rounds, self.seconds, self.json)
 
 
 @dataclass(frozen=True)
@@ -77,14 +105,14 @@ class BenchEncode:
         bench_encode(self.model, list(self.files), self.rounds)
 
 
-def run(arguments: list[str]) -> None:
-    if arguments[:1] == ["finetune"]:
-        command = parse(BenchFinetune, arguments[1:])
-        from bert_jax.bench.finetune import bench_finetune
+WITH_CONFIG: dict[str, type] = {"train": BenchTrain, "finetune": BenchFinetune}
+COMMANDS: dict[str, Callable] = {"prepare": BenchPrepare, "pipeline": BenchPipeline, "encode": BenchEncode}
 
-        bench_finetune(command.config, command.init, command.seeds)
+
+def run(arguments: list[str]) -> None:
+    if arguments[:1] and arguments[0] in WITH_CONFIG:
+        parse(WITH_CONFIG[arguments[0]], arguments[1:]).run()
         return
-    commands: dict[str, Callable] = {"prepare": BenchPrepare, "pipeline": BenchPipeline, "encode": BenchEncode}
-    commands["finetune"] = BenchFinetune  # Only for the list of commands.
+    commands: dict[str, Callable] = {**WITH_CONFIG, **COMMANDS}  # Those with a config are only for the list here.
     description = "Measures bert_jax against another library, in turns."
     tyro.extras.subcommand_cli_from_dict(commands, prog="bert-jax bench", description=description, args=arguments).run()

@@ -1,10 +1,12 @@
 """The benches run on a small corpus; what they measure there says nothing."""
 
 import importlib.util
+import json
 import os
 import re
 
 import pytest
+from workdirs import write_config
 
 from bert_jax.bench import data, encode
 from bert_jax.cli.main import main
@@ -56,6 +58,31 @@ def test_encode_beside_its_peer(tmp_path, monkeypatch, capsys):
         r"dense layers, torch: \d+ GFLOP/s alone, \d+ of it reached: \d+%",
         r"largest difference of a component of the vectors: [\d.]+e-0[67]",
     )
+
+
+def test_train_beside_its_peer(config, tmp_path, capsys):
+    config_file, figures = write_config(tmp_path / "small.py", config), tmp_path / "figures.json"
+    command = ["bench", "train", "--config", str(config_file), "--against", "eager-bf16", "--json", str(figures)]
+    assert main([*command, "--rounds", "2", "--seconds", "0.1"]) == 0
+    assert_printed(
+        capsys,
+        r"1 layers of 32, 200 pieces, 8 x 32 tokens, 5 predictions a row, float32",
+        r"\| bert_jax, jax [\d.]+, .* \| [\d.]+ \| [\d,]+ \|  \| \d+, \d+% \| [\d.]+ \| [\d.]+ \|",
+        r"\| torch eager-bf16, torch .* \| [\d.,]+ \| [\d,]+ \| [\d.]+ \([\d.]+ to [\d.]+\) \|",
+    )
+    result = json.loads(figures.read_text())
+    assert result["tokens"] == 256
+    assert {name: len(times) for name, times in result["milliseconds"].items()} == {
+        "bert_jax": 2,
+        "torch eager-bf16": 2,
+    }
+    assert all(100e6 < contestant["peak_bytes"] < 10e9 for contestant in result["contestants"].values())
+
+
+@pytest.mark.parametrize("flags, told", [(["--phase", "1"], "are 0 to 0"), (["--rounds", "0"], "must be above 0")])
+def test_train_with_impossible_numbers(flags, told, capsys):
+    assert main(["bench", "train", "--config", "pretrain_tiny", *flags]) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_finetune_beside_its_peer(tmp_path, capsys):
