@@ -5,7 +5,8 @@
 The paper's recipe (arXiv 1810.04805, section 4.4): batch 16, 2e-5, 3 epochs. The files are SWAG's train.csv, val.csv
 and test.csv. Expected dev accuracy: BERT-Base 81.6, Large 86.6 (test 86.3).
 
-With `--task multiple_choice`, CSV or JSON lines with context, question (optional), choices and label:
+With `--task multiple_choice`, JSON lines with context, question (optional), choices (a list) and label, or CSV with
+choice0, choice1 and so on in place of choices:
 
     bert-jax finetune --config finetune_multiple_choice --task multiple_choice --init MODEL --workdir runs/own \
         --task.train train.jsonl --task.dev dev.jsonl

@@ -5,8 +5,8 @@
 # data holds folders of official files, as many as you have: CoLA, SST-2, MRPC, STS-B, QQP, MNLI, QNLI, RTE, WNLI, squad
 # and conll2003. Without --init the model is first pretrained in the original's two phases, which needs
 #     --corpus 'text/*.txt' --vocab vocab.txt
-# If interrupted, run it again to continue. --seeds (5) and --rates ('2e-5 3e-5 4e-5 5e-5', of which the best on dev
-# counts, as in the paper) change GLUE's runs; arguments after a bare -- go to every bert-jax finetune.
+# If interrupted, run it again to continue. --seeds (5) is for all tasks, --rates ('2e-5 3e-5 4e-5 5e-5', of
+# which the best on dev counts, as in the paper) for GLUE's; arguments after a bare -- go to every bert-jax finetune.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -25,7 +25,7 @@ commands:
   import    a Hugging Face or google-research folder -> a folder of bert_jax
   export    a model -> a folder of Hugging Face, TensorFlow 1, ONNX or StableHLO
   plan      what a run needs and how long it takes on TPUs that aren't here
-  bench     prepare, pipeline, encode, finetune: measured against another library, in alternating rounds
+  bench     train, finetune, encode, prepare, pipeline: measured against another library, in alternating rounds
 
 bert-jax COMMAND --help lists a command's options; every setting of the config is one of them.
 """

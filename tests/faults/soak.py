@@ -2,7 +2,7 @@
 
 python tests/faults/soak.py --minutes 30
 
-With each checkpoint TensorStore loses some memory, about 300 bytes for each array: see docs/reliability.md.
+With each checkpoint TensorStore loses some memory, about 750 bytes for each array: see docs/reliability.md.
 """
 
 import argparse

@@ -35,6 +35,6 @@ def check(outcomes):
 
 @pytest.mark.long
 def test_nothing_grows(tmp_path):
-    samples, _ = soak.soak(2, tmp_path)
+    samples, _ = soak.soak(2, 1_000, tmp_path)
     grown = {name: value for name, value in soak.growth(samples).items() if value > soak.MOST[name]}
     assert not grown, soak.table(samples)
