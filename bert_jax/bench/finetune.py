@@ -18,6 +18,7 @@ from bert_jax.bench import compile_seconds
 from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.convert import pretrained
+from bert_jax.devices import compiling
 from bert_jax.models import init_params, kind_of, make_model
 from bert_jax.runs import finetuning
 from bert_jax.tasks.base import Feature
@@ -48,20 +49,21 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
     if seeds < 1:
         raise InputError(f"--seeds: is {seeds}, must be at least 1")
+    compiling.set_up(config.run)  # Before anything else asks JAX for a device.
     compiled = compile_seconds()
-    ours, theirs, compiling = [], [], []
+    ours, theirs, compile_times = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         peer = _Peer(config, init, Path(folder))
         for seed in range(config.seed, config.seed + seeds):
             seeded = dataclasses.replace(config, seed=seed)
             compiled.clear()
             ours.append(_ours(seeded, init, Path(folder) / f"seed-{seed}", peer.examples))
-            compiling.append(sum(compiled))
+            compile_times.append(sum(compiled))
             theirs.append(peer.run(seed))
             for name, run in (("bert_jax", ours[-1]), ("torch", theirs[-1])):
                 score, speed = run.scores[peer.best_by], f"{run.examples_per_second:.1f} examples/s"
                 print(f"seed {seed}, {name}: {peer.best_by} {score:.2f}, {speed}, {run.seconds:.1f} s", flush=True)
-    _report(config, peer, ours, theirs, compiling)
+    _report(config, peer, ours, theirs, compile_times)
 
 
 def _ours(config: FinetuneConfig, init: str, workdir: Path, examples: int) -> Run:
@@ -142,7 +144,9 @@ def _plain(feature: Feature) -> dict:
     return {name: getattr(feature, name) for name in ("input_ids", "token_type_ids", "label")}
 
 
-def _report(config: FinetuneConfig, peer: _Peer, ours: list[Run], theirs: list[Run], compiling: list[float]) -> None:
+def _report(
+    config: FinetuneConfig, peer: _Peer, ours: list[Run], theirs: list[Run], compile_times: list[float]
+) -> None:
     print(f"{config.task.name}: {peer.examples:,} features, {config.epochs:g} epochs, {len(ours)} seeds")
     means, errors = zip(
         *(_mean_and_error([run.scores[peer.best_by] for run in runs]) for runs in (ours, theirs)), strict=True
@@ -156,7 +160,9 @@ def _report(config: FinetuneConfig, peer: _Peer, ours: list[Run], theirs: list[R
         [(a.examples_per_second, b.examples_per_second) for a, b in zip(ours, theirs, strict=True)],
     )
     _ratio("whole runs/h", [(3600 / a.seconds, 3600 / b.seconds) for a, b in zip(ours, theirs, strict=True)])
-    print(f"compiling: {compiling[0]:.1f} s of our first run, {sum(compiling[1:]):.1f} s of the others together")
+    print(
+        f"compiling: {compile_times[0]:.1f} s of our first run, {sum(compile_times[1:]):.1f} s of the others together"
+    )
 
 
 def _mean_and_error(values: list[float]) -> tuple[float, float]:

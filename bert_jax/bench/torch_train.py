@@ -12,7 +12,6 @@ from pathlib import Path
 
 
 def main(folder: Path, way: str) -> None:
-    begin = time.perf_counter()
     import numpy as np
     import torch
     import transformers
@@ -20,6 +19,7 @@ def main(folder: Path, way: str) -> None:
     from bert_jax.bench import forget_peak_memory, peak_memory
     from bert_jax.bench.torch_finetune import recipe
 
+    begin = time.perf_counter()
     transformers.logging.set_verbosity_error()
     job = json.loads((folder / "job.json").read_text())
     device, bf16 = "cuda" if torch.cuda.is_available() else "cpu", way.endswith("-bf16")

@@ -21,12 +21,13 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from bert_jax.bench import compile_seconds, forget_peak_memory, peak_memory
 from bert_jax.config import InputError, Phase, PretrainConfig
 from bert_jax.convert.huggingface import write_config
 from bert_jax.devices import compiling
-from bert_jax.devices.sharding import make_mesh, put
+from bert_jax.devices.sharding import check_batch, make_mesh, put
 from bert_jax.models import architecture_of, head_of
 from bert_jax.training.optimizer import schedule
 from bert_jax.training.program import batch_shapes, make_program, pretraining_setup
@@ -45,14 +46,16 @@ class Contestant(Protocol):
     """What is measured."""
 
     about: dict[str, Any]
-    """Versions, the device, `first_step` (seconds until it was done, compiling included), and the FLOP/s that a large
-    product reaches."""
+    """Versions, the device, `first_step` (seconds from the imports until it was done, compiling included)."""
 
     def run(self, steps: int) -> float:
         """Does so many steps; returns the seconds."""
 
     def memory(self) -> int:
-        """The most bytes held since the first step."""
+        """The most bytes held in all steps, on a CPU in all but the first."""
+
+    def product(self) -> float:
+        """FLOP/s of a large product of square matrices: what the device reaches, whatever its maker says."""
 
 
 def bench_train(
@@ -74,21 +77,27 @@ def bench_train(
       json_file: where the figures are written.
 
     Raises:
-      InputError: a number is out of range; the peer isn't here, or stopped.
+      InputError: a number is out of range; the peer isn't here, can't do what the config asks for, or stopped.
     """
     config.validate()
+    compiling.set_up(config.run)  # Before anything else asks JAX for a device.
     if not 0 <= phase < len(config.phases):
         raise InputError(f"--phase: is {phase}, the config's phases are 0 to {len(config.phases) - 1}")
     if rounds < 1 or seconds <= 0:
         raise InputError("--rounds and --seconds must be above 0")
-    if against and importlib.util.find_spec("transformers") is None:
-        raise InputError("the peer isn't here: pip install -e '.[test]'")
+    if json_file and not json_file.absolute().parent.is_dir():
+        raise InputError(f"--json {json_file}: no such folder; make it first")
+    mesh = make_mesh(config.mesh)
+    check_batch({phase: config.phases[phase]}, mesh, config.run.accumulate_steps)
+    if against:
+        _check_peer(config, mesh)
     if config.model.vocab_size is None:
         model = dataclasses.replace(config.model, vocab_size=config.tokenizer.vocab_size)
         config = dataclasses.replace(config, model=model)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bert_jax_bench_")))
-        ours = stack.enter_context(_ours(config, config.phases[phase]))
+        stack.enter_context(jax.set_mesh(mesh))
+        ours = _Ours(config, config.phases[phase], mesh)
         contestants: dict[str, Contestant] = {"bert_jax": ours}
         if against:
             _write_job(folder, config, ours.batches)
@@ -101,7 +110,9 @@ def bench_train(
             "tokens": shape.batch_size * shape.sequence_length,
             "flops": ours.flops,
             "milliseconds": _measure(contestants, rounds, seconds),
-            "contestants": {name: c.about | {"peak_bytes": c.memory()} for name, c in contestants.items()},
+            "contestants": {
+                name: c.about | {"peak_bytes": c.memory(), "product": c.product()} for name, c in contestants.items()
+            },
         }
     print(table(result))
     if json_file:
@@ -125,12 +136,11 @@ def _measure(contestants: dict[str, Contestant], rounds: int, seconds: float) ->
 
 
 class _Ours:
-    def __init__(self, config: PretrainConfig, phase: Phase):
+    def __init__(self, config: PretrainConfig, phase: Phase, mesh: Mesh):
+        self._dtype = config.model.dtype
         start, compiled = time.perf_counter(), compile_seconds()
-        compiling.set_up(config.run)
-        self._mesh = make_mesh(config.mesh)
         objective, settings = pretraining_setup(config)
-        self._program = program = make_program(objective, settings, self._mesh)
+        self._program = program = make_program(objective, settings, mesh)
         shapes = batch_shapes(config, phase, program.rows)
         self.batches = [_batch(shapes, config, np.random.default_rng([config.seed, i])) for i in range(BATCHES)]
         self._on_device = [put(batch, dict.fromkeys(batch, program.rows)) for batch in self.batches]
@@ -146,7 +156,6 @@ class _Ours:
             "device": compiling.devices(),
             "first_step": first_step,
             "compiling": sum(compiled),
-            "product": _product(config.model.dtype),
         }
         forget_peak_memory()
 
@@ -163,11 +172,17 @@ class _Ours:
         used = jax.devices()[0].memory_stats() or {}
         return used.get("peak_bytes_in_use") or peak_memory()
 
-
-@contextlib.contextmanager
-def _ours(config: PretrainConfig, phase: Phase):
-    with jax.set_mesh(make_mesh(config.mesh)):
-        yield _Ours(config, phase)
+    def product(self) -> float:
+        n = 2048 if jax.default_backend() == "cpu" else 8192
+        x = jax.random.normal(jax.random.key(0), (n, n), self._dtype)
+        multiply = jax.jit(lambda x, y: x @ y, compiler_options=compiling.options(1, jax.default_backend()))
+        multiply(x, x).block_until_ready()
+        times = []
+        for _ in range(10):
+            start = time.perf_counter()
+            multiply(x, x).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return 2 * n**3 / statistics.median(times)
 
 
 def _batch(shapes: dict[str, jax.ShapeDtypeStruct], config: PretrainConfig, rng: np.random.Generator) -> dict:
@@ -192,21 +207,16 @@ def _batch(shapes: dict[str, jax.ShapeDtypeStruct], config: PretrainConfig, rng:
     return {name: values[name].astype(shape.dtype) for name, shape in shapes.items()}
 
 
-def _product(dtype: str) -> float:
-    """FLOP/s of a large product of square matrices: what a device reaches, whatever its maker says."""
-    n = 2048 if jax.default_backend() == "cpu" else 8192
-    x = jax.random.normal(jax.random.key(0), (n, n), dtype)
-    product = jax.jit(lambda x, y: x @ y, compiler_options=compiling.options(1, jax.default_backend()))
-    product(x, x).block_until_ready()
-    times = []
-    for _ in range(10):
-        start = time.perf_counter()
-        product(x, x).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * n**3 / statistics.median(times)
-
-
 # ---- The peer: transformers in torch, in a process ------------------------------------------------------------------
+
+
+def _check_peer(config: PretrainConfig, mesh: Mesh) -> None:
+    if importlib.util.find_spec("transformers") is None:
+        raise InputError("the peer isn't here: pip install -e '.[test]'")
+    if config.optimizer.name != "adamw":
+        raise InputError(f"optimizer.name: is {config.optimizer.name!r}, the peer has AdamW; take it, or no --against")
+    if config.run.accumulate_steps > 1 or mesh.size > 1:
+        raise InputError("the peer runs whole batches on one device; give no accumulate_steps and one device")
 
 
 def _write_job(folder: Path, config: PretrainConfig, batches: list[dict[str, np.ndarray]]) -> None:
@@ -237,8 +247,9 @@ class _Peer:
         return json.loads(line)
 
     def _ask(self, what: str) -> dict[str, Any]:
-        self._asks.write(what + "\n")
-        self._asks.flush()
+        with contextlib.suppress(BrokenPipeError):  # That it has stopped is said below.
+            self._asks.write(what + "\n")
+            self._asks.flush()
         return self._answer()
 
     def run(self, steps: int) -> float:
@@ -246,6 +257,9 @@ class _Peer:
 
     def memory(self) -> int:
         return self._ask("0")["peak_bytes"]
+
+    def product(self) -> float:
+        return self.about["product"]
 
 
 @contextlib.contextmanager
@@ -256,7 +270,8 @@ def _peer(folder: Path, way: str):
             yield _Peer(process)
         finally:
             assert process.stdin is not None
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 # ---- What is told ---------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> None:
     if not named.model and not {"-h", "--help"} & set(others):
         raise InputError("--model: name the model to evaluate")
     task = {"task": named.task} if named.task else {}
-    config = load_config(named.config, object, **task) if named.config else None
+    config = load_config(named.config, FinetuneConfig, PretrainConfig, **task) if named.config else None
     if not named.model:  # Prints help and exits; without --config, help on a task's options.
         _parse(config or FinetuneConfig(), tyro.MISSING, arguments)
     from bert_jax.convert import pretrained

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from bert_jax.cli.options import Distributed, OptionalConfigName, parse, run_together
-from bert_jax.config import FinetuneConfig
+from bert_jax.config import FinetuneConfig, InputError
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,16 @@ class Finetune(Distributed):
 
 def run(arguments: list[str]) -> int:
     command = parse(Finetune, arguments)
+    several = command.seeds > 1 or command.learning_rates
+    if command.seeds < 1:
+        raise InputError(f"--seeds: is {command.seeds}, must be at least 1")
+    if command.profile and several:
+        raise InputError("--profile: traces one run; give one seed and no --learning-rates")
 
     def train() -> int:
         from bert_jax.runs.finetuning import finetune, sweep
 
-        if command.seeds > 1 or command.learning_rates:
+        if several:
             sweep(command.config, command.init, command.workdir, command.seeds, command.learning_rates)
             return 0
         result = finetune(command.config, command.init, command.workdir, command.profile)

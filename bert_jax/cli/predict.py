@@ -162,7 +162,7 @@ def run(arguments: list[str]) -> None:
         check(text)
     texts = command.text or prediction.texts(command.input, check)
     predict = predictor(bert, command.NAME, command.second, **options)
-    prediction.run(predict, texts, command.output, total or None, progress=not command.text)
+    prediction.run(predict, texts, command.output, total or None, not command.text, command.second)
 
 
 def _check(command: Predict) -> None:
@@ -175,6 +175,8 @@ def _check(command: Predict) -> None:
         raise InputError("give texts, or --input with a file of them, not both")
     if not command.text and not command.input and sys.stdin.isatty():
         raise InputError("give texts, --input with a file of them, or pipe them in")
+    if command.output and command.output.is_dir():
+        raise InputError(f"{command.output}: is a folder; name a file")
     if command.output and command.output.exists() and not command.overwrite:
         raise InputError(f"{command.output}: exists; choose another, or --overwrite")
     if command.output and not command.output.absolute().parent.is_dir():

@@ -126,12 +126,12 @@ def differences(a: dict, b: dict, where: str = "") -> list[tuple[str, Any, Any]]
     return changes
 
 
-def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
+def load_config(name: str, *kinds: type, **arguments) -> Any:
     """The config that a file defines, or one that ships with bert_jax.
 
     Args:
       name: a file (`my/config.py`) with a `get_config()`, or a shipped config's name (`pretrain_tiny`).
-      kind: the class that it must have, `PretrainConfig` or `FinetuneConfig`.
+      *kinds: the classes that it may have, `FinetuneConfig` or `PretrainConfig` (none given: the latter).
       **arguments: arguments of its `get_config`, for example `task` where a config serves several.
 
     Returns:
@@ -156,9 +156,11 @@ def load_config(name: str, kind: type = PretrainConfig, **arguments) -> Any:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:
         raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
-    if not isinstance(config, kind):
-        actual = type(config).__name__
-        raise InputError(f"{path}: get_config() returned {actual}, must return a {kind.__name__} for this command")
+    if not isinstance(config, kinds or (PretrainConfig,)):
+        known = " or a ".join(kind.__name__ for kind in kinds or (PretrainConfig,))
+        raise InputError(
+            f"{path}: get_config() returned {type(config).__name__}, must return a {known} for this command"
+        )
     return config
 
 

@@ -11,7 +11,7 @@ them, so that only gradients cross that network.
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -84,10 +84,10 @@ def _sizes(config: MeshConfig, devices: int) -> list[int]:
     return sizes
 
 
-def check_batch(phases: tuple[Phase, ...], mesh: Mesh, accumulate_steps: int) -> None:
-    """Raises `InputError` where a phase's batch can't be split evenly."""
+def check_batch(phases: Mapping[int, Phase], mesh: Mesh, accumulate_steps: int = 1) -> None:
+    """Raises `InputError` where the batch of a phase, given by its number, can't be split evenly."""
     shards = batch_shards(mesh)
-    for i, phase in enumerate(phases):
+    for i, phase in phases.items():
         if phase.batch_size % (shards * accumulate_steps):
             parts = f"data {mesh.shape['data']} x fsdp {mesh.shape['fsdp']} devices"
             parts += f" x {accumulate_steps} parts" * (accumulate_steps > 1)

@@ -15,7 +15,7 @@ from bert_jax.devices import sharding
 from bert_jax.inference import embedding, filling, labelling
 from bert_jax.inference import texts as text_features
 from bert_jax.inference.embedding import Pooling
-from bert_jax.inference.engine import Engine
+from bert_jax.inference.engine import Engine, check_positions, integers
 from bert_jax.inference.filling import Filled
 from bert_jax.inference.labelling import Answered, Classified, Tagged
 from bert_jax.inference.texts import Texts
@@ -149,7 +149,9 @@ class Bert:
         if self._kind.predicts:
             if masked_lm_positions is None:
                 masked_lm_positions = np.tile(np.arange(length), (batch, 1))
-            inputs["masked_lm_positions"] = np.asarray(masked_lm_positions, np.int32)
+            positions = integers("masked_lm_positions", masked_lm_positions)
+            check_positions(positions, batch, length)
+            inputs["masked_lm_positions"] = positions.astype(np.int32)
         sizes = {"token": length, "prediction": inputs.get("masked_lm_positions", ids).shape[-1]}
         outputs = self._engine.apply(inputs)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -161,9 +163,9 @@ class Bert:
         return cut[0] if len(cut) == 1 else tuple(cut)
 
     def _checked(self, input_ids, token_type_ids, attention_mask) -> tuple[np.ndarray, ...]:
-        input_ids = np.asarray(input_ids, np.int32)
-        types = np.zeros_like(input_ids) if token_type_ids is None else np.asarray(token_type_ids, np.int32)
-        mask = np.ones_like(input_ids) if attention_mask is None else np.asarray(attention_mask, np.int32)
+        input_ids = integers("input_ids", input_ids)
+        types = np.zeros_like(input_ids) if token_type_ids is None else integers("token_type_ids", token_type_ids)
+        mask = np.ones_like(input_ids) if attention_mask is None else integers("attention_mask", attention_mask)
         dimensions = 3 if self._kind.choices else 2
         if input_ids.ndim != dimensions or not input_ids.shape == types.shape == mask.shape:
             raise InputError(
@@ -172,7 +174,7 @@ class Bert:
         if input_ids.shape[-1] > (longest := self._engine.longest):
             raise InputError(f"input_ids: {input_ids.shape[-1]} tokens, the model reads {longest}")
         self._engine.check_ids(input_ids, types)
-        return input_ids, types, mask
+        return input_ids.astype(np.int32), types.astype(np.int32), mask.astype(np.int32)
 
     # What a model is used for.
 

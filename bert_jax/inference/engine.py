@@ -104,7 +104,8 @@ class Engine:
         def fetch(indices: dict[int, Index], output: Any) -> None:
             values = jax.tree.map(np.asarray, output)
             for text, index in indices.items():
-                results[text] = jax.tree.map(lambda value, index=index: value[index], values)
+                # A copy, as a view would hold the outputs of the whole batch.
+                results[text] = jax.tree.map(lambda value, index=index: np.array(value[index]), values)
             done(len(indices))
 
         pad_id = self.tokenizer.special_ids[PAD]
@@ -141,7 +142,7 @@ class Engine:
     def _rows(
         self, lengths: list[int], positions: int | None = None, longest: int | None = None
     ) -> Iterator[packing.Rows]:
-        longest = longest or self.longest
+        longest = min(longest or self.longest, self.longest)
         if lengths and max(lengths) > longest:
             raise InputError(f"text {lengths.index(max(lengths))}: {max(lengths)} tokens, the model reads {longest}")
         parts = sharding.batch_shards(self.mesh)
@@ -153,7 +154,7 @@ class Engine:
         """The head's outputs for whole arrays, the same in each process, which are padded: so are the outputs."""
         parts, padded = sharding.batch_shards(self.mesh), {}
         for name, array in inputs.items():
-            length = min(-(-array.shape[-1] // LENGTH_STEP) * LENGTH_STEP, self.longest)
+            length = min(max(-(-array.shape[-1] // LENGTH_STEP), 1) * LENGTH_STEP, self.longest)
             if name == "masked_lm_positions":
                 length = packing.power_of_two(max(array.shape[1], 1), self.longest)
             rows = parts * packing.power_of_two(max(-(-len(array) // parts), 1), 1 << 30)
@@ -191,3 +192,23 @@ def _masked_positions(
     for row, values in enumerate(positions):
         array[row, : len(values)] = values
     return array, indices
+
+
+def integers(name: str, values: Any) -> np.ndarray:
+    """The values as an array. Raises `InputError` for what isn't whole numbers in rows of one length."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # Lists of different lengths.
+        raise InputError(f"{name}: its rows differ in length; pad them") from None
+    if array.size and array.dtype.kind not in "biu":
+        raise InputError(f"{name}: are of type {array.dtype}, must be whole numbers")
+    return array.astype(np.int64)
+
+
+def check_positions(positions: np.ndarray, rows: int, length: int) -> None:
+    """Raises `InputError` for masked positions that aren't [rows, masks], or aren't in texts of that length."""
+    if positions.ndim != 2 or len(positions) != rows:
+        raise InputError(f"masked_lm_positions: are {positions.shape}, must be [{rows}, masks]")
+    if positions.size and not 0 <= positions.min() <= positions.max() < length:
+        most = f"from {positions.min()} to {positions.max()}"
+        raise InputError(f"masked_lm_positions: {most}, the texts have 0 to {length - 1}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from bert_jax.config import InputError
 from bert_jax.data.tokenizers import MASK
 from bert_jax.inference import texts as text_features
 from bert_jax.inference.engine import Batch, Engine
@@ -23,7 +24,9 @@ class Filled:
 
 
 def fill_mask(engine: Engine, texts: list[str], top: int) -> list[list[list[Filled]]]:
-    """The most probable tokens for each [MASK] of each text."""
+    """The `top` most probable tokens for each [MASK] of each text."""
+    if top < 1:
+        raise InputError(f"top: is {top}, must be at least 1")
     mask_id = engine.tokenizer.special_ids[MASK]
     pieces = engine.tokenizer.pieces()  # Some models have more rows than their tokenizer has pieces.
     features = [text_features.masked_feature(engine.tokenizer, engine.longest, text) for text in texts]

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -148,7 +149,8 @@ def texts(file: Path | None, check: Callable[[str], object]) -> Iterator[str]:
         for number, line in enumerate(lines, 1):
             where = f"{file or 'standard input'}, line {number}"
             try:
-                text = line.decode("utf-8").rstrip("\r\n")
+                # Editors on Windows write a byte order mark first.
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 check(text)
             except UnicodeDecodeError:
                 raise InputError(f"{where}: not UTF-8; convert it") from None
@@ -157,7 +159,14 @@ def texts(file: Path | None, check: Callable[[str], object]) -> Iterator[str]:
             yield text
 
 
-def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int | None, progress: bool) -> None:
+def run(
+    predict: Predict,
+    texts: Iterable[str],
+    output: Path | None,
+    total: int | None,
+    progress: bool,
+    second: str | None = None,
+) -> None:
     """Writes a line for each text to a file (None: to standard output), in memory that doesn't grow with the texts.
 
     The file's name ends in `.partial` until it is whole; where a text can't be read, the results of those before it are
@@ -172,7 +181,7 @@ def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int 
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
         _warnings_in_one_line(),
     ):
-        for chunk in _chunks(texts):
+        for chunk in chunks(texts, second):
             for line in predict(chunk):
                 target.write(line + "\n")
             target.flush()
@@ -181,13 +190,14 @@ def run(predict: Predict, texts: Iterable[str], output: Path | None, total: int 
         os.replace(partial, output)
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    chunk: list[str] = []
+def chunks(texts: Iterable[Any], second: str | None = None) -> Iterator[list[Any]]:
+    """The texts, or pairs of texts, in lists of bounded size; `second` is the second text of each that has none."""
+    chunk: list[Any] = []
     size = 0
     try:
         for text in texts:
             chunk.append(text)
-            size += len(text)
+            size += len(second or "") + sum(map(len, filter(None, [text] if isinstance(text, str) else text)))
             if len(chunk) >= CHUNK_TEXTS or size >= CHUNK_CHARACTERS:
                 yield chunk
                 chunk, size = [], 0

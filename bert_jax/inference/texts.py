@@ -12,11 +12,16 @@ Texts = str | Sequence[str]
 
 
 def listed(texts: Texts) -> list[str]:
-    """The texts as a list, a single string as a list of one. Raises `InputError` for what isn't a string."""
+    """The texts as a list, a single string as a list of one. Raises `InputError` for what isn't text."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {number}: is of type {type(text).__name__}, must be a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            what = f"has half a character (surrogate) at {error.start}"
+            raise InputError(f"text {number}: {what}; replace it, or read the text as it was written") from None
     return texts
 
 

@@ -203,7 +203,7 @@ def _outline(config: PretrainConfig, number: int, topology: Topology) -> tuple[P
     """The plan as far as it is known before compiling, and the program to compile."""
     phase = config.phases[number]
     mesh = sharding.make_mesh(config.mesh, topology.devices)
-    sharding.check_batch((phase,), mesh, config.run.accumulate_steps)
+    sharding.check_batch({number: phase}, mesh, config.run.accumulate_steps)
     program = make_program(*pretraining_setup(config), mesh)
     batch = batch_shapes(config, phase, program.rows)
     memory = Memory(

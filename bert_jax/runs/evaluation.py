@@ -23,9 +23,9 @@ from bert_jax.devices.memory import refusals
 from bert_jax.files import contents, folders, storage
 from bert_jax.files.printable import json_line
 from bert_jax.inference.engine import Engine
-from bert_jax.models import kind_of, losses, make_model
+from bert_jax.models import MaskedLM, kind_of, losses, make_model
 from bert_jax.objectives import HeadObjective
-from bert_jax.runs.finetuning import evaluation_batches
+from bert_jax.runs.finetuning import check_length, evaluation_batches
 from bert_jax.runs.page import write_page
 from bert_jax.training import loop
 
@@ -68,6 +68,7 @@ def evaluate(
       ['dev_accuracy', 'dev_macro_f1']
     """
     folder = None if output is None else storage.path(output)
+    compiling.set_up()  # Before the model's folder is read, which asks JAX for a device.
     saved = model if isinstance(model, pretrained.Pretrained) else pretrained.read(model)
     data = {split: rows for split, rows in {"dev": dev, "test": test}.items() if rows is not None}
     own, external = (config, {}) if config else own_config(saved)
@@ -118,6 +119,7 @@ def evaluate_task(
     official submission files.
     """
     config.validate()
+    check_length(config, saved.model)
     compiling.set_up(config.run)
     task = tasks.make(config.task, saved.head.labels, **data)
     if task.head.kind != saved.head.kind:
@@ -165,10 +167,13 @@ def evaluate_pretraining(saved: pretrained.Pretrained, config: PretrainConfig, o
 
     if not kind_of(saved.head).predicts:
         raise InputError(f"this is a {saved.head.kind} model; a masked-LM loss needs one with that head")
+    if not config.examples.sentence_pairs:  # There is no next sentence to be told.
+        saved = pretrained.with_head(saved, MaskedLM.kind)
     corpus = dataclasses.replace(config.corpus, held_out=0.0)
     config = dataclasses.replace(config, model=saved.model, corpus=corpus).validate()
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch({len(config.phases) - 1: config.phases[-1]}, mesh)
     print(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(saved.model, saved.head)
     shardings = sharding.param_shardings(mesh, saved.params, module.logical_axes)

@@ -110,6 +110,9 @@ def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Pat
     features = task.features(examples, saved.tokenizer, config.sequence_length, training=True)
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
+    if (largest := max(max(types) for feature in features for _, types in feature.texts)) >= model.type_vocab_size:
+        what = f"{config.task.name} marks {largest + 1} segments of a text, the model knows {model.type_vocab_size}"
+        raise InputError(f"{what}; take a model with type_vocab_size {largest + 1} or more")
     training = _training(config, task, model, saved.tokenizer, features, dev, mesh, str(init))
     print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
@@ -133,13 +136,17 @@ def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
     """The model's config with the run's settings, and its scan unrolled on a CPU."""
-    if config.sequence_length > model.max_position_embeddings:
-        most = model.max_position_embeddings
-        raise InputError(f"sequence_length: is {config.sequence_length}, the model reads {most} tokens")
+    check_length(config, model)
     changes: dict = {"dtype": config.dtype, "scan_unroll": UNROLL if jax.default_backend() == "cpu" else 1}
     if config.dropout is not None:
         changes |= {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
     return dataclasses.replace(model, **changes)
+
+
+def check_length(config: FinetuneConfig, model: ModelConfig) -> None:
+    """Raises `InputError` where the model reads fewer tokens than the config's `sequence_length`."""
+    if config.sequence_length > (most := model.max_position_embeddings):
+        raise InputError(f"sequence_length: is {config.sequence_length}, the model reads {most} tokens")
 
 
 def drawn(examples: list, config: FinetuneConfig) -> list:

@@ -68,8 +68,6 @@ def predict(
         raise InputError(f"pairs: {task} reads one text; leave them out")
     if pairs is None and task == "answer":
         raise InputError("pairs: are missing; give each question the text to look in, or one text for all")
-    if (top := options.get("top", 1)) < 1:
-        raise InputError(f"top: is {top}, must be at least 1")
     bert = model if isinstance(model, Bert) else load(model)
     inputs: Iterator = iter([texts] if isinstance(texts, str) else texts)
     if task in PAIRED:
@@ -88,7 +86,7 @@ def predictor(bert: Bert, task: str, second: str | None = None, **options: Any) 
 
 
 def _predicted(lines_of: prediction.Predict, inputs: Iterator) -> Iterator[dict]:
-    while chunk := list(itertools.islice(inputs, prediction.CHUNK_TEXTS)):
+    for chunk in prediction.chunks(inputs):
         yield from map(json.loads, lines_of(chunk))
 
 

@@ -84,7 +84,7 @@ def pretrain(
     workdir = storage.path(workdir)
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch(config.phases, mesh, config.run.accumulate_steps)
+    sharding.check_batch(dict(enumerate(config.phases)), mesh, config.run.accumulate_steps)
     _check_program(config, mesh)
     with contextlib.ExitStack() as locks:
         if jax.process_index() == 0:

@@ -101,7 +101,11 @@ class MultipleChoice:
         for text in (values[context], *choices):
             if not isinstance(text, str) or not (text.strip() or test):
                 raise InputError(f"{row.location}: {context} or a choice is {text!r}; give each a text")
-        before = values.get(begin) or ""
+        before = values.get(begin)
+        if before is None or before != before:  # pandas has NaN for what is missing.
+            before = ""
+        if not isinstance(before, str):
+            raise InputError(f"{row.location}: {begin} is {before!r}; give it a text, or none")
         label = self._label(row, len(choices), test)
         id_column = self.config.id_column
         if id_column and id_column not in values:

@@ -262,11 +262,14 @@ def _widest(windows: tuple[Window, ...]) -> list[np.ndarray]:
     sizes = [len(window.input_ids) - window.offset - 1 for window in windows]
     if len(windows) == 1:
         return [np.ones(sizes[0], bool)]
-    tokens = np.arange(windows[-1].first + sizes[-1])
-    firsts, counts = np.array([window.first for window in windows])[:, None], np.array(sizes)[:, None]
-    # [windows, tokens]; negative outside of the window.
-    score = np.minimum(tokens - firsts, firsts + counts - 1 - tokens)
-    best = np.where(score < 0, -1, score + 0.01 * counts).argmax(axis=0)
+    tokens = windows[-1].first + sizes[-1]
+    best_score, best = np.full(tokens, -1.0), np.zeros(tokens, int)
+    for i, (window, size) in enumerate(zip(windows, sizes, strict=True)):
+        at, part = np.arange(size), slice(window.first, window.first + size)
+        score = np.minimum(at, size - 1 - at) + 0.01 * size
+        better = score > best_score[part]
+        best_score[part] = np.where(better, score, best_score[part])
+        best[part] = np.where(better, i, best[part])
     return [best[w.first : w.first + size] == i for i, (w, size) in enumerate(zip(windows, sizes, strict=True))]
 
 

@@ -85,6 +85,10 @@ def test_bad_input_is_one_line_and_nothing_is_written(capsys, place, command, fl
         (["pretrain", "--config", "{}/small.py", "--workdir", "{}/w", "--examples", "{}"], "holds no examples"),
         (["pretrain", "--config", "{}/small.py", "--workdir", "{}/w", "--init", "{}"], "holds no checkpoint"),
         (["predict", "fill-mask", "--model", "{}", "a [MASK]"], "holds no checkpoint"),
+        (["finetune", "--workdir", "{}/w", "--init", "{}", "--seeds", "0"], "--seeds: is 0, must be at least 1"),
+        (["finetune", "--workdir", "{}/w", "--init", "{}", "--seeds", "2", "--profile"], "--profile: traces one run"),
+        (["bench", "train", "--config", "{}/small.py", "--json", "{}/no/x.json"], "x.json: no such folder"),
+        (["bench", "train", "--config", "{}/small.py", "--optimizer.name", "lamb"], "the peer has AdamW"),
         (["pretrian"], "no command 'pretrian'"),
     ],
 )

@@ -275,7 +275,7 @@ def test_files_and_streams(capsys, monkeypatch, tmp_path, folder):
     monkeypatch.setattr(prediction, "CHUNK_TEXTS", 3)
     texts = ["the dog", "", "a bird watches.", "  red\u2028dogs ", "x" * 5000, "the cat", "é"]
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
-    source.write_bytes("\r\n".join(texts).encode())
+    source.write_bytes("\r\n".join(texts).encode("utf-8-sig"))  # As editors on Windows write it.
     embed = ("embed", "--model", folder, "--pooling", "mean")
     assert run(capsys, *embed, "--input", source, "--output", output)[:2] == (0, "")
     found = lines(output.read_text())
@@ -290,6 +290,14 @@ def test_files_and_streams(capsys, monkeypatch, tmp_path, folder):
     assert run(capsys, *embed)[1] == output.read_text()
     assert lines(run(capsys, *embed, "--normalize", "the dog", "a bird")[1])[1]["text"] == "a bird"
     assert "--no-normalize: give one of them" in run(capsys, *embed, "--normalize", "--no-normalize", "the dog")[2]
+
+
+def test_chunks_are_bounded_by_their_characters_too(monkeypatch):
+    monkeypatch.setattr(prediction, "CHUNK_CHARACTERS", 10)
+    assert list(prediction.chunks(["abcdef", "abcdef", "a"])) == [["abcdef", "abcdef"], ["a"]]
+    pairs = [("a", "bcdefghijk"), ("a", None)]
+    assert list(prediction.chunks(pairs)) == [pairs[:1], pairs[1:]]
+    assert list(prediction.chunks(["a", "b"], second="bcdefghijk")) == [["a"], ["b"]]
 
 
 def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):
@@ -319,6 +327,7 @@ def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):
         (["--input", tmp_path / "none.txt"], "none.txt: no such file"),
         (["--input", source, "a [MASK]"], "not both"),
         (["a [MASK]", "--output", tmp_path / "no/out.jsonl"], "no folder"),
+        (["a [MASK]", "--output", tmp_path, "--overwrite"], "is a folder; name a file"),
         (["nothing"], "'nothing': holds no [MASK]"),
         (["a [MASK] \udcff"], "not UTF-8"),
         (["a [MASK]", "--top", 0], "--top: is 0"),

@@ -11,7 +11,7 @@ from torch_bert import in_our_names, inputs, reference
 from workdirs import write_config
 
 from bert_jax.cli.main import main
-from bert_jax.config import HeadConfig, InputError
+from bert_jax.config import ExamplesConfig, HeadConfig, InputError
 from bert_jax.convert.origin import Folder
 from bert_jax.convert.pretrained import Pretrained, save
 from bert_jax.data import pipeline
@@ -60,3 +60,20 @@ def test_a_model_without_that_head_is_refused(config, model):
     classifier = dataclasses.replace(model[1], head=HeadConfig("sequence_classification", ("a", "b")))
     with pytest.raises(InputError, match="this is a sequence_classification model"):
         evaluate_pretraining(classifier, config, None)
+
+
+def test_text_without_next_sentences_has_no_score_of_them(config, model):
+    whole = dataclasses.replace(config, examples=ExamplesConfig("full_sentences"))
+    scores = evaluate_pretraining(model[1], whole, None)
+    assert (
+        scores.keys() == {"loss", "mlm_loss", "mlm_accuracy", "mlm_perplexity"} and scores["loss"] == scores["mlm_loss"]
+    )
+
+
+@pytest.mark.parametrize("returned", ["None", "ModelConfig()"])
+def test_what_is_no_config_is_named(tmp_path, capsys, returned):
+    file = tmp_path / "config.py"
+    file.write_text(f"from bert_jax.config import *\n\n\ndef get_config():\n    return {returned}\n")
+    assert main(["evaluate", "--model", str(tmp_path), "--config", str(file)]) == 2
+    kind = {"None": "NoneType"}.get(returned, "ModelConfig")
+    assert f"returned {kind}, must return a FinetuneConfig or a PretrainConfig" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import flax.traverse_util
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +25,8 @@ from bert_jax.bench import torch_finetune
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerConfig, RunConfig, TaskConfig
 from bert_jax.config.files import load_config
-from bert_jax.convert import pretrained
+from bert_jax.convert import names, pretrained
+from bert_jax.convert.origin import Folder
 from bert_jax.runs import finetuning
 from bert_jax.runs.evaluation import evaluate, evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
@@ -260,3 +262,19 @@ def test_bad_input_is_one_line(model, task_config, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "bad.tsv, line 4" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_pairs_for_a_model_of_single_texts_are_refused_at_once(model, task_config, tmp_path):
+    saved = pretrained.read(model)
+    of_one = dataclasses.replace(saved.model, type_vocab_size=1)
+    params = flax.traverse_util.unflatten_dict(names.fresh(of_one, saved.head), sep="/")
+    pretrained.save(dataclasses.replace(saved, model=of_one, params=params, origin=Folder("")), tmp_path / "model")
+    pairs = [{"text": "the dog", "other": "the king", "label": label} for label in ("right", "wrong")]
+    config = dataclasses.replace(task_config, task=TaskConfig(pair_column="other"))
+    with pytest.raises(InputError, match="marks 2 segments of a text, the model knows 1; take a model with type_vocab"):
+        finetune(config, tmp_path / "model", tmp_path / "run", train=pairs, dev=pairs)
+
+
+def test_a_model_that_reads_less_is_named_in_evaluation_too(model, task_config):
+    with pytest.raises(InputError, match="sequence_length: is 128, the model reads 64 tokens"):
+        evaluate_task(pretrained.read(model), dataclasses.replace(task_config, sequence_length=128), None)

@@ -4,8 +4,10 @@ import json
 import re
 
 import numpy as np
+import pandas
 import pytest
 
+from bert_jax import tasks
 from bert_jax.config import InputError, TaskConfig, TokenizerConfig
 from bert_jax.data import tokenizers
 from bert_jax.tasks import multiple_choice
@@ -99,6 +101,7 @@ OWN = '{"context": "a", "choices": ["b", "c"], "label": 0}\n'
         ("own.jsonl", OWN + OWN.replace('["b", "c"]', '"b"'), "line 2: an example has .* two or more choices"),
         ("own.jsonl", OWN + OWN.replace('"c"', '" "'), "line 2: context or a choice is ' '; give each a text"),
         ("own.jsonl", OWN + OWN.replace('"c"', "3"), "line 2: context or a choice is 3"),
+        ("own.jsonl", OWN + OWN.replace("0}", '0, "question": 3}'), "line 2: question is 3; give it a text, or none"),
         ("swag.csv", SWAG.replace(",d,0", ",d"), "line 3: has 11 columns, the first line has 12"),
         ("swag.csv", SWAG.replace("ending", "end"), "line 2: an example has a context"),
         ("swag.csv", SWAG + '2,"cut', "line 5: not CSV"),
@@ -113,6 +116,14 @@ def test_malformed_files_are_named(tmp_path, file, text, message):
     with pytest.raises(InputError, match=f"{file}.*{message}") as error:
         task.read("train")
     assert "\n" not in str(error.value)
+
+
+def test_a_question_that_pandas_has_none_of():
+    rows = pandas.DataFrame(
+        {"context": ["a", "a"], "question": ["who", None], "choice0": "b", "choice1": "c", "label": 0}
+    )
+    task = tasks.make(TaskConfig("multiple_choice"), train=rows.astype({"question": object}).replace({None: np.nan}))
+    assert [example.choices for example in task.read("train")] == [["who b", "who c"], ["b", "c"]]
 
 
 def test_a_split_without_a_file_is_named(tmp_path):
