@@ -26,6 +26,7 @@ from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
+from bert_jax.files.printable import say
 from bert_jax.inference.engine import Engine
 from bert_jax.models import make_model
 from bert_jax.objectives import make_objective
@@ -101,7 +102,7 @@ def finetune(
 
 def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
     mesh = sharding.make_mesh(config.mesh)
-    print(f"on {compiling.devices()}")
+    say(f"on {compiling.devices()}")
     saved = pretrained.read(init)
     model = _model(config, saved.model)
     examples = drawn(task.read("train"), config)
@@ -111,7 +112,7 @@ def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Pat
     if not features:
         raise InputError(f"task.train: {config.task.name} has no training example")
     training = _training(config, task, model, saved.tokenizer, features, dev, mesh, str(init))
-    print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
+    say(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, saved, task.head), profile)
     if jax.process_index() == 0:
@@ -123,12 +124,12 @@ def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Pat
 
 def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
     """Prints the labels of the training and dev sets, and how many dev examples are training examples too."""
-    print(f"train: {len(train):,} examples: {task.summary(train)}")
+    say(f"train: {len(train):,} examples: {task.summary(train)}")
     learned = set(map(task.inputs, train))
     for split, examples in dev.items():
-        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
+        say(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
         if both := sum(task.inputs(example) in learned for example in examples):
-            print(f"{split}: {both:,} of its examples are in the training set too, and flatter its scores")
+            say(f"{split}: {both:,} of its examples are in the training set too, and flatter its scores")
 
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
@@ -296,7 +297,7 @@ def _sweep(
         for shown, scores in rates.items():
             for name, spread in _without_types(scores).items():
                 figure = f"{spread['mean']:.4g} ± {spread['deviation']:.2g}"
-                print(f"learning rate {shown}  {name}  {figure}  ({seeds} seeds)")
+                say(f"learning rate {shown}  {name}  {figure}  ({seeds} seeds)")
     return summary
 
 
@@ -339,9 +340,9 @@ def examples_per_second(result: loop.Result, features: int, batch_size: int) -> 
 
 def _report(result: loop.Result, workdir: Path, speed: float | None) -> None:
     if result.signal:
-        print(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
+        say(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
         return
     scores = [f"{name} {value:.4g}" for name, value in _without_types(result.scores).items()]
     speeds = [f"{speed:,.1f} examples/s"] if speed else []
-    print(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
-    print(f"workdir {workdir}, best checkpoint {result.best}")
+    say(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
+    say(f"workdir {workdir}, best checkpoint {result.best}")
