@@ -188,6 +188,8 @@ def evaluate_pretraining(saved: pretrained.Pretrained, config: PretrainConfig, o
             batch_sums.append(sums(params, batch))
             loop.await_due(batch_sums)
     means = losses.means(loop.add_up(batch_sums))
+    if not np.isfinite(means["loss"]):
+        raise pretrained.overflowed("the corpus")
     with np.errstate(over="ignore"):
         scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
     if output is not None:

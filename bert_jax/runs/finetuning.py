@@ -181,7 +181,11 @@ def _training(
             for split, (examples, features) in scored.items():
                 how = evaluation_batches(config, features)
                 logits = engine.logits(features, **how, done=lambda _: check())
-                split_scores = task.metrics(examples, task.predict(examples, features, logits))
+                finite = all(np.isfinite(values).all() for values in logits)
+                predictions = task.predict(examples, features, logits if finite else [*map(np.zeros_like, logits)])
+                split_scores = task.metrics(examples, predictions)
+                if not finite:  # Scores of what such outputs happen to predict would pass for real ones.
+                    split_scores = dict.fromkeys(split_scores, math.nan)
                 scores |= {f"{split}_{name}": value for name, value in split_scores.items()}
             return scores
 

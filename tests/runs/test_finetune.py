@@ -25,6 +25,7 @@ from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerConfig, RunConfig, TaskConfig
 from bert_jax.config.files import load_config
 from bert_jax.convert import pretrained
+from bert_jax.inference.engine import Engine
 from bert_jax.runs import finetuning
 from bert_jax.runs.evaluation import evaluate, evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
@@ -96,6 +97,24 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
     page = (tmp_path / "scores/dev/page.html").read_text()
     assert "What was taken for what" in page and "data:image/png" in page
     assert json.loads((tmp_path / "scores/scores.json").read_text()) == pytest.approx(scores)
+
+
+def test_outputs_that_overflow_are_no_score_and_training_goes_on(model, task_config, tmp_path, monkeypatch, capsys):
+    logits, number = Engine.logits, iter(range(9))
+
+    def overflows_first(self, features, **how):
+        values = logits(self, features, **how)
+        return [values[0] * np.nan, *values[1:]] if next(number) == 0 else values
+
+    monkeypatch.setattr(Engine, "logits", overflows_first)
+    config = dataclasses.replace(task_config, epochs=2, task=dataclasses.replace(task_config.task, train_examples=32))
+    result = finetune(config, model, tmp_path / "run")
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert [line.partition(";")[0] for line in warned] == ["warning: step 2: dev_macro_f1 is nan, dev_accuracy is nan"]
+    assert "never the best" in warned[0]
+    assert (result.step, result.best) == (4, 4) and result.scores["dev_accuracy"] > 0
+    scores = {row["step"]: row["dev_accuracy"] for row in logged(tmp_path / "run") if "dev_accuracy" in row}
+    assert scores == {2: None, 4: result.scores["dev_accuracy"]}
 
 
 @pytest.mark.parametrize(
