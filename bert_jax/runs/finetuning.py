@@ -287,14 +287,15 @@ def sweep(
 def _sweep(
     config: FinetuneConfig, init: str | Path, workdir: Path, seeds: int, learning_rates: tuple[float, ...]
 ) -> dict:
-    rates = {}
+    runs: dict[str, dict[Path, dict[str, float]]] = {}
     for rate in learning_rates or (config.optimizer.learning_rate,):
-        runs = []
         for seed in range(config.seed, config.seed + seeds):
             optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
             run_config = dataclasses.replace(config, seed=seed, optimizer=optimizer)
-            runs.append(_scores_of(run_config, init, workdir / f"lr-{rate:g}-seed-{seed}"))
-        rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
+            folder = workdir / f"lr-{rate:g}-seed-{seed}"
+            runs.setdefault(f"{rate:g}", {})[folder] = _scores_of(run_config, init, folder)
+    _check_alike({folder: scores for of_rate in runs.values() for folder, scores in of_rate.items()})
+    rates = {rate: _spreads([*of_rate.values()]) for rate, of_rate in runs.items()}
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
         storage.write_whole(workdir / "summary.json", json.dumps(contents.finite(summary), indent=1).encode())
@@ -309,7 +310,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     """The scores of a run after its last step; it is done now unless it was done before."""
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
-        saved = contents.json_object(file, remedy=SCORE_AGAIN)
+        saved = contents.without_checksum(contents.json_object(file, remedy=SCORE_AGAIN), file, SCORE_AGAIN)
         shape = {"scores": {str: (float, NoneType)}, "init": str, "config": {}}
         contents.check_values(saved, shape, file, SCORE_AGAIN)
         scores = {name: math.nan if value is None else value for name, value in saved.pop("scores").items()}
@@ -323,8 +324,24 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     if result.signal:
         raise Stopped(result.signal)
     if jax.process_index() == 0:
-        storage.write_whole(file, json.dumps({"scores": contents.finite(result.scores), **current}).encode())
+        values = {"scores": contents.finite(result.scores), **current}
+        storage.write_whole(file, json.dumps(contents.with_checksum(values)).encode())
     return result.scores
+
+
+def _check_alike(runs: dict[Path, dict[str, float]]) -> None:
+    """Raises `InputError` for a run of a sweep without a score that another has."""
+    names = dict.fromkeys(name for scores in runs.values() for name in _without_types(scores))
+    for folder, scores in runs.items():
+        if lacking := [name for name in names if name not in scores]:
+            what = f"lacks {', '.join(lacking)}, which other runs have"
+            raise InputError(f"{folder / 'scores.json'}: {what}; {SCORE_AGAIN}")
+
+
+def _spreads(runs: list[dict[str, float]]) -> dict[str, dict]:
+    """The spread of each score over the runs that have it: the types of spans are those that a run has seen."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: _spread([run[name] for run in runs if name in run]) for name in names}
 
 
 def _spread(values: list[float]) -> dict:

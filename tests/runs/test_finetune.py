@@ -204,6 +204,16 @@ def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path)
     assert (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns == before
 
 
+def test_a_run_of_a_sweep_without_the_scores_of_the_others_is_named(tmp_path):
+    """But for types of spans, which a run may have seen or not."""
+    runs = {tmp_path / "a": {"dev_f1": 1.0, "dev_f1/PER": 2.0}, tmp_path / "b": {"dev_f1": 3.0}}
+    finetuning._check_alike(runs)
+    spreads = finetuning._spreads([*runs.values()])
+    assert {name: spread["runs"] for name, spread in spreads.items()} == {"dev_f1": [1.0, 3.0], "dev_f1/PER": [2.0]}
+    with pytest.raises(InputError, match=r"c/scores.json: lacks dev_f1, which other runs have; remove it"):
+        finetuning._check_alike({**runs, tmp_path / "c": {}})
+
+
 def test_a_warm_cache_compiles_no_step_again(model, task_config, tmp_path):
     """Two processes, one after the other: the second finds all its programs."""
     run = RunConfig(compilation_cache=str(tmp_path / "cache"))
