@@ -59,4 +59,4 @@ row squad squad --config finetune_squad --task squad --init "$init" --learning-r
 row ner conll2003 --config finetune_tagging --task ner --init "${cased:-$init}" --learning-rates 5e-5 \
     --task.document-context --sequence-length 512 "$@"
 
-exec "$PYTHON" launch/reproduction_table.py "$workdir"
+exec "$PYTHON" -m launch.reproduction_table "$workdir"

@@ -255,6 +255,12 @@ def test_scores_without_a_value_are_written_and_read_again(root):
     (folder / "scores.json").write_text(json.dumps(saved | {"scores": []}))
     with pytest.raises(InputError, match="scores is .*; remove it, and the same command scores the run again"):
         finetuning._scores_of(config, saved["init"], folder)
+    (folder / "scores.json").write_text(json.dumps(contents.with_checksum(saved)))
+    assert finetuning._scores_of(config, saved["init"], folder) == saved["scores"]
+    changed = json.dumps(contents.with_checksum(saved) | {"scores": dict.fromkeys(saved["scores"], 99.0)})
+    (folder / "scores.json").write_text(changed)
+    with pytest.raises(InputError, match="its checksum isn't that of its values.; remove it, and the same command"):
+        finetuning._scores_of(config, saved["init"], folder)
     assert json.dumps(contents.finite({"a": [np.nan, (1.5, np.inf)]})) == '{"a": [null, [1.5, null]]}'
 
 

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import sys
+import typing
 import unicodedata
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import transformers
 
 import bert_jax
+from bert_jax.cli import evaluate
 from bert_jax.cli.main import main
 from bert_jax.config import (
     CorpusConfig,
@@ -20,6 +23,7 @@ from bert_jax.config import (
     HeadConfig,
     InputError,
     MaskingConfig,
+    PretrainConfig,
     TaskConfig,
 )
 from bert_jax.config.files import load_config
@@ -27,9 +31,12 @@ from bert_jax.convert import pretrained
 from bert_jax.convert.origin import FinetuningRun, PretrainingRun
 from bert_jax.convert.pretrained import Pretrained
 from bert_jax.data import tokenizer_folders
+from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.data.tokenizers import SPECIAL
 from bert_jax.devices import compiling
+from bert_jax.files.printable import say
 from bert_jax.models import init_params, make_model
+from bert_jax.runs.page import write_page
 
 HOSTILE = "</td><script>alert(1)</script>|[x](javascript:alert(1))`\x1b[2J\x9b31m\u202egpj.sh\n# heading"
 
@@ -158,6 +165,52 @@ def test_errors_act_in_no_terminal(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "gpj.sh" in error
     assert_harmless(error)
+
+
+def all_hostile(config):
+    """The config with every text in it hostile, whatever it is for."""
+    values = {}
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            values[name] = all_hostile(value)
+        elif isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            values[name] = tuple(map(all_hostile, value))
+        elif str in (hint, *typing.get_args(hint)):
+            values[name] = (HOSTILE,) if isinstance(value, tuple) else HOSTILE
+    return dataclasses.replace(config, **values)
+
+
+@pytest.mark.parametrize("kind", [PretrainConfig, FinetuneConfig])
+@pytest.mark.parametrize("option", ["--help", "--mistyped"])
+def test_settings_of_a_model_act_in_no_help(kind, option, monkeypatch, capsys):
+    config = all_hostile(kind())
+    with pytest.raises(SystemExit):
+        evaluate._parse(config, "m", [option])
+    output = "".join(capsys.readouterr())
+    assert ("gpj.sh" in output) == (option == "--help")
+    assert_harmless(output.replace("\n", " ") + "\n")
+    assert evaluate._parse(config, "m", []).config == config  # What is used is what it was.
+
+
+def test_what_is_said_acts_in_no_terminal(capsys):
+    say(HOSTILE)
+    assert_harmless(capsys.readouterr().out)
+    say("a", "b", file=sys.stderr)
+    assert capsys.readouterr().err == "a\nb\n"
+
+
+def test_a_reason_forges_no_line(tmp_path, capsys):
+    tokenizer_folders.write(NoTokenizer(HOSTILE), tmp_path, 8)
+    assert_harmless(capsys.readouterr().err)
+
+
+def test_labels_and_texts_act_in_no_page(tmp_path):
+    row = {"id": "1", "text": f"a\nb {HOSTILE}", "gold": HOSTILE, "predicted": "b", "right": False, "confidence": 0.5}
+    write_page(tmp_path / "page.html", HOSTILE, {f"f1/{HOSTILE}": 1.0}, [row], (HOSTILE, "b"))
+    page = (tmp_path / "page.html").read_text()
+    assert "<script" not in page and "a b " in page
+    assert_harmless(page.replace("\n", " ") + "\n")
 
 
 def assert_harmless(output: str) -> None:

@@ -8,6 +8,7 @@ import tyro
 from bert_jax.cli.options import ConfigFields, OptionalConfigName, check_task, command_line, find
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config.files import load_config
+from bert_jax.files.printable import say
 
 # Settings of the run section that only training uses.
 TRAINING_ONLY = (
@@ -78,7 +79,7 @@ def run(arguments: list[str]) -> None:
     check_repeated(command.config, external)
     scores = evaluate(saved, command.config, command.output)
     for name, value in scores.items():
-        print(f"{name}  {value:.4f}")
+        say(f"{name}  {value:.4f}")
 
 
 def _parse(config: FinetuneConfig | PretrainConfig, model: str, arguments: list[str]) -> EvaluateTask | EvaluateText:

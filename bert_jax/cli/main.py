@@ -10,6 +10,7 @@ import bert_jax
 from bert_jax.cluster.signals import Ending, Stopped
 from bert_jax.config import InputError
 from bert_jax.files import contents, storage
+from bert_jax.files.printable import say
 
 HELP = """\
 usage: bert-jax COMMAND [options]
@@ -72,10 +73,10 @@ def _leave(code: int, error: Exception | None = None) -> None:
 def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP, end="")
+        say(*HELP.splitlines())
         return 0 if arguments else 2
     if arguments[0] == "--version":
-        print(bert_jax.__version__)
+        say(bert_jax.__version__)
         return 0
     if not sys.stderr.isatty():  # In a log, a line of progress every ten seconds is enough.
         os.environ.setdefault("TQDM_MININTERVAL", "10")
@@ -101,10 +102,10 @@ def _main(arguments: list[str] | None) -> int:
     except Stopped as stopped:
         return 128 + stopped.number
     except KeyboardInterrupt:
-        print("\nbert-jax: interrupted", file=sys.stderr)
+        say("", "bert-jax: interrupted", file=sys.stderr)
         return 128 + (ending.number or signal.SIGINT)
 
 
 def _fail(message: str) -> int:
-    print(f"bert-jax: {message}", file=sys.stderr)
+    say(f"bert-jax: {message}", file=sys.stderr)
     return 2

@@ -14,6 +14,7 @@ import tyro
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config.files import load_config
 from bert_jax.files import storage
+from bert_jax.files.printable import harmless
 
 # The config's fields are options of the command itself: --optimizer.learning-rate, without --config before it.
 ConfigFields = Annotated[PretrainConfig, tyro.conf.arg(name="")]
@@ -82,6 +83,15 @@ def command_line(command: type, prog: str, default: Any, arguments: list[str], u
         options = tuple(field for field in spec.fields if field.name not in names)
         return dataclasses.replace(
             spec, fields=options, instantiate=lambda **values: dataclasses.replace(info.default, **values)
+        )
+
+    @registry.primitive_rule
+    def text(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+        """A text as tyro reads it; as a default in the help, which may be of a stranger's model, it is harmless."""
+        if info.type is not str:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            *(1, "STR", lambda given: given[0], lambda value: isinstance(value, str), lambda value: [harmless(value)])
         )
 
     return tyro.cli(command, prog=prog, default=default, args=arguments, registry=registry)

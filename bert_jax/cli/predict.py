@@ -11,7 +11,7 @@ import tyro
 import bert_jax
 from bert_jax.cli.options import Flag
 from bert_jax.config import InputError, MeshConfig
-from bert_jax.files.printable import harmless
+from bert_jax.files.printable import say
 
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
@@ -188,6 +188,6 @@ def _check(command: Predict) -> None:
 def _print_filled(bert, texts: list[str], top: int) -> None:
     """Prints the guesses for a person to read."""
     for text, masks in zip(texts, bert.fill_mask(texts, top), strict=True):
-        print(harmless(text))
+        say(text)
         for guesses in masks:
-            print("  " + harmless(", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses)))
+            say("  " + ", ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))

@@ -8,6 +8,7 @@ import tyro
 from bert_jax.cli.options import ConfigFields, ConfigName, parse
 from bert_jax.config import InputError
 from bert_jax.files import storage
+from bert_jax.files.printable import say
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def run(arguments: list[str]) -> None:
         from bert_jax.data.records import Examples
         from bert_jax.data.show import show
 
-        print("\n\n".join(show(Examples(command.output), command.config, command.show)))
+        say(*"\n\n".join(show(Examples(command.output), command.config, command.show)).split("\n"))
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ import tyro
 
 from bert_jax.cli.options import Flag
 from bert_jax.files import folders, storage
-from bert_jax.files.printable import printable
+from bert_jax.files.printable import printable, say
 
 Folder = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="FOLDER")]]
 
@@ -63,9 +63,9 @@ def import_model(arguments: list[str]) -> None:
             saved = pretrained.with_labels(saved, command.labels)
         pretrained.save(saved, aside)
     sizes = f"{saved.model.num_hidden_layers} layers, {saved.model.hidden_size} wide"
-    print(f"{command.folder}: {saved.head.kind}, {sizes}")
+    say(f"{command.folder}: {saved.head.kind}, {sizes}")
     for line in saved.report.lines():
-        print(f"  {printable(line)}")
+        say(f"  {printable(line)}")
 
 
 def export_model(arguments: list[str]) -> None:
@@ -76,4 +76,4 @@ def export_model(arguments: list[str]) -> None:
     compiling.begin()
     pretrained.export(command.model, command.folder, command.format, command.overwrite)
     made = sorted(file.name for file in storage.path(command.folder).iterdir())
-    print(f"{command.folder}: {command.format}, {', '.join(made)}")
+    say(f"{command.folder}: {command.format}, {', '.join(made)}")

@@ -24,6 +24,7 @@ from bert_jax.cluster.peer import BAD_INPUT, LOST, End
 from bert_jax.cluster.rendezvous import GRACE, Hub, Member, addresses
 from bert_jax.cluster.signals import Repeats
 from bert_jax.config import InputError
+from bert_jax.files.printable import say
 
 # Exit codes that are no failure: done, or stopped by a signal, together with all other processes.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -218,8 +219,8 @@ class _Child:
 
     def say(self, message: str) -> None:
         """Prints a message on a line of its own, even if the child's last line isn't finished."""
-        begin = "" if self._tail.endswith(b"\n") or not self._tail else "\n"
-        print(f"{begin}bert-jax: {message}", file=sys.stderr)
+        unfinished = [""] if self._tail and not self._tail.endswith(b"\n") else []
+        say(*unfinished, f"bert-jax: {message}", file=sys.stderr)
 
     def terminate(self) -> None:
         if self._process is not None:

@@ -13,6 +13,7 @@ from bert_jax.data.prepare import empty, sequence_lengths
 from bert_jax.data.report import describe, report_documents
 from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import granted_cores
+from bert_jax.files.printable import say
 
 SAMPLED = 24  # chunks
 
@@ -49,19 +50,19 @@ def dry_run(config: PretrainConfig) -> dict[str, float]:
         "disk_bytes": written * times,
         "seconds": seconds * times / workers + trained,
     }
-    print(f"corpus           {times * size / 1e6:,.1f} MB of text, of which {size / 1e6:,.1f} MB were sampled")
+    say(f"corpus           {times * size / 1e6:,.1f} MB of text, of which {size / 1e6:,.1f} MB were sampled")
     for name in ("documents", "sentences", "tokens"):
-        print(f"{name:16} {estimates[name]:,.0f}")
+        say(f"{name:16} {estimates[name]:,.0f}")
     for source, statistics in counts.sources.items():
-        print(f"  {source}: {describe(statistics)} in the sample")
-    print(f"unknown tokens   {estimates['unknown_rate']:.3%}")
-    print(f"duplicate lines  {estimates['duplicate_lines']:.1%} of the sample's; the whole can have more")
+        say(f"  {source}: {describe(statistics)} in the sample")
+    say(f"unknown tokens   {estimates['unknown_rate']:.3%}")
+    say(f"duplicate lines  {estimates['duplicate_lines']:.1%} of the sample's; the whole can have more")
     for length in examples:
-        print(f"examples         {estimates[f'examples_{length}']:,.0f} of length {length}")
+        say(f"examples         {estimates[f'examples_{length}']:,.0f} of length {length}")
     report_documents(total, counts.random_shares(examples) if config.examples.sentence_pairs else None)
-    print(f"disk             {estimates['disk_bytes'] / 1e6:,.0f} MB")
+    say(f"disk             {estimates['disk_bytes'] / 1e6:,.0f} MB")
     vocabulary = f"{trained:,.0f} s of it for the vocabulary"
-    print(f"time             {estimates['seconds']:,.0f} s in {workers} processes, {vocabulary}")
+    say(f"time             {estimates['seconds']:,.0f} s in {workers} processes, {vocabulary}")
     return estimates
 
 

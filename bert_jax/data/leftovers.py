@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bert_jax.config import InputError
 from bert_jax.files import storage
+from bert_jax.files.printable import say
 
 
 class Damaged(InputError):
@@ -31,5 +32,5 @@ def read_if_whole(file: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except Damaged as error:
-        print(f"{error}; it is made again", file=sys.stderr)
+        say(f"{error}; it is made again", file=sys.stderr)
         return None

@@ -31,6 +31,7 @@ from bert_jax.data.report import report
 from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
 from bert_jax.files import folders, storage
+from bert_jax.files.printable import say
 
 # The desired number of shards, and the least and most chunks in one: a run that is killed loses less than one shard.
 SHARDS = 256
@@ -287,7 +288,7 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
         before = leftovers.read_if_whole(_tokenizer_file(folder))
         now = json.dumps(tokenizers.train(TokenizerSample(config), config.tokenizer).to_dict()).encode()
         if before != now:
-            print("the text has changed, and its vocabulary is another: all shards are made again")
+            say("the text has changed, and its vocabulary is another: all shards are made again")
             train.keep(())
             leftovers.write(_tokenizer_file(folder), now)
     resuming.write_job(folder, job)
@@ -300,7 +301,7 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
     left = json.loads(leftovers.read_if_whole(counts) or b"null")
     whole = left and (storage.is_remote(marks) or left["marks"] == _checksum(marks))
     if left and not whole:
-        print(f"{marks}: damaged; it is made again", file=sys.stderr)
+        say(f"{marks}: damaged; it is made again", file=sys.stderr)
     if not whole:
         mirror = storage.Mirror(counts.parent)
         hashes = mirror.folder / "lines.hashes"

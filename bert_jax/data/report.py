@@ -2,6 +2,7 @@
 
 from bert_jax.data.building import Statistics
 from bert_jax.data.formats import LONGEST_DOCUMENT
+from bert_jax.files.printable import say
 
 # Shares of repeated lines (the loss gets stuck on them) and of unknown tokens above which a warning is printed.
 DUPLICATES_WARNED = 0.1
@@ -24,43 +25,41 @@ def report(manifest: dict) -> None:
             f"{sum(x['examples'] for x in v[split]):,} of length {k} ({fill(k, v[split]):.1%} full)"
             for k, v in manifest["lengths"].items()
         )
-        print(f"{split}: {s.documents:,} documents, {s.tokens:,} tokens; examples: {', '.join(counts)}")
+        say(f"{split}: {s.documents:,} documents, {s.tokens:,} tokens; examples: {', '.join(counts)}")
     for source, values in manifest["sources"].items():
-        print(f"  {source}: {describe(Statistics(**values))}")
-    print(f"unknown tokens {manifest['unknown_rate']:.3%}, duplicate lines {manifest['duplicate_lines']:.1%}")
+        say(f"  {source}: {describe(Statistics(**values))}")
+    say(f"unknown tokens {manifest['unknown_rate']:.3%}, duplicate lines {manifest['duplicate_lines']:.1%}")
     if removed := splits["train"].removed_lines:
-        print(f"{removed:,} lines that occurred before were left out")
+        say(f"{removed:,} lines that occurred before were left out")
     if manifest["duplicate_lines"] > DUPLICATES_WARNED:
-        print("warning: many lines occur more than once; a model learns them by heart, and its loss says little;")
-        print("         --corpus.deduplicate leaves out the repeated ones")
+        say("warning: many lines occur more than once; a model learns them by heart, and its loss says little;")
+        say("         --corpus.deduplicate leaves out the repeated ones")
     if manifest["unknown_rate"] > UNKNOWN_WARNED:
-        print("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
+        say("warning: many tokens are unknown to the vocabulary; is it one for this language and case?")
     report_documents(splits["train"], manifest["random_next"])
     if not splits["held_out"].documents:
-        print("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
+        say("warning: no document is held out, so no loss is measured while training; see corpus.held_out")
 
 
 def report_documents(s: Statistics, random_next: dict[str, float] | None) -> None:
     """Prints the share of random next sentences, and warnings about documents that make poor sentence pairs."""
     average = s.characters / max(s.documents, 1)
     if average > LONGEST_DOCUMENT / 2 or s.documents == 1:
-        print(f"warning: documents are {average:,.0f} characters long on average, and cut at {LONGEST_DOCUMENT:,};")
-        print("         if they are really shorter, put a blank line between one and the next")
+        say(f"warning: documents are {average:,.0f} characters long on average, and cut at {LONGEST_DOCUMENT:,};")
+        say("         if they are really shorter, put a blank line between one and the next")
     if random_next is None:
         return
     shares = ", ".join(f"{share:.1%} of length {length}" for length, share in random_next.items())
-    print(f"random next sentences: {shares}")
+    say(f"random next sentences: {shares}")
     if all(RANDOM_EXPECTED[0] <= share <= RANDOM_EXPECTED[1] for share in random_next.values()):
         return
-    print(
-        "warning: half of the next sentences are meant to be random; of these a model learns little by predicting it:"
-    )
+    say("warning: half of the next sentences are meant to be random; of these a model learns little by predicting it:")
     if s.sentences < 2 * s.documents:
-        print("         most documents are one sentence, which has no next; put blank lines between documents only")
+        say("         most documents are one sentence, which has no next; put blank lines between documents only")
     elif max(random_next.values()) > RANDOM_EXPECTED[1]:
-        print(f"         sentences are {s.tokens / s.sentences:.0f} tokens long on average, and one alone has no next;")
-        print("         write each on its own line, if they end in no mark")
-    print("         or train without next sentences: --examples.format full_sentences")
+        say(f"         sentences are {s.tokens / s.sentences:.0f} tokens long on average, and one alone has no next;")
+        say("         write each on its own line, if they end in no mark")
+    say("         or train without next sentences: --examples.format full_sentences")
 
 
 def describe(s: Statistics) -> str:

@@ -23,6 +23,7 @@ from bert_jax.data.records import FORMAT, Examples
 from bert_jax.data.shards import ShardWriter
 from bert_jax.files import contents, storage
 from bert_jax.files.folders import LOCK
+from bert_jax.files.printable import say
 
 Numbered = tuple[Chunk, int, np.ndarray | None]
 """A chunk, its number in the corpus, and a mark for each line that is left out."""
@@ -112,7 +113,7 @@ def is_done(partial: Path) -> bool:
             return True
     except InputError:
         pass
-    print(f"{partial}: damaged; what is damaged is made again", file=sys.stderr)
+    say(f"{partial}: damaged; what is damaged is made again", file=sys.stderr)
     return False
 
 
@@ -155,7 +156,7 @@ def keep_same(writer: ShardWriter, chunks: Iterable[Numbered], chunks_a_shard: i
         change = f"corpus.{moved[0]} was {was[moved[0]]!r} in the run that was stopped there, is {now[moved[0]]!r} now"
         raise InputError(f"{change}, and is other text; give it back to go on, or remove {writer.folder}")
     if again := set(finished) - same:
-        print(f"the text has changed: {len(again)} of {len(finished)} finished shards are made again")
+        say(f"the text has changed: {len(again)} of {len(finished)} finished shards are made again")
     writer.keep(same)
 
 
@@ -190,5 +191,5 @@ def kept_if_begun(partial: Path) -> Iterator[None]:
         if isinstance(error, InputError):
             raise InputError(f"{error}{kept}") from None
         if finished:
-            print(f"\n{kept[2:]}", file=sys.stderr)
+            say("", kept[2:], file=sys.stderr)
         raise

@@ -27,6 +27,7 @@ from bert_jax.data.duplicates import DuplicateLines
 from bert_jax.data.records import checksum, problem_of
 from bert_jax.data.workers import granted_cores
 from bert_jax.files import storage
+from bert_jax.files.printable import say
 
 
 class Counts:
@@ -166,7 +167,7 @@ class ShardWriter:
         with ThreadPoolExecutor(granted_cores()) as pool:
             whole = {n for n, is_whole in zip(finished, pool.map(self._is_whole, finished), strict=True) if is_whole}
         if again := len(finished) - len(whole):
-            print(f"{again} of {len(finished)} finished shards are damaged, and are made again", file=sys.stderr)
+            say(f"{again} of {len(finished)} finished shards are damaged, and are made again", file=sys.stderr)
             self.keep(whole)
 
     def _is_whole(self, number: int) -> bool:

@@ -17,6 +17,7 @@ from bert_jax.data.tokenizer_files import CONFIG, OF_BERT, WHOLE, Declared, Toke
 from bert_jax.data.tokenizer_json import TokenizerJson, check_ids, loaded
 from bert_jax.data.tokenizers import LONGEST_WORD, SentencePiece, Tokenizer, WordPiece, by_ids, read_vocab
 from bert_jax.files import contents
+from bert_jax.files.printable import say
 
 SENTENCEPIECE_FILE = "spiece.model"
 # The names in tokenizer_config.json of the parts of BERT's normalizer.
@@ -242,7 +243,7 @@ def write(tokenizer: Tokenizer, folder: Path, longest: int) -> None:
     In transformers, a special token spelled out in a text becomes the token.
     """
     if isinstance(tokenizer, NoTokenizer):
-        print(f"no tokenizer is written: {tokenizer.reason}", file=sys.stderr)
+        say(f"no tokenizer is written: {tokenizer.reason}", file=sys.stderr)
         return
     config = {"model_max_length": longest, **_written(tokenizer, folder)}
     added = tokenizer_files.read_json(folder / WHOLE)["added_tokens"]

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, RunConfig, first_line
+from bert_jax.files.printable import say
 
 # On a CPU, XLA fuses attention's two products and the softmax between them into one YNNPACK kernel, which takes up to
 # three times as long as separate kernels for short texts; other products are faster without YNNPACK too.
@@ -44,7 +45,7 @@ def begin() -> None:
     find_devices()
     if jax.config.jax_enable_x64:  # type: ignore[attr-defined]  # JAX defines its options at import.
         if jax.process_index() == 0:
-            print("JAX_ENABLE_X64 is ignored: results and checkpoints are of 32 bits", file=sys.stderr)
+            say("JAX_ENABLE_X64 is ignored: results and checkpoints are of 32 bits", file=sys.stderr)
         jax.config.update("jax_enable_x64", False)
 
 

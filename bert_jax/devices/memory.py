@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 
 from bert_jax.config import InputError, first_line
 from bert_jax.devices.chips import GIB
+from bert_jax.files.printable import say
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def compile_ahead(programs: Iterable[Ahead]) -> None:
 
 def _say(line: str) -> None:
     if jax.process_index() == 0:
-        print(line, flush=True)
+        say(line, flush=True)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType
@@ -193,6 +194,27 @@ def finite(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [finite(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def json_checksum(values: Any) -> str:
+    """The checksum of JSON values; written and read again, they have the same one."""
+    return f"{zlib.crc32(json.dumps(json.loads(json.dumps(values)), sort_keys=True).encode()):08x}"
+
+
+def with_checksum(values: dict) -> dict:
+    """The values and their `checksum`, to be written as JSON."""
+    return {**values, "checksum": json_checksum(values)}
+
+
+def without_checksum(values: dict, file: object, remedy: str = AGAIN) -> dict:
+    """The values as they were before `with_checksum`. Raises `NotTheFile` where they are others.
+
+    What an earlier version wrote has no checksum, and is taken as it is.
+    """
+    rest = {name: value for name, value in values.items() if name != "checksum"}
+    if values.get("checksum", checksum := json_checksum(rest)) != checksum:
+        raise NotTheFile(f"{file}: damaged (its checksum isn't that of its values); {remedy}")
+    return rest
 
 
 def check_values(values: Any, shape: Any, file: object, remedy: str = AGAIN) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bert_jax.files import storage
 from bert_jax.files.errors import InputError
+from bert_jax.files.printable import say
 
 LOCK = ".lock"
 # Where the kernel has no locks, in seconds: between two signs of life; of silence until a holder counts as dead; until
@@ -152,7 +153,7 @@ def shared(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        print(f"{folder}: can't be written, so another process may replace it while it is read", file=sys.stderr)
+        say(f"{folder}: can't be written, so another process may replace it while it is read", file=sys.stderr)
         yield
         return
     try:
@@ -247,7 +248,7 @@ class Lock:
         begin, first = time.monotonic(), self._read()
         holder = first
         if holder and not holder.is_dead():
-            print(f"{self.file}: waits to see whether {holder} still works there", file=sys.stderr)
+            say(f"{self.file}: waits to see whether {holder} still works there", file=sys.stderr)
         while holder and not holder.is_dead() and time.monotonic() < begin + STALE:
             if holder != first:
                 raise self._in_use(holder)
@@ -273,7 +274,7 @@ class Lock:
             with contextlib.suppress(Exception):  # A bucket that can't be reached now is tried again.
                 holder = self._read()
                 if holder and holder.token != self._holder.token:  # This process was suspended for too long.
-                    print(f"bert-jax: {self._folder}: {holder} has taken over; this run ends", file=sys.stderr)
+                    say(f"bert-jax: {self._folder}: {holder} has taken over; this run ends", file=sys.stderr)
                     os._exit(LOST)
                 self._holder = dataclasses.replace(self._holder, beat=self._holder.beat + 1)
                 storage.write_whole(self.file, self._holder.text())

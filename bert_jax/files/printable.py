@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import TextIO
 
 # Control characters, with which the escape codes of terminals begin; line ends; marks that reverse the text around them
 # (Unicode Standard Annex 9); halves of a surrogate pair, which can't be written.
@@ -23,3 +24,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(*lines: str, file: TextIO | None = None, flush: bool = False) -> None:
+    """Prints each text as one harmless line, to standard output or `file`.
+
+    Whatever the package tells a person goes through here, but for what `predict` writes, which is JSON.
+    """
+    print(*map(harmless, lines), sep="\n", file=file, flush=flush)

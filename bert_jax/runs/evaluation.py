@@ -21,7 +21,7 @@ from bert_jax.data.records import Examples
 from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import refusals
 from bert_jax.files import contents, folders, storage
-from bert_jax.files.printable import json_line
+from bert_jax.files.printable import json_line, say
 from bert_jax.inference.engine import Engine
 from bert_jax.models import MaskedLM, kind_of, losses, make_model
 from bert_jax.objectives import HeadObjective
@@ -133,13 +133,13 @@ def evaluate_task(
     if not splits:
         raise InputError(f"{config.task.name}: no file to evaluate on; give one with --task.dev or --task.test")
     mesh = sharding.make_mesh(config.mesh)
-    print(f"on {compiling.devices()}", file=sys.stderr)
+    say(f"on {compiling.devices()}", file=sys.stderr)
     model = make_model(dataclasses.replace(saved.model, dtype=config.dtype), saved.head)
     engine = Engine.with_params(model, saved.params, mesh, saved.tokenizer)
     scores: dict[str, float] = {}
     for split in splits:
         examples = task.read(split)
-        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
+        say(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
         features = task.features(examples, saved.tokenizer, config.sequence_length, training=False)
         logits = engine.logits(features, **evaluation_batches(config, features))
         if not all(np.isfinite(values).all() for values in logits):
@@ -174,7 +174,7 @@ def evaluate_pretraining(saved: pretrained.Pretrained, config: PretrainConfig, o
     compiling.set_up(config.run)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch({len(config.phases) - 1: config.phases[-1]}, mesh)
-    print(f"on {compiling.devices()}", file=sys.stderr)
+    say(f"on {compiling.devices()}", file=sys.stderr)
     module = make_model(saved.model, saved.head)
     shardings = sharding.param_shardings(mesh, saved.params, module.logical_axes)
     params = sharding.put(saved.params, shardings)
@@ -193,6 +193,8 @@ def evaluate_pretraining(saved: pretrained.Pretrained, config: PretrainConfig, o
             batch_sums.append(sums(params, batch))
             loop.await_due(batch_sums)
     means = losses.means(loop.add_up(batch_sums))
+    if not np.isfinite(means["loss"]):
+        raise pretrained.overflowed("the corpus")
     with np.errstate(over="ignore"):
         scores = {**means, "mlm_perplexity": float(np.exp(means["mlm_loss"]))}
     if output is not None:

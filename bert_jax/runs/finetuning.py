@@ -26,6 +26,7 @@ from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, folders, storage
+from bert_jax.files.printable import say
 from bert_jax.inference.engine import Engine
 from bert_jax.models import make_model
 from bert_jax.objectives import make_objective
@@ -101,7 +102,7 @@ def finetune(
 
 def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Path, profile: bool) -> loop.Result:
     mesh = sharding.make_mesh(config.mesh)
-    print(f"on {compiling.devices()}")
+    say(f"on {compiling.devices()}")
     saved = pretrained.read(init)
     model = _model(config, saved.model)
     examples = drawn(task.read("train"), config)
@@ -114,7 +115,7 @@ def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Pat
         what = f"{config.task.name} marks {largest + 1} segments of a text, the model knows {model.type_vocab_size}"
         raise InputError(f"{what}; take a model with type_vocab_size {largest + 1} or more")
     training = _training(config, task, model, saved.tokenizer, features, dev, mesh, str(init))
-    print(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
+    say(f"{config.task.name}: {len(examples):,} examples, {training.settings.steps:,} steps")
     storage.make_folder(workdir)
     result = loop.train(training, workdir, mesh, functools.partial(_start, saved, task.head), profile)
     if jax.process_index() == 0:
@@ -126,12 +127,12 @@ def _finetune(config: FinetuneConfig, task: Task, init: str | Path, workdir: Pat
 
 def _describe(task: Task, train: list, dev: dict[str, list]) -> None:
     """Prints the labels of the training and dev sets, and how many dev examples are training examples too."""
-    print(f"train: {len(train):,} examples: {task.summary(train)}")
+    say(f"train: {len(train):,} examples: {task.summary(train)}")
     learned = set(map(task.inputs, train))
     for split, examples in dev.items():
-        print(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
+        say(f"{split}: {len(examples):,} examples: {task.summary(examples)}")
         if both := sum(task.inputs(example) in learned for example in examples):
-            print(f"{split}: {both:,} of its examples are in the training set too, and flatter its scores")
+            say(f"{split}: {both:,} of its examples are in the training set too, and flatter its scores")
 
 
 def _model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
@@ -187,7 +188,11 @@ def _training(
             for split, (examples, features) in scored.items():
                 how = evaluation_batches(config, features)
                 logits = engine.logits(features, **how, done=lambda _: check())
-                split_scores = task.metrics(examples, task.predict(examples, features, logits))
+                finite = all(np.isfinite(values).all() for values in logits)
+                predictions = task.predict(examples, features, logits if finite else [*map(np.zeros_like, logits)])
+                split_scores = task.metrics(examples, predictions)
+                if not finite:  # Scores of what such outputs happen to predict would pass for real ones.
+                    split_scores = dict.fromkeys(split_scores, math.nan)
                 scores |= {f"{split}_{name}": value for name, value in split_scores.items()}
             return scores
 
@@ -289,21 +294,22 @@ def sweep(
 def _sweep(
     config: FinetuneConfig, init: str | Path, workdir: Path, seeds: int, learning_rates: tuple[float, ...]
 ) -> dict:
-    rates = {}
+    runs: dict[str, dict[Path, dict[str, float]]] = {}
     for rate in learning_rates or (config.optimizer.learning_rate,):
-        runs = []
         for seed in range(config.seed, config.seed + seeds):
             optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
             run_config = dataclasses.replace(config, seed=seed, optimizer=optimizer)
-            runs.append(_scores_of(run_config, init, workdir / f"lr-{rate:g}-seed-{seed}"))
-        rates[f"{rate:g}"] = {name: _spread([run[name] for run in runs]) for name in runs[0]}
+            folder = workdir / f"lr-{rate:g}-seed-{seed}"
+            runs.setdefault(f"{rate:g}", {})[folder] = _scores_of(run_config, init, folder)
+    _check_alike({folder: scores for of_rate in runs.values() for folder, scores in of_rate.items()})
+    rates = {rate: _spreads([*of_rate.values()]) for rate, of_rate in runs.items()}
     summary = {"devices": compiling.devices(), "rates": rates}
     if jax.process_index() == 0:
         storage.write_whole(workdir / "summary.json", json.dumps(contents.finite(summary), indent=1).encode())
         for shown, scores in rates.items():
             for name, spread in _without_types(scores).items():
                 figure = f"{spread['mean']:.4g} ± {spread['deviation']:.2g}"
-                print(f"learning rate {shown}  {name}  {figure}  ({seeds} seeds)")
+                say(f"learning rate {shown}  {name}  {figure}  ({seeds} seeds)")
     return summary
 
 
@@ -311,7 +317,7 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     """The scores of a run after its last step; it is done now unless it was done before."""
     file, current = workdir / "scores.json", {"init": str(init), "config": to_dict(config)}
     if file.exists():
-        saved = contents.json_object(file, remedy=SCORE_AGAIN)
+        saved = contents.without_checksum(contents.json_object(file, remedy=SCORE_AGAIN), file, SCORE_AGAIN)
         shape = {"scores": {str: (float, NoneType)}, "init": str, "config": {}}
         contents.check_values(saved, shape, file, SCORE_AGAIN)
         scores = {name: math.nan if value is None else value for name, value in saved.pop("scores").items()}
@@ -325,8 +331,24 @@ def _scores_of(config: FinetuneConfig, init: str | Path, workdir: Path) -> dict[
     if result.signal:
         raise Stopped(result.signal)
     if jax.process_index() == 0:
-        storage.write_whole(file, json.dumps({"scores": contents.finite(result.scores), **current}).encode())
+        values = {"scores": contents.finite(result.scores), **current}
+        storage.write_whole(file, json.dumps(contents.with_checksum(values)).encode())
     return result.scores
+
+
+def _check_alike(runs: dict[Path, dict[str, float]]) -> None:
+    """Raises `InputError` for a run of a sweep without a score that another has."""
+    names = dict.fromkeys(name for scores in runs.values() for name in _without_types(scores))
+    for folder, scores in runs.items():
+        if lacking := [name for name in names if name not in scores]:
+            what = f"lacks {', '.join(lacking)}, which other runs have"
+            raise InputError(f"{folder / 'scores.json'}: {what}; {SCORE_AGAIN}")
+
+
+def _spreads(runs: list[dict[str, float]]) -> dict[str, dict]:
+    """The spread of each score over the runs that have it: the types of spans are those that a run has seen."""
+    names = dict.fromkeys(name for run in runs for name in run)
+    return {name: _spread([run[name] for run in runs if name in run]) for name in names}
 
 
 def _spread(values: list[float]) -> dict:
@@ -346,9 +368,9 @@ def examples_per_second(result: loop.Result, features: int, batch_size: int) -> 
 
 def _report(result: loop.Result, workdir: Path, speed: float | None) -> None:
     if result.signal:
-        print(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
+        say(f"stopped after {result.step:,} steps and saved; the same command goes on from there")
         return
     scores = [f"{name} {value:.4g}" for name, value in _without_types(result.scores).items()]
     speeds = [f"{speed:,.1f} examples/s"] if speed else []
-    print(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
-    print(f"workdir {workdir}, best checkpoint {result.best}")
+    say(", ".join([f"done: {result.step:,} steps", *speeds, *scores]))
+    say(f"workdir {workdir}, best checkpoint {result.best}")

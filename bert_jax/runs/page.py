@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax.files import storage
+from bert_jax.files.printable import harmless
 from bert_jax.tasks.metrics import calibration, expected_calibration_error
 
 # The most mistakes that are shown, and the most labels of a confusion matrix.
@@ -25,7 +26,7 @@ tr + tr { border-top: 1px solid #ddd } td.number { text-align: right; font-varia
 def write_page(file: Path, title: str, scores: dict[str, float], rows: list[dict], labels: tuple[str, ...]) -> None:
     """Writes the page as one file that needs no other; `rows` are those of `Task.rows`."""
     known = [row for row in rows if row["gold"] is not None]
-    parts = [f"<h1>{html.escape(title)}</h1>", f"<p>{len(rows):,} examples, {len(known):,} with a label.</p>"]
+    parts = [f"<h1>{_shown(title)}</h1>", f"<p>{len(rows):,} examples, {len(known):,} with a label.</p>"]
     if scores:
         parts.append(_table(["metric", "score"], [[name, f"{value:.4g}"] for name, value in scores.items()]))
     if known and "probabilities" in known[0]:
@@ -38,13 +39,13 @@ def write_page(file: Path, title: str, scores: dict[str, float], rows: list[dict
     if known:
         parts += ["<h2>The worst mistakes</h2>", _mistakes(known)]
     body = "\n".join(parts)
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_shown(title)}</title>'
     storage.write_whole(file, f"{page}<style>{STYLE}</style><body>{body}</body></html>\n".encode())
 
 
 def _table(head: list[str], lines: list[list[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    cells = "".join(f"<th>{_shown(name)}</th>" for name in head)
+    body = "".join("<tr>" + "".join(f"<td>{_shown(cell)}</td>" for cell in line) + "</tr>" for line in lines)
     return f"<table><tr>{cells}</tr>{body}</table>"
 
 
@@ -102,8 +103,8 @@ def _mistakes(rows: list[dict]) -> str:
         return "<p>None.</p>"
     lines = "".join(
         f'<tr><td class="number">{_sureness(row)}</td><td>{_text(row)}<br>'
-        f'<span class="gold">{html.escape(_named(row, "gold"))}</span>, predicted '
-        f'<span class="predicted">{html.escape(_named(row, "predicted"))}</span></td></tr>'
+        f'<span class="gold">{_shown(_named(row, "gold"))}</span>, predicted '
+        f'<span class="predicted">{_shown(_named(row, "predicted"))}</span></td></tr>'
         for row in wrong[:SHOWN]
     )
     return f"<p>{min(len(wrong), SHOWN)} of {len(wrong):,}.</p><table>{lines}</table>"
@@ -123,4 +124,9 @@ def _sureness(row: dict) -> str:
 
 
 def _text(row: dict) -> str:
-    return "<br>".join(html.escape(str(row[name])) for name in ("text", "pair") if row.get(name))
+    return "<br>".join(_shown(str(row[name])) for name in ("text", "pair") if row.get(name))
+
+
+def _shown(text: str) -> str:
+    """The text as HTML. White space, a line's end too, is shown as one space, as in any page."""
+    return html.escape(harmless(" ".join(text.split())))

@@ -19,6 +19,7 @@ from bert_jax.data.records import Examples
 from bert_jax.devices import compiling, sharding
 from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.files import folders, storage
+from bert_jax.files.printable import say
 from bert_jax.inference.loading import load
 from bert_jax.models import losses
 from bert_jax.objectives import HeadObjective
@@ -90,7 +91,7 @@ def pretrain(
         if jax.process_index() == 0:
             locks.enter_context(folders.exclusive(workdir))
         _check_run(config, workdir)
-        print(f"on {compiling.devices()}")
+        say(f"on {compiling.devices()}")
         start = read_start(config, init) if init else None
         if start:
             config = start.checked(config)
@@ -282,21 +283,21 @@ def held_out_means(sums: dict[str, float]) -> dict[str, float]:
 def _report(config: PretrainConfig, workdir: Path, result: loop.Result) -> None:
     if result.signal:
         done = f"{result.step:,} of {config.total_steps:,} steps"
-        print(f"stopped after {done} and saved; the same command goes on from there")
+        say(f"stopped after {done} and saved; the same command goes on from there")
         return
     held_out = result.scores
-    print(f"\ndone: {result.step:,} steps")
+    say("", f"done: {result.step:,} steps")
     if held_out:
         loss, unigram = held_out["held_out_mlm_loss"], held_out["held_out_unigram_loss"]
-        print(f"held-out masked-LM loss  {loss:.3f} nats, accuracy {held_out['held_out_mlm_accuracy']:.1%}")
-        print(f"unigram's loss on these  {unigram:.3f} nats: the model is {unigram - loss:.3f} better")
+        say(f"held-out masked-LM loss  {loss:.3f} nats, accuracy {held_out['held_out_mlm_accuracy']:.1%}")
+        say(f"unigram's loss on these  {unigram:.3f} nats: the model is {unigram - loss:.3f} better")
     if "held_out_nsp_accuracy" in held_out:
-        print(f"next-sentence accuracy   {held_out['held_out_nsp_accuracy']:.1%}")
+        say(f"next-sentence accuracy   {held_out['held_out_nsp_accuracy']:.1%}")
     if config.corpus.source == "python-docs" and jax.process_count() == 1:
         bert = load(workdir)
         for sentence in SENTENCES:
             guesses = ", ".join(f"{guess.token} {guess.probability:.0%}" for guess in bert.fill_mask(sentence, 3)[0])
-            print(f"  {sentence}  {guesses}")
-    print(f"workdir      {workdir}" + (f" (best checkpoint: {result.best})" if result.best else ""))
-    print(f"TensorBoard  tensorboard --logdir {workdir / 'tensorboard'}")
-    print(f"plot         {workdir / 'loss.png'}")
+            say(f"  {sentence}  {guesses}")
+    say(f"workdir      {workdir}" + (f" (best checkpoint: {result.best})" if result.best else ""))
+    say(f"TensorBoard  tensorboard --logdir {workdir / 'tensorboard'}")
+    say(f"plot         {workdir / 'loss.png'}")

@@ -15,6 +15,7 @@ import numpy as np
 
 from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.files.printable import say
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
 from bert_jax.tasks.base import Feature, Ids, check_unnamed
@@ -150,7 +151,7 @@ class Classification:
         return examples
 
     def _say(self, split: str, what: str) -> None:
-        print(f"{self._config.name}, {split}: {what}", file=sys.stderr)
+        say(f"{self._config.name}, {split}: {what}", file=sys.stderr)
 
     def _own(self, split: str) -> tuple[list[Row], glue.Columns]:
         c = self._config

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError, TaskConfig
+from bert_jax.files.printable import say
 from bert_jax.tasks.tables import Row, read_table
 
 NLI = ("contradiction", "entailment", "neutral")
@@ -135,7 +136,7 @@ def _whole(rows: list[Row], columns: Columns, split: str) -> list[Row]:
     if not whole:  # The problem is then the header, not some lines.
         return rows
     if len(whole) < len(rows):
-        print(f"qqp, {split}: {len(rows) - len(whole)} lines without all columns left out", file=sys.stderr)
+        say(f"qqp, {split}: {len(rows) - len(whole)} lines without all columns left out", file=sys.stderr)
     return whole
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.files.printable import say
 from bert_jax.models import QuestionAnswering
 from bert_jax.tasks import squad_files, squad_metrics
 from bert_jax.tasks.base import Feature, check_unnamed
@@ -127,7 +128,7 @@ class Squad:
             raise InputError(f"{file}: no answer is in its paragraph at answer_start; count characters from 0")
         if lost:
             why = f"their answer isn't at its answer_start (the first: id {lost[0][0]!r}, {lost[0][1]!r})"
-            print(f"{file}: {len(lost)} of {len(examples)} questions are left out: {why}", file=sys.stderr)
+            say(f"{file}: {len(lost)} of {len(examples)} questions are left out: {why}", file=sys.stderr)
         return [e for e in examples if not e.answers or e.span is not None]
 
     def features(self, examples: list[Example], tokenizer: Tokenizer, length: int, training: bool) -> list[Window]:

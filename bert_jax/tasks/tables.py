@@ -12,6 +12,7 @@ from typing import Any
 
 from bert_jax.config import InputError, first_line
 from bert_jax.files.contents import json_value
+from bert_jax.files.printable import say
 from bert_jax.tasks.files import plain_name, read_text
 
 JSON_NAMES = (".json", ".jsonl", ".ndjson")
@@ -109,7 +110,7 @@ def _records(file: Path, text: str, header: bool, ragged: bool, width: int) -> I
         return _csv_lines(file, text, separator)
     if ragged or not _is_quoted(text):
         return _tsv_lines(text)
-    print(f"{file}: cells in quotes are read as CSV has them, without the quotes", file=sys.stderr)
+    say(f"{file}: cells in quotes are read as CSV has them, without the quotes", file=sys.stderr)
     return _csv_lines(file, text, separator)
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from bert_jax.config import InputError, RunConfig
 from bert_jax.devices.memory import Ahead, compile_ahead, refusals
 from bert_jax.devices.sharding import global_batch, put
 from bert_jax.files import storage
+from bert_jax.files.printable import say
 from bert_jax.models import losses
 from bert_jax.objectives import Objective
 from bert_jax.training import steps
@@ -141,6 +144,11 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
             """The scores after this step; also logged, unless an earlier command has done that."""
             with clock.paused():
                 scores = evaluate(state["params"], step, interrupt.check)
+                lost = [f"{name} is {value}" for name, value in scores.items() if not math.isfinite(value)]
+                if lost and jax.process_index() == 0:
+                    bar.clear()
+                    what = "a checkpoint whose score isn't a finite number is never the best"
+                    say(f"warning: step {step}: {', '.join(lost)}; {what}", file=sys.stderr)
                 if checkpoints.score(step) is None:
                     metrics.add(step, scores)
                     checkpoints.add_score(step, training.score(scores))
@@ -223,16 +231,19 @@ def _check_finite(values: dict | None, step: int, most: int) -> None:
 
 
 def add_up(sums: list[dict]) -> dict[str, float]:
-    """The sums over the steps with a finite loss, or over all steps if none has one."""
+    """The sums over all batches: not finite where those of one aren't."""
     values = jax.device_get(sums)
-    values = [v for v in values if np.isfinite(losses.means(v)["loss"])] or values
     return {name: float(np.sum([v[name] for v in values], dtype=np.float64)) for name in values[0]}
 
 
 def _row(pending: list[dict], clock: "_Clock", step: int, learning_rate) -> dict:
-    """The means over the steps since the last row, and the last step's gradient norm and learning rate."""
-    sums = add_up(pending)
-    last = jax.device_get(pending[-1])
+    """The means over the steps since the last row, and the last step's gradient norm and learning rate.
+
+    Steps whose loss isn't finite, of which the updates were skipped, are left out, unless there are no others.
+    """
+    values = jax.device_get(pending)
+    sums = add_up([v for v in values if np.isfinite(losses.means(v)["loss"])] or values)
+    last = values[-1]
     skipped = int(last["skipped_updates"])
     row = losses.means(sums) | {
         "gradient_norm": float(last["gradient_norm"]),

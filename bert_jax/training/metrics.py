@@ -11,6 +11,7 @@ import jax
 from bert_jax.config import InputError, first_line
 from bert_jax.devices.chips import PEAK_FLOPS
 from bert_jax.files import contents, storage
+from bert_jax.files.printable import say
 
 FLUSH_EVERY = 120  # seconds
 
@@ -122,7 +123,7 @@ def read(file: Path, whole: bool = True) -> list[dict]:
         except InputError as error:
             if whole:
                 raise
-            print(f"{error}; it is left out", file=sys.stderr)
+            say(f"{error}; it is left out", file=sys.stderr)
     return rows
 
 

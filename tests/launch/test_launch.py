@@ -1,5 +1,6 @@
 """The other scripts of launch/: what they pass on and start again, with stand-ins for Slurm and Python."""
 
+import importlib.util
 import json
 import os
 import re
@@ -12,7 +13,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from bert_jax.config import InputError
+
 LAUNCH = Path(__file__).parents[2] / "launch"
+_SPEC = importlib.util.spec_from_file_location("reproduction_table", LAUNCH / "reproduction_table.py")
+_SPEC.loader.exec_module(reproduction_table := importlib.util.module_from_spec(_SPEC))
 
 
 def executable(path: Path, text: str) -> Path:
@@ -193,7 +198,7 @@ SUMMARIES = {
 
 def test_every_row_is_run_and_stands_in_the_table(tmp_path):
     """With a stand-in for bert_jax, and the table over what it would have left."""
-    fake = f'#!/bin/bash\n[ "$1" = -m ] && echo "ran ${{@:3}}" && exit\nexec {sys.executable} "$@"\n'
+    fake = f'#!/bin/bash\n[ "$1 $2" = "-m bert_jax" ] && echo "ran ${{@:3}}" && exit\nexec {sys.executable} "$@"\n'
     python = executable(tmp_path / "python", fake)
     for name in ("CoLA", "MRPC", "squad", "conll2003"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -248,6 +253,41 @@ def test_every_row_is_run_and_stands_in_the_table(tmp_path):
     for arguments, message in (([], "--workdir"), ([*folders], "give --init"), (["--what"], "no option --what")):
         done = run(script, *arguments, PYTHON=python)
         assert (done.returncode, message in done.stderr, done.stderr.count("\n")) == (2, True, 1)
+
+
+SPREAD = {"mean": 1.0, "deviation": 0.0, "runs": [1.0]}
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('{"devices": "cpu", "rates": {"1e-5": {}}}', r"rates.1e-5.dev_matthews is missing, must be an object"),
+        ('{"devices": "cpu", "rates": {}}', "it has no rates"),
+        ('{"devices": "cpu", "rates"', "Expecting"),
+        (json.dumps({"rates": {"1e-5": {"dev_matthews": SPREAD}}}), "devices is missing"),
+        (
+            json.dumps({"devices": "cpu", "rates": {"1": {"dev_matthews": SPREAD | {"mean": "x"}}}}),
+            "rates.1.dev_matthews.mean is 'x'",
+        ),
+    ],
+)
+def test_a_damaged_summary_is_named(tmp_path, content, what):
+    file = tmp_path / "cola/summary.json"
+    file.parent.mkdir()
+    file.write_text(content)
+    with pytest.raises(InputError, match=rf"cola/summary.json: damaged \({what}.*\); remove it, and the command"):
+        reproduction_table.main(tmp_path)
+
+
+def test_a_score_without_a_value_is_the_best_of_none(tmp_path, capsys):
+    rates = {"1e-5": {"dev_matthews": SPREAD | {"mean": None}}, "2e-5": {"dev_matthews": SPREAD}}
+    file = tmp_path / "cola/summary.json"
+    file.parent.mkdir()
+    for found, figure in ((rates, "| 1.0 ± 0.0 |"), ({"1e-5": rates["1e-5"]}, "| nan ± 0.0 |")):
+        file.write_text(json.dumps({"devices": "cpu\x1b[2J", "rates": found}))
+        reproduction_table.main(tmp_path)
+        said = capsys.readouterr().out
+        assert figure in said and "\x1b" not in said
 
 
 # gke_tpu.yaml

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -54,6 +55,17 @@ def test_losses_on_text_are_torchs(config, model, corpus, tmp_path, capsys):
     assert scores["mlm_loss"] == pytest.approx(sums / counts, rel=1e-5)
     assert scores["mlm_perplexity"] == pytest.approx(math.exp(sums / counts), rel=1e-4)
     assert scores["nsp_accuracy"] == pytest.approx(np.mean(pairs), rel=1e-4)
+
+
+def test_a_loss_that_overflows_is_no_score(config, model, tmp_path, capsys):
+    large = jax.tree.map(lambda x: x * np.float32(1e30), model[1].params)
+    save(dataclasses.replace(model[1], params=large), tmp_path / "model")
+    file = write_config(tmp_path / "config.py", config)
+    arguments = ["--model", str(tmp_path / "model"), "--config", str(file), "--output", str(tmp_path / "scores")]
+    assert main(["evaluate", *arguments]) == 2
+    said = capsys.readouterr()
+    assert "mlm_loss" not in said.out and not (tmp_path / "scores/scores.json").exists()
+    assert said.err.splitlines()[-1].startswith("bert-jax: the corpus: what the model computes overflows")
 
 
 def test_a_model_without_that_head_is_refused(config, model):

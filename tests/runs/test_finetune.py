@@ -27,6 +27,7 @@ from bert_jax.config import FinetuneConfig, InputError, MeshConfig, OptimizerCon
 from bert_jax.config.files import load_config
 from bert_jax.convert import names, pretrained
 from bert_jax.convert.origin import Folder
+from bert_jax.inference.engine import Engine
 from bert_jax.runs import finetuning
 from bert_jax.runs.evaluation import evaluate, evaluate_task
 from bert_jax.runs.finetuning import finetune, sweep
@@ -98,6 +99,24 @@ def test_it_learns_resumes_bit_for_bit_and_writes_its_scores(model, task_config,
     page = (tmp_path / "scores/dev/page.html").read_text()
     assert "What was taken for what" in page and "data:image/png" in page
     assert json.loads((tmp_path / "scores/scores.json").read_text()) == pytest.approx(scores)
+
+
+def test_outputs_that_overflow_are_no_score_and_training_goes_on(model, task_config, tmp_path, monkeypatch, capsys):
+    logits, number = Engine.logits, iter(range(9))
+
+    def overflows_first(self, features, **how):
+        values = logits(self, features, **how)
+        return [values[0] * np.nan, *values[1:]] if next(number) == 0 else values
+
+    monkeypatch.setattr(Engine, "logits", overflows_first)
+    config = dataclasses.replace(task_config, epochs=2, task=dataclasses.replace(task_config.task, train_examples=32))
+    result = finetune(config, model, tmp_path / "run")
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert [line.partition(";")[0] for line in warned] == ["warning: step 2: dev_macro_f1 is nan, dev_accuracy is nan"]
+    assert "never the best" in warned[0]
+    assert (result.step, result.best) == (4, 4) and result.scores["dev_accuracy"] > 0
+    scores = {row["step"]: row["dev_accuracy"] for row in logged(tmp_path / "run") if "dev_accuracy" in row}
+    assert scores == {2: None, 4: result.scores["dev_accuracy"]}
 
 
 @pytest.mark.parametrize(
@@ -185,6 +204,16 @@ def test_seeds_and_rates_end_in_mean_and_deviation(model, task_config, tmp_path)
     before = (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns
     assert sweep(config, model, tmp_path / "sweep", 2, (3e-3,)) == summary
     assert (tmp_path / "sweep/lr-0.003-seed-0/metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_of_a_sweep_without_the_scores_of_the_others_is_named(tmp_path):
+    """But for types of spans, which a run may have seen or not."""
+    runs = {tmp_path / "a": {"dev_f1": 1.0, "dev_f1/PER": 2.0}, tmp_path / "b": {"dev_f1": 3.0}}
+    finetuning._check_alike(runs)
+    spreads = finetuning._spreads([*runs.values()])
+    assert {name: spread["runs"] for name, spread in spreads.items()} == {"dev_f1": [1.0, 3.0], "dev_f1/PER": [2.0]}
+    with pytest.raises(InputError, match=r"c/scores.json: lacks dev_f1, which other runs have; remove it"):
+        finetuning._check_alike({**runs, tmp_path / "c": {}})
 
 
 def test_a_warm_cache_compiles_no_step_again(model, task_config, tmp_path):

@@ -25,7 +25,7 @@ from bert_jax.devices.sharding import make_mesh
 from bert_jax.models import losses
 from bert_jax.objectives import HeadObjective
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import metrics, steps
+from bert_jax.training import loop, metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.optimizer import make_optimizer, schedule
 from bert_jax.training.optimizers import OPTIMIZERS
@@ -352,6 +352,16 @@ def test_a_run_that_diverges_stops_with_a_reason(config, examples, tmp_path):
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e30))
     with pytest.raises(InputError, match=r"updates in a row weren't finite.*lower optimizer\.learning_rate"):
         pretrain(with_run(config, max_skipped_updates=3), tmp_path / "run", examples.folder)
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_only_rows_of_the_log_leave_out_steps_that_were_skipped(loss):
+    sums = [{"mlm_loss": x, "mlm_correct": 1.0, "mlm_count": 1.0} for x in (2.0, loss, 4.0)]
+    assert not np.isfinite(loop.add_up(sums)["mlm_loss"])  # Of an evaluation, where it would be another score.
+    steps_ = [{**x, "skipped_updates": 1, "gradient_norm": 1.0} for x in sums]
+    row = loop._row(steps_, loop._Clock(), 3, lambda step: step / 10)
+    assert row["mlm_loss"] == pytest.approx(3, rel=1e-4) and row["skipped_updates"] == 1
+    assert not np.isfinite(loop._row(steps_[1:2], loop._Clock(), 3, lambda step: 0.1)["mlm_loss"])
 
 
 def test_weights_of_another_run_to_start_from(finished, config, examples, tmp_path):
