@@ -20,6 +20,8 @@ from bert_jax.config import (
     HeadConfig,
     InputError,
     MaskingConfig,
+    MeshConfig,
+    RunConfig,
     TaskConfig,
 )
 from bert_jax.config.files import load_config
@@ -105,6 +107,27 @@ def test_a_task_may_not_choose_a_folder_to_fetch_into(tmp_path):
     with pytest.raises(InputError, match="--task.data-dir"):
         check_repeated(own, places)
     check_repeated(dataclasses.replace(own, task=TaskConfig("rte", folder="data/RTE")), places)
+
+
+def test_a_model_does_not_say_what_is_taken_of_the_machine(config):
+    from bert_jax.runs.evaluation import own_config
+
+    run, mesh = RunConfig(workers=500, evaluation_batches=1), MeshConfig(data=1, tensor=64)
+    examples = dataclasses.replace(config.examples, dupe_factor=1000)
+    for theirs, origin in (
+        (dataclasses.replace(config, run=run, mesh=mesh, examples=examples), PretrainingRun),
+        (
+            FinetuneConfig(task=TaskConfig("ner"), sequence_length=64, evaluation_batch_size=10**6, run=run, mesh=mesh),
+            FinetuningRun,
+        ),
+    ):
+        own, _ = own_config(Pretrained(None, HeadConfig("pretraining"), None, {}, origin(theirs, 1, {}, None)))
+        usual = type(theirs)()
+        assert (own.run, own.mesh) == (usual.run, usual.mesh)
+        if isinstance(own, FinetuneConfig):
+            assert (own.evaluation_batch_size, own.sequence_length) == (usual.evaluation_batch_size, 64)
+        else:
+            assert (own.examples.dupe_factor, own.phases) == (1, theirs.phases)
 
 
 def test_a_vocabulary_is_no_name_of_a_file(tmp_path):

@@ -84,11 +84,22 @@ def evaluate(
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
-    """The config of the run that made a model without its external settings, and these (`without_external`)."""
+    """The config of the run that made a model without its external settings, and these (`without_external`).
+
+    What it takes of this machine (processes, devices, copies of the text, memory where scores don't depend on it) is no
+    matter of the model's author either, and has its defaults.
+    """
     config = saved.origin.config
     if config is None:
         raise InputError(f"{name}: doesn't say what it was trained on; give a config")
-    return without_external(config)
+    own, external = without_external(config)
+    usual = type(own)()
+    changes: dict[str, Any] = {"run": usual.run, "mesh": usual.mesh}
+    if isinstance(own, FinetuneConfig):
+        changes["evaluation_batch_size"] = min(own.evaluation_batch_size, usual.evaluation_batch_size)
+    else:
+        changes["examples"] = dataclasses.replace(own.examples, dupe_factor=usual.examples.dupe_factor)
+    return dataclasses.replace(own, **changes), external
 
 
 def check_repeated(config: FinetuneConfig | PretrainConfig, external: dict) -> None:
