@@ -23,7 +23,9 @@ from bert_jax.config import (
     HeadConfig,
     InputError,
     MaskingConfig,
+    MeshConfig,
     PretrainConfig,
+    RunConfig,
     TaskConfig,
 )
 from bert_jax.config.files import load_config
@@ -112,6 +114,59 @@ def test_a_task_may_not_choose_a_folder_to_fetch_into(tmp_path):
     with pytest.raises(InputError, match="--task.data-dir"):
         check_repeated(own, places)
     check_repeated(dataclasses.replace(own, task=TaskConfig("rte", folder="data/RTE")), places)
+
+
+def own_of(task: TaskConfig) -> tuple[FinetuneConfig, dict]:
+    from bert_jax.runs.evaluation import own_config
+
+    origin = FinetuningRun(FinetuneConfig(task=task), 1, {}, None)
+    return own_config(Pretrained(None, HeadConfig("pretraining"), None, {}, origin))
+
+
+@pytest.mark.parametrize("place", ["/net/evil.example/x", "//proc/kcore", "../../../../../../../../sys/x"])
+def test_a_task_names_no_file_where_no_table_lies(place):
+    """The name of a host would be asked for, or reading never end. All others are read where the run had them."""
+    from bert_jax.runs.evaluation import check_repeated
+
+    own, external = own_of(TaskConfig("ner", dev=place, test="data/network.tsv"))
+    assert (own.task.dev, own.task.test, external) == (None, "data/network.tsv", {"task.dev": place})
+    check_repeated(own, external)
+    own, external = own_of(TaskConfig("ner", folder=place))
+    with pytest.raises(InputError, match=f"made with --task.folder {place}, but a model decides neither"):
+        check_repeated(own, external)
+
+
+def test_nothing_is_downloaded_for_a_model(tmp_path, monkeypatch):
+    from bert_jax.data import tfds_reading, tfds_task
+    from bert_jax.runs.evaluation import check_repeated
+
+    monkeypatch.setattr(tfds_task, "opened", lambda name, _: tfds_reading.opened(name, str(tmp_path)))
+    own, external = own_of(TaskConfig("sst-2"))
+    with pytest.raises(InputError, match=r"glue/sst2 of TensorFlow Datasets isn't on this machine; .*--task.data-dir"):
+        check_repeated(own, external)
+    tfds_reading.opened("glue/sst2", str(tmp_path)).data_path.mkdir(parents=True)
+    check_repeated(own, external)
+
+
+def test_a_model_does_not_say_what_is_taken_of_the_machine(config):
+    from bert_jax.runs.evaluation import own_config
+
+    run, mesh = RunConfig(workers=500, evaluation_batches=1), MeshConfig(data=1, tensor=64)
+    examples = dataclasses.replace(config.examples, dupe_factor=1000)
+    for theirs, origin in (
+        (dataclasses.replace(config, run=run, mesh=mesh, examples=examples), PretrainingRun),
+        (
+            FinetuneConfig(task=TaskConfig("ner"), sequence_length=64, evaluation_batch_size=10**6, run=run, mesh=mesh),
+            FinetuningRun,
+        ),
+    ):
+        own, _ = own_config(Pretrained(None, HeadConfig("pretraining"), None, {}, origin(theirs, 1, {}, None)))
+        usual = type(theirs)()
+        assert (own.run, own.mesh) == (usual.run, usual.mesh)
+        if isinstance(own, FinetuneConfig):
+            assert (own.evaluation_batch_size, own.sequence_length) == (usual.evaluation_batch_size, 64)
+        else:
+            assert (own.examples.dupe_factor, own.phases) == (1, theirs.phases)
 
 
 def test_a_vocabulary_is_no_name_of_a_file(tmp_path):

@@ -74,9 +74,10 @@ def run(arguments: list[str]) -> None:
 
     compiling.set_up()
     saved = pretrained.read(named.model)
-    config, external = (config, {}) if config else own_config(saved, named.model)
+    config, external = (config, None) if config else own_config(saved, named.model)
     command = _parse(config, named.model, arguments)
-    check_repeated(command.config, external)
+    if external is not None:
+        check_repeated(command.config, external)
     scores = evaluate(saved, command.config, command.output)
     for name, value in scores.items():
         say(f"{name}  {value:.4f}")

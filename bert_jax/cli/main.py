@@ -10,6 +10,7 @@ import bert_jax
 from bert_jax.cluster.signals import Ending, Stopped
 from bert_jax.config import InputError
 from bert_jax.files import contents, storage
+from bert_jax.files.errors import BAD_INPUT
 from bert_jax.files.printable import say
 
 HELP = """\
@@ -47,7 +48,8 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 2 for bad input, 128 + n when signal n stopped it."""
+    """Runs a command; returns its exit code: 0, 2 for bad input, 75 for what passes by itself, 128 + n when signal n
+    stopped it."""
     try:
         code = _main(arguments)
     except Exception as error:
@@ -89,7 +91,7 @@ def _main(arguments: list[str] | None) -> int:
             run = getattr(importlib.import_module(f"bert_jax.cli.{module}"), function)
             return run(arguments[1:]) or 0
     except InputError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.exit_code)
     except BrokenPipeError:  # The reader of our output, such as head, has closed it.
         sys.stdout = None
         return 141
@@ -106,6 +108,6 @@ def _main(arguments: list[str] | None) -> int:
         return 128 + (ending.number or signal.SIGINT)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = BAD_INPUT) -> int:
     say(f"bert-jax: {message}", file=sys.stderr)
-    return 2
+    return code

@@ -12,11 +12,9 @@ import re
 import secrets
 
 from bert_jax.cluster.signals import ENDING
+from bert_jax.files.errors import BAD_INPUT, LOST
 from bert_jax.files.printable import printable
 
-BAD_INPUT = 2
-# Exit code if another process was lost (EX_TEMPFAIL): the same command goes on from the last checkpoint.
-LOST = 75
 # Seconds between two signs of life, and of silence until a process counts as lost.
 HEARTBEAT, SILENCE = 5.0, 30.0
 # Most bytes in a line, and most characters of another process's text that are printed.

@@ -13,8 +13,9 @@ from pathlib import Path
 from bert_jax import __version__
 from bert_jax.cluster import secret
 from bert_jax.cluster.detection import Place
-from bert_jax.cluster.peer import BAD_INPUT, LINE, LOST, End, Peer, Unknown, plain
+from bert_jax.cluster.peer import LINE, End, Peer, Unknown, plain
 from bert_jax.cluster.secret import FILE, SECRET
+from bert_jax.files.errors import BAD_INPUT, LOST
 
 # Seconds for a child to end by itself if another's input was bad (most likely its own is too, and its error says more),
 # and for another supervisor to close its connection.

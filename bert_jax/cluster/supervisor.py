@@ -20,10 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bert_jax.cluster.detection import Place
-from bert_jax.cluster.peer import BAD_INPUT, LOST, End
+from bert_jax.cluster.peer import End
 from bert_jax.cluster.rendezvous import GRACE, Hub, Member, addresses
 from bert_jax.cluster.signals import Repeats
 from bert_jax.config import InputError
+from bert_jax.files.errors import BAD_INPUT, LOST
 from bert_jax.files.printable import say
 
 # Exit codes that are no failure: done, or stopped by a signal, together with all other processes.

@@ -18,6 +18,15 @@ MOST = {
     "type_vocab_size": 1 << 16,
     "scan_unroll": 1 << 12,
 }
+# The same of a run's settings, by their paths, where a run has them.
+MOST_OF_RUN = {
+    "run.workers": 1 << 12,
+    "tokenizer.vocab_size": 1 << 24,
+    "examples.dupe_factor": 1 << 10,
+    **dict.fromkeys(["task.query_length", "task.stride", "task.n_best", "task.answer_length"], 1 << 20),
+}
+# Twice the largest batch that a BERT was trained with, of 65,536 examples of 512 tokens.
+MOST_TOKENS = 1 << 26
 
 
 def pretraining_problems(c):
@@ -54,6 +63,7 @@ def pretraining_problems(c):
         at = f"phases.{i}"
         yield from at_least(8, at, "sequence_length")
         yield from at_least(1, at, "batch_size", "steps", "max_predictions")
+        yield from _tokens(f"{at}.batch_size", phase.batch_size, phase.sequence_length)
         if phase.sequence_length > m.max_position_embeddings:
             limit = f"model.max_position_embeddings is {m.max_position_embeddings}"
             yield f"{at}.sequence_length", f"is {phase.sequence_length} but {limit}; shorten the one or raise the other"
@@ -84,7 +94,9 @@ def finetuning_problems(c):
     """The problems of a `FinetuneConfig`."""
     yield from _common_problems(c)
     yield from _at_least(c, 8, "", "sequence_length")
-    yield from _at_least(c, 1, "", "batch_size", "evaluation_batch_size")
+    for name in ("batch_size", "evaluation_batch_size"):
+        yield from _at_least(c, 1, "", name)
+        yield from _tokens(name, getattr(c, name), c.sequence_length)
     yield from _at_least(c, 1, "task", "train_examples", "query_length", "stride", "n_best", "answer_length")
     yield from _share(c, "", "warmup", "dropout")
     for name in ("folder", "train", "dev", "test"):
@@ -132,6 +144,7 @@ def _common_problems(c):
     yield from _at_least(c, 1, "run", *every, "keep_last", "accumulate_steps", "max_skipped_updates", "workers")
     yield from _at_least(c, 0, "run", "keep_best")
     yield from _at_least(c, 0, "optimizer", "learning_rate", "weight_decay", "warmup_steps")
+    yield from _at_most(c, {path: most for path, most in MOST_OF_RUN.items() if hasattr(c, path.split(".")[0])})
     yield from _share(c, "optimizer", "b1", "b2")
     for name in ("eps", "clip_norm"):
         if getattr(c.optimizer, name) <= 0:
@@ -157,11 +170,17 @@ def _at_least(c, low, section, *names):
 
 
 def _at_most(c, most):
-    """Yields the fields with a value above their limit in `most`."""
+    """Yields the fields, by their paths, with a value above their limit in `most`."""
     for name, high in most.items():
-        value = getattr(c, name)
+        value = _by_path(c, name)
         if value is not None and value > high:
             yield name, f"is {value}, must be at most {high:,}"
+
+
+def _tokens(name, rows, length):
+    """Yields the size of a batch of more than `MOST_TOKENS` tokens."""
+    if rows * length > MOST_TOKENS:
+        yield name, f"is {rows}, of {length} tokens each; a batch must be of at most {MOST_TOKENS:,} tokens"
 
 
 def _share(c, section, *names):

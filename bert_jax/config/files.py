@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import re
 import shlex
 import traceback
@@ -60,21 +61,28 @@ def config_of(about: dict, where: object = "") -> FinetuneConfig | PretrainConfi
 
 
 # Settings that name code, text, or a folder to write in. In the config that comes with a model they are its author's,
-# who may be a stranger, so whoever uses the model gives them again. A task's files aren't among them: they are tables,
-# which are only read.
+# who may be a stranger, so whoever uses the model gives them again.
 EXTERNAL = (
     *("corpus.files", "corpus.dataset", "corpus.data_dir", "tokenizer.path", "examples.word_segmenter"),
     *("task.data_dir", "run.compilation_cache"),
 )
+# A task's files are tables, which are only read, so they needn't be given again: but where a name is that of a host to
+# be asked, or reading may never end, no table lies.
+TABLES = ("task.folder", "task.train", "task.dev", "task.test")
+NO_TABLES = re.compile("/+(net|proc|sys)(/|$)")
 
 
 def without_external(config) -> tuple[Any, dict[str, Any]]:
-    """The config with all `EXTERNAL` settings at their defaults, and the values that weren't, by their paths."""
+    """The config with all `EXTERNAL` settings, and `TABLES` where no table lies, at their defaults, and the values that
+    weren't, by their paths."""
     values, defaults, external = to_dict(config), to_dict(type(config)()), {}
-    for path in EXTERNAL:
+    for path in (*EXTERNAL, *TABLES):
         section, name = path.split(".")
-        if section in values and values[section][name] != defaults[section][name]:
-            external[path] = values[section][name]
+        value = values[section][name] if section in values else None
+        if path in TABLES and not NO_TABLES.match(os.path.abspath(value or "")):
+            continue
+        if section in values and value != defaults[section][name]:
+            external[path] = value
             values[section][name] = defaults[section][name]
     return from_dict(type(config), values), external
 

@@ -16,6 +16,8 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 # The number of labels that transformers assumes where config.json doesn't say it.
 DEFAULT_LABELS = 2
+# More than any classifier has. Naming what a file claims takes time and memory, before any shape is compared.
+MOST_LABELS = 1 << 20
 
 
 def read(kind: Head, config: dict, rows: int | None, file: Path) -> tuple[dict, list[str]]:
@@ -69,11 +71,18 @@ def _labels(config: dict, rows: int | None, file: Path) -> tuple[tuple[str, ...]
         raise InputError(f"{file}: {' and '.join(claims)}, but the weights are of {rows} labels; {remedy}")
     if len(names) != rows:
         other = [f"id2label names {len(names)} of {rows} labels and isn't used: they are LABEL_0, ..."] if names else []
-        return tuple(f"LABEL_{i}" for i in range(rows)), other
+        return unnamed(rows, file), other
     if lacking := [i for i in range(rows) if i not in names]:
         keys = f"keys are {', '.join(map(str, sorted(names)))}, so {lacking[0]} has no name"
         raise InputError(f"{file}: id2label's {keys}; number the {rows} labels from 0 on, in the weights' order")
     return tuple(names[i] for i in range(rows)), []
+
+
+def unnamed(count: int, file: Path) -> tuple[str, ...]:
+    """Names for labels without any. Raises `InputError` where a file claims more than `MOST_LABELS`."""
+    if count > MOST_LABELS:
+        raise InputError(f"{file}: its classifier is of {count:,} labels, must be of at most {MOST_LABELS:,}")
+    return tuple(f"LABEL_{i}" for i in range(count))
 
 
 def _names(config: dict, file: Path) -> dict[int, str]:

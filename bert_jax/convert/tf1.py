@@ -18,7 +18,7 @@ import numpy as np
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config.files import from_dict, to_dict
 from bert_jax.config.models import HiddenAct
-from bert_jax.convert import hf_config, names
+from bert_jax.convert import hf_config, names, outputs
 from bert_jax.convert.formats import Format
 from bert_jax.convert.report import Report
 from bert_jax.files import contents
@@ -192,7 +192,7 @@ def _head(values: dict, shapes: dict[str, tuple[int, ...]], file: Path, kind: st
     if "output_weights" not in shapes:
         remedy = "bert-jax import --head encoder takes the encoder alone"
         raise InputError(f"{file.parent}: no variable is called output_weights, so there is no {kind}; {remedy}")
-    return HeadConfig(kind, tuple(f"LABEL_{i}" for i in range(shapes["output_weights"][0])))
+    return HeadConfig(kind, outputs.unnamed(shapes["output_weights"][0], file))
 
 
 def _kind(shapes: dict[str, tuple[int, ...]], own: HeadConfig | None) -> str:

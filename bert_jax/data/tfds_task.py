@@ -21,6 +21,11 @@ def tfds_records(dataset: str, split: str, data_dir: str | None) -> list[dict[st
     return sorted(plain, key=lambda record: record["idx"])
 
 
+def is_here(dataset: str) -> bool:
+    """Whether a data set is in the library's default folder."""
+    return opened(dataset, None).data_path.exists()
+
+
 def _plain_record(record: dict[str, Any]) -> dict[str, Any]:
     return {name: _plain(value) for name, value in record.items()}
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, BinaryIO
 
 from bert_jax.files.errors import InputError
 
@@ -54,6 +54,7 @@ PLAIN = re.compile(r"[^/\\\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 # Bytes of the largest JSON file that is read: the largest tokenizers have 40 MB, and in memory JSON takes ten times its
 # size.
 MOST_JSON = 1 << 26
+PART = 1 << 20  # bytes that are read at once
 # The deepest nesting of lists and objects that is read.
 DEEPEST = 100
 TOO_DEEP = f"more than {DEEPEST} lists and objects in each other"
@@ -79,14 +80,32 @@ def check(file: Path) -> bytes:
     page..."""
     if isinstance(file, Path) and file.is_symlink() and not file.exists():
         raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
-    if file.exists() and not file.is_file():  # Opening a pipe would block for ever.
-        raise NotTheFile(f"{file}: {'a folder' if file.is_dir() else 'a device or a pipe'}, must be a file")
+    if file.exists() and not file.is_file():
+        check_ends(file)
+        raise NotTheFile(f"{file}: a folder, must be a file")
     with file.open("rb") as opened:
         beginning = opened.read(HEAD)
     if not beginning:
         raise NotTheFile(f"{file}: empty; copy it again")
     _refuse(file, beginning, BEGINNINGS)
     return beginning
+
+
+def check_ends(file: Path) -> None:
+    """Raises `NotTheFile` for a device or a pipe: opening it, or reading it to its end, may take for ever."""
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise NotTheFile(f"{file}: a device or a pipe, must be a file")
+
+
+def read_whole(stream: BinaryIO, most: int) -> bytes | None:
+    """All bytes of a stream; None where they are more than `most`. (One `read(most)` takes memory for all of these.)"""
+    parts, size = [], 0
+    while part := stream.read(PART):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            return None
+    return b"".join(parts)
 
 
 def check_links(folder: Path) -> None:
@@ -133,8 +152,8 @@ def json_object(file: Path, kind: type = dict, remedy: str = AGAIN):
     where there is no file."""
     check(file)
     with file.open("rb") as opened:
-        content = opened.read(MOST_JSON + 1)
-    if len(content) > MOST_JSON:
+        content = read_whole(opened, MOST_JSON)
+    if content is None:
         raise NotTheFile(f"{file}: larger than {MOST_JSON:,} bytes, so it isn't the file; {remedy}")
     try:
         values = json_value(content)

@@ -1,10 +1,13 @@
-"""The error for everything that a person can correct."""
+"""The error for everything that a person can correct, and its kind that passes by itself."""
 
 from bert_jax.files.printable import printable
 
+# Exit codes: nothing is gained by the same command again; the same command, again, goes on (EX_TEMPFAIL).
+BAD_INPUT, LOST = 2, 75
+
 
 class InputError(Exception):
-    """Something the person gave is wrong: one line that names it and the remedy. The command exits with code 2.
+    """Something the person gave is wrong: one line that names it and the remedy. The command exits with `exit_code`.
 
     The message is printable: text quoted from a stranger's file can neither break the line nor control the terminal.
 
@@ -16,8 +19,16 @@ class InputError(Exception):
       model preset 'lagre' is unknown: did you mean 'large'?
     """
 
+    exit_code = BAD_INPUT
+
     def __init__(self, message: object = ""):
         super().__init__(printable(str(message)))
+
+
+class TryAgain(InputError):
+    """Nothing is wrong with what was given, and what is in the way passes by itself: schedulers start anew."""
+
+    exit_code = LOST
 
 
 def first_line(error: BaseException) -> str:

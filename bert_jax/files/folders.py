@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert_jax.files import storage
-from bert_jax.files.errors import InputError
+from bert_jax.files.errors import LOST, InputError, TryAgain
 from bert_jax.files.printable import say
 
 LOCK = ".lock"
@@ -28,7 +28,6 @@ LOCK = ".lock"
 # two processes that came at once can see which one wrote last; between two reads while waiting.
 RENEW, STALE, SETTLE, LOOK = 30.0, 120.0, 1.0, 2.0
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-LOST = 75  # The exit code (EX_TEMPFAIL) where another process took over, the same as the supervisor's.
 
 
 # ---- Whole folders ---------------------------------------------------------------------------------------------------
@@ -108,8 +107,8 @@ def put_in_place(aside: Path, folder: Path) -> None:
 # ---- Who works in a folder ------------------------------------------------------------------------------------------
 
 
-class InUse(InputError):
-    """Another process works in the folder."""
+class InUse(TryAgain):
+    """Another process works in the folder: often the one that was to end before this one was started."""
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from bert_jax.files.errors import InputError
+from bert_jax.files.errors import InputError, TryAgain
 
 REMOTE = "gs://"
 COPIED_AT_ONCE = 1 << 24  # bytes
@@ -237,26 +237,33 @@ def errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if line := problem(error):
-            raise InputError(line) from error
+        if found := problem(error):
+            raise found from error
         raise
 
 
-def problem(error: Exception) -> str | None:
+def problem(error: Exception) -> InputError | None:
     """The problem with a bucket that an error reports, and the remedy, in one line; None for other errors.
 
     epath and Orbax use gcsfs and google-cloud-storage, TensorStore its own client.
     """
-    module, text = type(error).__module__, " ".join(str(error).split())[:500]
-    code = getattr(error, "code", None)
+    module, text = type(error).__module__, " ".join(str(error).split())[:500] or type(error).__name__
+    code = str(getattr(error, "code", ""))
     address = re.search(r"(?:^|[/ ])b/([^/? ]+)(?:/o/([^? ]+))?", text)
     where = REMOTE + address[1] if address else "Google Cloud Storage"
     if isinstance(error, FileNotFoundError) and error.errno is None and address:
-        return f"{where}/{unquote(address[2])}: no such object" if address[2] else f"{where}: no such bucket"
-    if module.startswith("google.auth") or code == 401 or "UNAUTHENTICATED" in text:
-        return f"{where}: not logged in ({text}); log in with gcloud auth application-default login"
-    if text.startswith("Forbidden: ") or code == 403 or "PERMISSION_DENIED" in text:
-        return f"{where}: permission denied ({text}); it needs the role Storage Object User"
-    if module.startswith(("aiohttp.", "gcsfs.", "google.")) or re.search(r"UNAVAILABLE|DEADLINE_EXCEEDED", text):
-        return f"{where}: {text}; the same command goes on"
+        return InputError(
+            f"{where}/{unquote(address[2])}: no such object" if address[2] else f"{where}: no such bucket"
+        )
+    # A machine's own server of logins, which a pod may not reach in its first seconds, is no lack of a login.
+    unreached = any(type(e).__name__ == "TransportError" for e in (error, error.__cause__))
+    if (module.startswith("google.auth") and not unreached) or code == "401" or "UNAUTHENTICATED" in text:
+        return InputError(f"{where}: not logged in ({text}); log in with gcloud auth application-default login")
+    if text.startswith("Forbidden: ") or code == "403" or "PERMISSION_DENIED" in text:
+        return InputError(f"{where}: permission denied ({text}); it needs the role Storage Object User")
+    ours = module.startswith(("aiohttp.", "gcsfs.", "requests.", "google.auth.", "google.api_core.", "google.cloud."))
+    if ours and re.fullmatch("4(?!08|29)..", code):  # But for a timeout and too many requests, these don't pass.
+        return InputError(f"{where}: refused ({text}); correct the address, or what the bucket allows")
+    if ours or re.search(r"UNAVAILABLE|DEADLINE_EXCEEDED", text):
+        return TryAgain(f"{where}: {text}; the same command goes on")
     return None

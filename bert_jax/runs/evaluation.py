@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from bert_jax import tasks
 from bert_jax.config import FinetuneConfig, InputError, PretrainConfig
-from bert_jax.config.files import flags, without_external
+from bert_jax.config.files import TABLES, flags, without_external
 from bert_jax.convert import pretrained
 from bert_jax.data.records import Examples
 from bert_jax.devices import compiling, sharding
@@ -27,6 +27,7 @@ from bert_jax.models import MaskedLM, kind_of, losses, make_model
 from bert_jax.objectives import HeadObjective
 from bert_jax.runs.finetuning import check_length, evaluation_batches
 from bert_jax.runs.page import write_page
+from bert_jax.tasks import glue
 from bert_jax.training import loop
 
 
@@ -85,18 +86,31 @@ def evaluate(
 
 
 def own_config(saved: pretrained.Pretrained, name: str = "the model") -> tuple[FinetuneConfig | PretrainConfig, dict]:
-    """The config of the run that made a model without its external settings, and these (`without_external`)."""
+    """The config of the run that made a model without its external settings, and these (`without_external`).
+
+    What it takes of this machine (processes, devices, copies of the text, memory where scores don't depend on it) is no
+    matter of the model's author either, and has its defaults.
+    """
     config = saved.origin.config
     if config is None:
         raise InputError(f"{name}: doesn't say what it was trained on; give a config")
-    return without_external(config)
+    own, external = without_external(config)
+    usual = type(own)()
+    changes: dict[str, Any] = {"run": usual.run, "mesh": usual.mesh}
+    if isinstance(own, FinetuneConfig):
+        changes["evaluation_batch_size"] = min(own.evaluation_batch_size, usual.evaluation_batch_size)
+    else:
+        changes["examples"] = dataclasses.replace(own.examples, dupe_factor=usual.examples.dupe_factor)
+    return dataclasses.replace(own, **changes), external
 
 
 def check_repeated(config: FinetuneConfig | PretrainConfig, external: dict) -> None:
-    """Raises `InputError` where the config lacks a setting that the model was made with, and it isn't given again."""
+    """Raises `InputError` where the config lacks a setting that the model was made with, and it isn't given again; and
+    where it would take a download that nobody asked for."""
     if isinstance(config, FinetuneConfig):
         task = config.task
-        lacking = {"task.data_dir": not (task.data_dir or task.folder or task.dev or task.test)}
+        nothing = not (task.data_dir or task.folder or task.dev or task.test)
+        lacking = dict.fromkeys(("task.data_dir", *TABLES), nothing)
     else:
         corpus = config.corpus
         lacking = {
@@ -107,6 +121,8 @@ def check_repeated(config: FinetuneConfig | PretrainConfig, external: dict) -> N
     if again := {path: value for path, value in external.items() if lacking.get(path)}:
         what = f"the model was made with {flags(again)}, but a model decides neither what is read nor what is run"
         raise InputError(f"{what}; add that, or other values")
+    if isinstance(config, FinetuneConfig):
+        glue.check_is_here(config.task)
 
 
 @refusals("the evaluation", "make room by a smaller evaluation_batch_size or by mesh.fsdp")

@@ -12,6 +12,8 @@ from bert_jax.data.recognition import not_text
 from bert_jax.files import contents
 
 SUFFIXES = (".gz", ".xz", ".bz2")
+# Bytes of the largest file that is read, unpacked: it is read whole, and as examples it takes ten times its size.
+MOST = 1 << 32
 WEB_PAGE = re.compile(r"\s*<(?:!doctype html|html\b).*</html>\s*", re.IGNORECASE | re.DOTALL)
 
 
@@ -44,8 +46,9 @@ def plain_name(file: Path) -> Path:
 
 def _content(file: Path) -> bytes:
     try:
+        contents.check_ends(file)
         with opener(file)(file, "rb") as stream:
-            return stream.read()
+            data = contents.read_whole(stream, MOST)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
     except IsADirectoryError:
@@ -56,6 +59,9 @@ def _content(file: Path) -> bytes:
         raise InputError(
             contents.what_to_do(error, file) if error.strerror else f"{file}: damaged ({error}); copy it again"
         ) from None
+    if data is None:
+        raise InputError(f"{file}: larger than {MOST:,} bytes, unpacked; take a part of it")
+    return data
 
 
 def _with_nuls(file: Path, data: bytes) -> InputError:

@@ -87,6 +87,18 @@ def test_splits(config: TaskConfig) -> tuple[str, ...]:
     return ("test",) if config.test else GLUE_TASKS[config.name].test_splits
 
 
+def check_is_here(config: TaskConfig) -> None:
+    """Raises `InputError` where a split comes through TensorFlow Datasets, has to be downloaded first, and no folder is
+    named for that."""
+    if config.name not in GLUE_TASKS or config.folder or config.data_dir or (config.dev and config.test):
+        return
+    from bert_jax.data.tfds_task import is_here
+
+    if not is_here(dataset := _dataset(config.name)):
+        remedy = "give its files (--task.folder FOLDER), or a folder to fetch them into (--task.data-dir FOLDER)"
+        raise InputError(f"{config.name}: {dataset} of TensorFlow Datasets isn't on this machine; {remedy}")
+
+
 def read_glue(config: TaskConfig, split: str) -> tuple[list[Row], Columns]:
     """The rows of a split and the names of their columns, from a file, the folder, or TensorFlow Datasets.
 
@@ -152,12 +164,16 @@ def _from_microsoft(folder: Path, split: str) -> list[Row]:
     return [r for r in rows if ((r.values.get("#1 ID"), r.values.get("#2 ID")) in dev) == (split == "dev")]
 
 
+def _dataset(name: str) -> str:
+    return f"glue/{GLUE_TASKS[name].tfds or name}"
+
+
 def _from_tfds(name: str, split: str, data_dir: str | None) -> tuple[list[Row], Columns]:
     # Imported only here, because it imports TensorFlow.
     from bert_jax.data.tfds_task import tfds_records
 
     task, tfds_split = GLUE_TASKS[name], split.replace("dev", "validation")
-    dataset = f"glue/{task.tfds or name}"
+    dataset = _dataset(name)
     classes = TFDS_NLI if task.labels == NLI else task.labels
     rows = []
     for record in tfds_records(dataset, tfds_split, data_dir):

@@ -225,6 +225,14 @@ def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
     assert [code for code, _ in ends(processes)] == codes
 
 
+def test_what_passes_by_itself_ends_all_so_that_they_are_started_again(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'bert-jax: run: in use; wait' >&2\nexit 75\n")
+    python.chmod(0o755)
+    for code, error in ends(supervisors(tmp_path / "run", (0, 2), (1, 2), python=python)):
+        assert code == 75 and "run: in use; wait" in error
+
+
 # ---- Two processes of four devices each -----------------------------------------------------------------------------
 
 

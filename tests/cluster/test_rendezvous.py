@@ -10,10 +10,11 @@ from meeting import Run, new_run, together
 
 from bert_jax.cluster import peer as peers
 from bert_jax.cluster import rendezvous
-from bert_jax.cluster.peer import BAD_INPUT, LOST, End
+from bert_jax.cluster.peer import End
 from bert_jax.cluster.rendezvous import Member
 from bert_jax.cluster.secret import FILE, SECRET
 from bert_jax.config import InputError
+from bert_jax.files.errors import BAD_INPUT, LOST
 
 
 @pytest.fixture

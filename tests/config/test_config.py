@@ -106,6 +106,12 @@ def test_unknown_config_lists_those_there_are():
         (dict(model=model_preset("base", hidden_dropout_prob=1.0)), r"model\.hidden_dropout_prob"),
         (dict(run=RunConfig(log_every=0)), r"run\.log_every"),
         (dict(run=RunConfig(accumulate_steps=3)), r"phases\.0\.batch_size"),
+        (
+            dict(phases=(Phase(batch_size=10**13),)),
+            r"phases\.0\.batch_size: is 1.*, of 128 tokens each; a batch must be",
+        ),
+        (dict(run=RunConfig(workers=10**9)), r"run\.workers: is 1000000000, must be at most 4,096"),
+        (dict(examples=ExamplesConfig(dupe_factor=10**6)), r"examples\.dupe_factor: is 1000000, must be at most 1,024"),
     ],
 )
 def test_settings_that_make_no_sense_name_the_field(changes, field):

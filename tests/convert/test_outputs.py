@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ import bert_jax
 from bert_jax import tasks
 from bert_jax.cli.main import main
 from bert_jax.config import FinetuneConfig, HeadConfig, InputError, OptimizerConfig, TaskConfig
-from bert_jax.convert import huggingface, pretrained
+from bert_jax.convert import huggingface, outputs, pretrained
 from bert_jax.convert.origin import FinetuningRun, Folder
+from bert_jax.models import HEADS
 from bert_jax.runs.evaluation import evaluate_task
 from bert_jax.runs.finetuning import finetune
 
@@ -294,8 +296,8 @@ def test_a_task_takes_a_model_with_outputs_of_its_kind_alone(classifiers, tmp_pa
         config = FinetuneConfig(task=TaskConfig(name, dev=str(file)), sequence_length=32)
         return evaluate_task(dataclasses.replace(found[count], head=head), config, None)
 
-    for problem_type, outputs in (("multi_label_classification", "labels"), ("regression", "values")):
-        with pytest.raises(InputError, match=f"whose outputs are classes, this one's are {outputs} .{problem_type}."):
+    for problem_type, meaning in (("multi_label_classification", "labels"), ("regression", "values")):
+        with pytest.raises(InputError, match=f"whose outputs are classes, this one's are {meaning} .{problem_type}."):
             evaluated("classification", 3, problem_type)
         with pytest.raises(InputError, match="is a regression, of one value, but the model has 3 outputs"):
             evaluated("regression", 3, problem_type)
@@ -348,3 +350,10 @@ def test_a_regression_of_ours_says_so_to_all_readers(tmp_path, classifiers):
         pretrained.save(dataclasses.replace(before, origin=origin), tmp_path / name)
     assert pretrained.read(tmp_path / "ours").head == found.head
     assert pretrained.read(tmp_path / "another's").head == before.head
+
+
+@pytest.mark.parametrize(("claimed", "rows"), [({"num_labels": 10**12}, None), ({}, 10**12)])
+def test_as_many_labels_as_a_file_claims_are_not_named(claimed, rows):
+    """The head's bias may be missing, or be of no bytes: [10**12, 0]."""
+    with pytest.raises(InputError, match=r"config.json: its classifier is of 1,000,000,000,000 labels, must be of at"):
+        outputs.read(HEADS["sequence_classification"], claimed, rows, Path("config.json"))

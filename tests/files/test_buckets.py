@@ -14,6 +14,10 @@ from pathlib import Path
 import gcs_server
 import numpy as np
 import pytest
+from gcsfs import retry
+from google.auth import exceptions as google_errors
+from google.protobuf.message import DecodeError
+from requests.exceptions import ProxyError
 from test_prepare import files_of, long_corpus, prepare_command
 from test_training import assert_same_state, saved_state
 
@@ -24,6 +28,7 @@ from bert_jax.data import prepare as preparing
 from bert_jax.data.prepare import prepare
 from bert_jax.data.records import Examples
 from bert_jax.files import folders, storage
+from bert_jax.files.errors import TryAgain
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics
 from bert_jax.training.checkpoints import Checkpoints
@@ -215,6 +220,40 @@ def test_a_bucket_that_cannot_be_had_is_one_line(server, config, tmp_path, capsy
         # To those who read, a bucket that isn't there is a folder that holds nothing.
         assert message in last or ("nobucket" in folder and f"{folder}: holds no" in last)
     assert not (tmp_path / "w").exists()
+
+
+def code_of(code) -> Exception:
+    return retry.HttpError({"code": code, "message": "why"})
+
+
+def from_transport() -> Exception:
+    error = google_errors.RefreshError("no answer")
+    error.__cause__ = google_errors.TransportError("no answer")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        *((code_of(code), 75) for code in (429, 408, 500, "503")),
+        *((code_of(code), 2) for code in (400, 401, 403, 409, "412")),
+        (ProxyError(), 75),  # As gcsfs says 502.
+        (ValueError("UNAVAILABLE: Error opening b/x: connection refused"), 75),
+        (google_errors.TransportError("metadata.google.internal: no answer"), 75),
+        (from_transport(), 75),
+        (google_errors.DefaultCredentialsError("none"), 2),
+        (FileNotFoundError("b/bucket/o/x"), 2),
+    ],
+)
+def test_what_passes_by_itself_is_tried_again(error, exit_code):
+    with pytest.raises(InputError) as found, storage.errors_in_one_line():
+        raise error
+    assert found.value.exit_code == exit_code and type(found.value) is (TryAgain if exit_code == 75 else InputError)
+    assert ("the same command goes on" in str(found.value)) == (exit_code == 75)
+
+
+def test_an_error_of_no_bucket_is_left_alone():
+    assert storage.problem(DecodeError("Error parsing message")) is None
 
 
 def test_without_the_packages_the_extra_is_named(monkeypatch):

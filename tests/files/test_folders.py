@@ -265,7 +265,7 @@ def test_every_command_is_refused_while_another_works_there(command, place, tmp_
     folder = tmp_path / "run"
     with folders.exclusive(tmp_path / "run.partial" if command == "prepare" else folder):
         before = sorted(tmp_path.rglob("*"))
-        assert main([*arguments_of(place)[command], str(folder)]) == 2
+        assert main([*arguments_of(place)[command], str(folder)]) == 75  # It passes: schedulers try again.
         assert f"in use by process {os.getpid()} on " in last_line(capsys)
         assert sorted(tmp_path.rglob("*")) == before
 

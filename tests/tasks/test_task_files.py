@@ -4,16 +4,19 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import pickle
 import sqlite3
 import subprocess
 import tarfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bert_jax.config import InputError
+from bert_jax.tasks import files
 from bert_jax.tasks.files import read_text
 
 GERMAN = "Das ist schön, aber für die Größe überraschend; Müller äußert sich."
@@ -88,6 +91,15 @@ def test_a_damaged_byte_in_utf8_is_no_other_encoding(tmp_path):
 def test_packed_files_are_known_whatever_they_are_called(tmp_path, pack):
     (tmp_path / "a.txt").write_bytes(pack(b"\xef\xbb\xbfone\r\ntwo\n"))
     assert read_text(tmp_path / "a.txt") == "one\r\ntwo\n"
+
+
+def test_what_never_ends_is_not_read(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/zero")):
+        assert told(file) == f"{file}: a device or a pipe, must be a file"
+    (tmp_path / "a.txt").write_bytes(gzip.compress(bytes(3 << 20)))
+    monkeypatch.setattr(files, "MOST", 2 << 20)
+    assert "larger than 2,097,152 bytes, unpacked; take a part of it" in told(tmp_path / "a.txt")
 
 
 def test_cr_alone_ends_lines_where_there_is_nothing_else(tmp_path):
