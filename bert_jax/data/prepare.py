@@ -6,7 +6,6 @@ or made again: neither the number of workers nor an interruption changes a byte.
 meanwhile, and become chunks of their own at the end, so that random next sentences come from the same split.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -36,6 +35,8 @@ from bert_jax.files import folders, storage
 SHARDS = 256
 CHUNKS_A_SHARD = (4, 256)
 
+EXAMPLES = folders.Made("examples", ((("manifest.json",), r"[1-9]\d*"),))
+
 
 def prepare(
     config: PretrainConfig,
@@ -57,12 +58,13 @@ def prepare(
     if not remote:
         output = folders.replaceable(output)
     partial = output if remote else storage.path(output.with_name(f"{output.name}.partial"))
-    _check_free(output, overwrite)
+    replaces = EXAMPLES if overwrite else None
+    _check_free(output, replaces)
     job = resuming.job_of(config, tokenizer)
-    resuming.check_no_link(partial)
-    with folders.exclusive(partial) as lock, _unread(output) if overwrite else contextlib.nullcontext():
+    storage.refuse_link(partial)
+    with folders.exclusive(partial) as partial_lock, folders.held(output) as lock:
         resuming.check_own(partial)
-        _check_free(output, overwrite)  # Another process may have made it meanwhile.
+        _check_free(output, replaces)  # Another process may have made it meanwhile.
         changed = resuming.begin(partial, job, overwrite)
         with resuming.kept_if_begun(partial):
             if changed or not resuming.is_done(partial):
@@ -75,20 +77,13 @@ def prepare(
                 resuming.write_done(partial, job)
         if not remote:
             storage.sync(partial)  # This may take a while; without what is removed next, a run couldn't continue.
-        for leftover in ("progress", "job.json"):
-            storage.remove(partial / leftover)
+        storage.remove(partial / "progress")
         if not remote:
-            folders.put_in_place(partial, output)
-            lock.moved(output)
+            folders.put_in_place(partial, partial_lock, output, lock, replaces)
+        storage.remove(output / "job.json")  # Last: with it, a run that is stopped before goes on here.
     examples = Examples(output)
     report(examples.manifest)
     return examples
-
-
-def _unread(output: Path):
-    """Locks the examples that will be replaced, so that nobody reads them; in a bucket they are locked already."""
-    replaces = output.exists() and not storage.is_remote(output)
-    return folders.exclusive(output) if replaces else contextlib.nullcontext()
 
 
 def is_unfinished(output: Path) -> bool:
@@ -97,16 +92,13 @@ def is_unfinished(output: Path) -> bool:
 
 
 def is_missing(output: Path) -> bool:
-    """Whether the examples have to be prepared: there is no such folder, or a stopped run left it unfinished."""
-    return not output.exists() or is_unfinished(output)
+    """Whether the examples have to be prepared: there is nothing, or a stopped run left it unfinished."""
+    return not folders.is_taken(output) or is_unfinished(output)
 
 
-def _check_free(output: Path, overwrite: bool) -> None:
-    if folders.is_taken(output) and not is_unfinished(output):
-        if not overwrite:
-            raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
-        if not (output / "manifest.json").is_file():
-            raise InputError(f"{output}: holds no examples, so it isn't overwritten; choose another folder")
+def _check_free(output: Path, replaces: folders.Made | None) -> None:
+    if not is_unfinished(output):
+        folders.check_free(output, replaces)
 
 
 def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:

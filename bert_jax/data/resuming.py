@@ -125,15 +125,9 @@ def _empty(folder: Path) -> None:
             storage.remove(path)
 
 
-def check_no_link(partial: Path) -> None:
-    """Raises `InputError` where the folder is a link, which anybody could have made, since its name can be guessed."""
-    if not storage.is_remote(partial) and partial.is_symlink():
-        raise InputError(f"{partial}: a link to {partial.readlink()}, which isn't followed; remove it")
-
-
 def check_own(partial: Path) -> None:
     """Raises `InputError` where the folder belongs to another user than the one who runs this process."""
-    check_no_link(partial)
+    storage.refuse_link(partial)
     if not storage.is_remote(partial) and partial.stat().st_uid != (partial / LOCK).stat().st_uid:
         raise InputError(f"{partial}: belongs to another user; remove it, or choose another folder")
 

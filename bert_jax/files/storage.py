@@ -130,6 +130,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def refuse_link(path: Path) -> None:
+    """Raises `InputError` where a local path is a link: one in a folder from elsewhere may lead anywhere."""
+    if not is_remote(path) and path.is_symlink():
+        raise InputError(f"{path}: a link to {path.readlink()}, which isn't followed; remove it")
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether a local path is a folder of the user who runs this process, and no link."""
+    return path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid()
+
+
 @contextlib.contextmanager
 def named_if_full(path: Path) -> Iterator[None]:
     """Adds the path to errors of a full disk or a reached limit, which Python and libraries raise without it.

@@ -287,16 +287,20 @@ def test_what_is_damaged_is_made_again_or_named(left, kind, damage, times, tmp_p
 
 def test_stopped_behind_the_end_it_goes_on_there_unless_it_is_damaged(left, tmp_path, monkeypatch, capsys):
     config, partial, whole = left
-    shutil.copytree(partial, tmp_path / "out.partial")
 
     def stopped(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(preparing.folders, "put_in_place", stopped)
-        patch.setattr(preparing.storage, "sync", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(config, tmp_path / "out", engine=Here())
+    for module, name in ((preparing.folders, "put_in_place"), (preparing.storage, "sync")):
+        shutil.copytree(partial, tmp_path / "out.partial")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                prepare(config, tmp_path / "out", engine=Here())
+        if name == "put_in_place":  # Only the name is missing.
+            engine = Here()
+            assert files_of(prepare(config, tmp_path / "out", engine=engine).folder) == whole and not engine.made
+            shutil.rmtree(tmp_path / "out")
     for damage in (None, "manifest.json", "tokenizer.json", "32/train/00000.records"):
         shutil.copytree(tmp_path / "out.partial", tmp_path / "again.partial")
         if damage:
