@@ -75,7 +75,7 @@ def find_repeated(hashes: Path, repeated: Path, at_once: int = COMPARED_AT_ONCE)
     rounds = 1 << max(0, (len(values) - 1) // at_once).bit_length()
     width = (1 << 64) // rounds
     count = 0
-    with open(repeated, "wb") as stream:
+    with storage.new_file(repeated) as stream:
         stream.truncate(len(values))
     marks = np.memmap(repeated, np.uint8, "r+") if len(values) else np.zeros(0, np.uint8)
     for number in range(rounds):

@@ -298,7 +298,7 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
         hashes = mirror.folder / "lines.hashes"
         job = Job("train", config.corpus, config.examples, (), config.seed)
         lines = []
-        with open(hashes, "wb") as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
+        with storage.new_file(hashes) as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
             calls = ((chunk, job) for chunk in corpora.chunks(config.corpus))
             for (chunk, _), chunk_hashes in in_workers(lines_of, calls, config.run.workers):
                 stream.write(chunk_hashes.tobytes())

@@ -126,9 +126,13 @@ def _empty(folder: Path) -> None:
 
 
 def check_own(partial: Path) -> None:
-    """Raises `InputError` where the folder belongs to another user than the one who runs this process."""
-    storage.refuse_link(partial)
-    if not storage.is_remote(partial) and partial.stat().st_uid != (partial / LOCK).stat().st_uid:
+    """Raises `InputError` where the folder belongs to another user than the one who runs this process, or holds a link,
+    which may lead anywhere."""
+    if storage.is_remote(partial):
+        return
+    for path in (partial, *partial.rglob("*")):
+        storage.refuse_link(path)
+    if partial.stat().st_uid != (partial / LOCK).stat().st_uid:
         raise InputError(f"{partial}: belongs to another user; remove it, or choose another folder")
 
 

@@ -107,7 +107,7 @@ class ShardWriter:
             if storage.is_remote(path):
                 self._files[length] = tempfile.TemporaryFile()  # noqa: SIM115
             else:
-                self._files[length] = open(path, "w+b")  # noqa: SIM115
+                self._files[length] = storage.new_file(path)
         return self._files[length]
 
     def close(self) -> None:

@@ -37,7 +37,7 @@ LOST = 75  # The exit code (EX_TEMPFAIL) where another process took over, the sa
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What a command makes folders of: only such a folder is overwritten, and none in which people keep other things."""
+    """What a command makes folders of: only such a folder is overwritten, and none where people keep other things."""
 
     name: str
     shapes: tuple[tuple[tuple[str, ...], str], ...]

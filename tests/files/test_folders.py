@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from test_finetune import write_table
 from test_prepare import files_of
 from workdirs import write_config
@@ -29,7 +31,7 @@ from bert_jax.models import init_params, make_model
 from bert_jax.runs import pretraining
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import loop
+from bert_jax.training import loop, metrics, plot
 from bert_jax.training.checkpoints import Checkpoints
 
 
@@ -242,6 +244,48 @@ def test_names_that_can_be_guessed_are_not_followed(config, tmp_path, capsys):
     with pytest.raises(OSError, match="symbolic link"), folders.exclusive(tmp_path / "run"):
         pass
     assert files_of(precious) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("name", ["32", "32/train/00000.records", "progress/lines.hashes", "job.json"])
+def test_no_link_in_a_folder_that_was_begun_is_followed(name, config, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("mine")
+    link = tmp_path / "out.partial" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / ("precious" if name == "32" else "precious/file"))
+    with pytest.raises(InputError, match=rf"{name}: a link to .*/precious.*, which isn't followed; remove it"):
+        prepare(config, tmp_path / "out")
+    assert files_of(tmp_path / "precious") == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("lay", [Path.symlink_to, Path.hardlink_to])
+def test_new_files_take_the_place_of_links(lay, tmp_path):
+    precious, file = tmp_path / "precious", tmp_path / "file"
+    precious.write_text("mine")
+
+    def writes() -> None:
+        with storage.new_file(file) as stream:
+            stream.write(b"new")
+
+    for write in (writes, lambda: storage.write_whole(file, b"new"), lambda: plot._save(Figure(), file)):
+        file.unlink(missing_ok=True)
+        lay(file, precious)
+        write()
+        assert precious.read_text() == "mine" and not file.is_symlink()
+
+
+def test_what_a_run_writes_is_written_whole():
+    """Through `storage`, which follows no link and leaves nothing half written."""
+    package = Path(folders.__file__).parent.parent
+    for file in (file for name in ("tasks", "training", "inference", "runs") for file in (package / name).glob("*.py")):
+        assert not re.search(r"\.write_(text|bytes)\(|open\(.*[\"'][wx]", file.read_text()), file
+
+
+def test_a_folder_for_tensorboard_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tensorboard").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="run/tensorboard: a link to .*, which isn't followed"):
+        metrics.Metrics(tmp_path / "run", 0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
