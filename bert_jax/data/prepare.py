@@ -114,8 +114,8 @@ def _tokenizer(
 ) -> tokenizers.Tokenizer:
     """The tokenizer that an earlier run left in the folder, else the given one, else the config's."""
     file = _tokenizer_file(folder)
-    if (left := leftovers.read_if_whole(file)) is not None:
-        return tokenizers.from_dict(json.loads(left))
+    if (left := leftovers.read_if_whole(file, {"kind": str})) is not None:
+        return tokenizers.from_dict(left, file, f"remove {folder} to begin anew")
     if tokenizer is None and config.tokenizer.path:
         tokenizer = tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
     elif tokenizer is None:
@@ -276,12 +276,12 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
     resuming.keep_same(train, chunks, _chunks_a_shard(size), was, job["text"])
     held_out.keep(())
     if isinstance(job["tokenizer"], dict):  # It is trained on the text.
-        before = leftovers.read_if_whole(_tokenizer_file(folder))
-        now = json.dumps(tokenizers.train(TokenizerSample(config), config.tokenizer).to_dict()).encode()
+        before = leftovers.read_if_whole(_tokenizer_file(folder), {"kind": str})
+        now = tokenizers.train(TokenizerSample(config), config.tokenizer).to_dict()
         if before != now:
             print("the text has changed, and its vocabulary is another: all shards are made again")
             train.keep(())
-            leftovers.write(_tokenizer_file(folder), now)
+            leftovers.write(_tokenizer_file(folder), json.dumps(now).encode())
     resuming.write_job(folder, job)
 
 
@@ -289,7 +289,7 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
     """The repeated lines of the corpus, which is read once for that."""
     marks, counts = (folder / "progress" / name for name in ("lines.repeated", "lines.json"))
     storage.make_folder(counts.parent)
-    left = json.loads(leftovers.read_if_whole(counts) or b"null")
+    left = leftovers.read_if_whole(counts, {"lines": [int], "marks": int})
     whole = left and (storage.is_remote(marks) or left["marks"] == _checksum(marks))
     if left and not whole:
         print(f"{marks}: damaged; it is made again", file=sys.stderr)

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
@@ -29,6 +30,8 @@ Numbered = tuple[Chunk, int, np.ndarray | None]
 
 # Settings that say where the text lies.
 LOCATIONS = ("files", "data_dir")
+# What a job that was begun has, beside the settings, which are compared with the present ones.
+JOB = {"text": {"files": [str], "data_dir": (str, NoneType), "states": {str: [int]}}, "done?": int}
 
 
 def job_of(config: PretrainConfig, tokenizer: tokenizers.Tokenizer | None = None) -> dict:
@@ -80,7 +83,9 @@ def begin(partial: Path, job: dict, overwrite: bool) -> dict | None:
 def _earlier_job(partial: Path, overwrite: bool) -> dict:
     """The job of an earlier run in the folder; empty where there was none, or where it is overwritten anyway."""
     try:
-        return json.loads(leftovers.read(partial / "job.json"))
+        job = leftovers.read_json(file := partial / "job.json", {})
+        # It is empty where the run was killed while it emptied the folder.
+        return job and leftovers.checked(job, JOB, file)
     except FileNotFoundError:
         return {}
     except leftovers.Damaged as error:
@@ -163,7 +168,7 @@ def _is_same(shard: Iterable[Numbered], made_of: list[dict], unchanged: set[str]
             return False
         chunk, _, repeated = call
         files = {part.file for part in chunk.parts}
-        unread = repeated is None and files and files <= unchanged and parts_of(chunk) == before["parts"]
+        unread = repeated is None and files and files <= unchanged and parts_of(chunk) == before.get("parts")
         if not unread and text_of(chunk, repeated)["digest"] != before["digest"]:
             return False
     return True
