@@ -175,10 +175,10 @@ def _check(command: Predict) -> None:
         raise InputError("give texts, or --input with a file of them, not both")
     if not command.text and not command.input and sys.stdin.isatty():
         raise InputError("give texts, --input with a file of them, or pipe them in")
-    if command.output and command.output.is_dir():
-        raise InputError(f"{command.output}: is a folder; name a file")
     if command.output and command.output.exists() and not command.overwrite:
         raise InputError(f"{command.output}: exists; choose another, or --overwrite")
+    if command.output and command.output.exists() and not command.output.is_file():
+        raise InputError(f"{command.output}: a folder or a device, so it isn't overwritten; choose another")
     if command.output and not command.output.absolute().parent.is_dir():
         raise InputError(f"{command.output}: there is no folder {command.output.parent}; make it first")
     if isinstance(command, FillMask) and command.top < 1:

@@ -21,7 +21,7 @@ class Prepare:
     output: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder to make; like all folders here, it may be in a bucket (gs://)."""
     overwrite: bool = False
-    """Replace the folder if it exists."""
+    """Replace the folder if it exists, and holds examples."""
     dry_run: bool = False
     """Make nothing, but estimate from a sample of the corpus what would be made, and how long it takes."""
     show: int = 0

@@ -27,7 +27,7 @@ class Import:
     allow_missing: Flag = False
     """Initialise missing weights anew."""
     overwrite: Flag = False
-    """Replace the folder if it exists."""
+    """Replace the folder if it exists, and was imported or exported."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Export:
     format: Annotated[str, tyro.conf.arg(metavar="FORMAT")]
     """hf (Hugging Face), tf1 (google-research's TensorFlow 1), onnx, stablehlo, or one of your own."""
     overwrite: Flag = False
-    """Replace the folder if it exists."""
+    """Replace the folder if it exists, and was imported or exported."""
 
 
 def import_model(arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ def import_model(arguments: list[str]) -> None:
     compiling.begin()
     if command.head:
         kind_of(HeadConfig(command.head))
-    with folders.whole_folder(storage.path(command.folder), command.overwrite) as aside:
+    with folders.whole_folder(storage.path(command.folder), pretrained.MADE if command.overwrite else None) as aside:
         saved = pretrained.read(command.source, command.allow_missing, command.head)
         if isinstance(saved.tokenizer, NoTokenizer) and not command.head:
             raise InputError(f"{saved.tokenizer.reason}; --head {saved.head.kind} imports the weights without it")

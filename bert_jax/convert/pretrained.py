@@ -32,6 +32,11 @@ from bert_jax.training.checkpoints import Checkpoints
 
 FORMATS: dict[str, Format] = {form.name: form for form in (HUGGINGFACE, TF1, ONNX, STABLEHLO)}
 """The formats by name; a program may add others."""
+# The folders that `export` writes, whatever the format, and those that `save` does.
+MADE = folders.Made(
+    "an exported or imported model",
+    ((("README.md", "tokenizer_config.json"), r"\d+_[A-Z]\w*"), (("checkpoints/0",), "checkpoints")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +113,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: str, overwr
       folder: the folder to make.
       form: "hf" (transformers and sentence-transformers), "tf1" (google-research/bert), "onnx", "stablehlo", or what a
         program adds to `bert_jax.convert.pretrained.FORMATS`.
-      overwrite: replaces the folder if it exists.
+      overwrite: replaces the folder if it exists and was exported or imported; no other is ever replaced.
 
     Raises:
       InputError: there is no such format, or it has no such architecture or head; the folder exists and isn't to be
@@ -121,7 +126,7 @@ def export(model: str | Path | Pretrained, folder: str | Path, form: str, overwr
     """
     if form not in FORMATS:
         raise InputError(f"format: is {form!r:.99}; {did_you_mean(form[:99], FORMATS)}")
-    with folders.whole_folder(storage.path(folder), overwrite) as aside:
+    with folders.whole_folder(storage.path(folder), MADE if overwrite else None) as aside:
         saved = model if isinstance(model, Pretrained) else read(model)
         FORMATS[form].write(aside, saved.model, saved.head, saved.params)
         embedding, longest = saved.embedding, saved.model.max_position_embeddings

@@ -8,6 +8,7 @@ from typing import IO
 
 import numpy as np
 
+from bert_jax.config import InputError
 from bert_jax.files import storage
 
 # Number of lines (8 bytes each, and 8 more to sort them) that are compared at once.
@@ -75,7 +76,7 @@ def find_repeated(hashes: Path, repeated: Path, at_once: int = COMPARED_AT_ONCE)
     rounds = 1 << max(0, (len(values) - 1) // at_once).bit_length()
     width = (1 << 64) // rounds
     count = 0
-    with open(repeated, "wb") as stream:
+    with storage.new_file(repeated) as stream:
         stream.truncate(len(values))
     marks = np.memmap(repeated, np.uint8, "r+") if len(values) else np.zeros(0, np.uint8)
     for number in range(rounds):
@@ -111,6 +112,8 @@ class RepeatedLines:
         if storage.is_remote(self._marks) and not self._copy:  # Once in each process.
             self._copy = tempfile.NamedTemporaryFile(prefix="bert_jax_")  # noqa: SIM115
             storage.download(self._marks, Path(self._copy.name))
+        if number + 2 > len(self._starts):
+            raise InputError(f"{self._marks}: damaged (of other text); remove it to have it made again")
         start, end = self._starts[number : number + 2]
         file = self._copy.name if self._copy else self._marks
         return np.fromfile(file, np.uint8, end - start, offset=start).astype(bool)

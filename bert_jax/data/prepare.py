@@ -6,7 +6,6 @@ or made again: neither the number of workers nor an interruption changes a byte.
 meanwhile, and become chunks of their own at the end, so that random next sentences come from the same split.
 """
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -37,6 +36,8 @@ from bert_jax.files.printable import say
 SHARDS = 256
 CHUNKS_A_SHARD = (4, 256)
 
+EXAMPLES = folders.Made("examples", ((("manifest.json",), r"[1-9]\d*"),))
+
 
 def prepare(
     config: PretrainConfig,
@@ -58,12 +59,13 @@ def prepare(
     if not remote:
         output = folders.replaceable(output)
     partial = output if remote else storage.path(output.with_name(f"{output.name}.partial"))
-    _check_free(output, overwrite)
+    replaces = EXAMPLES if overwrite else None
+    _check_free(output, replaces)
     job = resuming.job_of(config, tokenizer)
-    resuming.check_no_link(partial)
-    with folders.exclusive(partial) as lock, _unread(output) if overwrite else contextlib.nullcontext():
+    storage.refuse_link(partial)
+    with folders.exclusive(partial) as partial_lock, folders.held(output) as lock:
         resuming.check_own(partial)
-        _check_free(output, overwrite)  # Another process may have made it meanwhile.
+        _check_free(output, replaces)  # Another process may have made it meanwhile.
         changed = resuming.begin(partial, job, overwrite)
         with resuming.kept_if_begun(partial):
             if changed or not resuming.is_done(partial):
@@ -76,20 +78,13 @@ def prepare(
                 resuming.write_done(partial, job)
         if not remote:
             storage.sync(partial)  # This may take a while; without what is removed next, a run couldn't continue.
-        for leftover in ("progress", "job.json"):
-            storage.remove(partial / leftover)
+        storage.remove(partial / "progress")
         if not remote:
-            folders.put_in_place(partial, output)
-            lock.moved(output)
+            folders.put_in_place(partial, partial_lock, output, lock, replaces)
+        storage.remove(output / "job.json")  # Last: with it, a run that is stopped before goes on here.
     examples = Examples(output)
     report(examples.manifest)
     return examples
-
-
-def _unread(output: Path):
-    """Locks the examples that will be replaced, so that nobody reads them; in a bucket they are locked already."""
-    replaces = output.exists() and not storage.is_remote(output)
-    return folders.exclusive(output) if replaces else contextlib.nullcontext()
 
 
 def is_unfinished(output: Path) -> bool:
@@ -98,16 +93,13 @@ def is_unfinished(output: Path) -> bool:
 
 
 def is_missing(output: Path) -> bool:
-    """Whether the examples have to be prepared: there is no such folder, or a stopped run left it unfinished."""
-    return not output.exists() or is_unfinished(output)
+    """Whether the examples have to be prepared: there is nothing, or a stopped run left it unfinished."""
+    return not folders.is_taken(output) or is_unfinished(output)
 
 
-def _check_free(output: Path, overwrite: bool) -> None:
-    if folders.is_taken(output) and not is_unfinished(output):
-        if not overwrite:
-            raise InputError(f"{output}: exists; choose another folder, or --overwrite it")
-        if not (output / "manifest.json").is_file():
-            raise InputError(f"{output}: holds no examples, so it isn't overwritten; choose another folder")
+def _check_free(output: Path, replaces: folders.Made | None) -> None:
+    if not is_unfinished(output):
+        folders.check_free(output, replaces)
 
 
 def sequence_lengths(config: PretrainConfig) -> tuple[int, ...]:
@@ -123,8 +115,8 @@ def _tokenizer(
 ) -> tokenizers.Tokenizer:
     """The tokenizer that an earlier run left in the folder, else the given one, else the config's."""
     file = _tokenizer_file(folder)
-    if (left := leftovers.read_if_whole(file)) is not None:
-        return tokenizers.from_dict(json.loads(left))
+    if (left := leftovers.read_if_whole(file, {"kind": str})) is not None:
+        return tokenizers.from_dict(left, file, f"remove {folder} to begin anew")
     if tokenizer is None and config.tokenizer.path:
         tokenizer = tokenizer_folders.load(config.tokenizer.path, config.tokenizer)
     elif tokenizer is None:
@@ -285,12 +277,12 @@ def _keep_same(config: PretrainConfig, folder: Path, job: dict, was: dict) -> No
     resuming.keep_same(train, chunks, _chunks_a_shard(size), was, job["text"])
     held_out.keep(())
     if isinstance(job["tokenizer"], dict):  # It is trained on the text.
-        before = leftovers.read_if_whole(_tokenizer_file(folder))
-        now = json.dumps(tokenizers.train(TokenizerSample(config), config.tokenizer).to_dict()).encode()
+        before = leftovers.read_if_whole(_tokenizer_file(folder), {"kind": str})
+        now = tokenizers.train(TokenizerSample(config), config.tokenizer).to_dict()
         if before != now:
             say("the text has changed, and its vocabulary is another: all shards are made again")
             train.keep(())
-            leftovers.write(_tokenizer_file(folder), now)
+            leftovers.write(_tokenizer_file(folder), json.dumps(now).encode())
     resuming.write_job(folder, job)
 
 
@@ -298,7 +290,7 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
     """The repeated lines of the corpus, which is read once for that."""
     marks, counts = (folder / "progress" / name for name in ("lines.repeated", "lines.json"))
     storage.make_folder(counts.parent)
-    left = json.loads(leftovers.read_if_whole(counts) or b"null")
+    left = leftovers.read_if_whole(counts, {"lines": [int], "marks": int})
     whole = left and (storage.is_remote(marks) or left["marks"] == _checksum(marks))
     if left and not whole:
         say(f"{marks}: damaged; it is made again", file=sys.stderr)
@@ -307,7 +299,7 @@ def _repeated_lines(config: PretrainConfig, folder: Path, size: int) -> Repeated
         hashes = mirror.folder / "lines.hashes"
         job = Job("train", config.corpus, config.examples, (), config.seed)
         lines = []
-        with open(hashes, "wb") as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
+        with storage.new_file(hashes) as stream, tqdm(total=size, desc="lines", unit="B", unit_scale=True) as bar:
             calls = ((chunk, job) for chunk in corpora.chunks(config.corpus))
             for (chunk, _), chunk_hashes in in_workers(lines_of, calls, config.run.workers):
                 stream.write(chunk_hashes.tobytes())

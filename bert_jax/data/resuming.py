@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 
@@ -30,6 +31,8 @@ Numbered = tuple[Chunk, int, np.ndarray | None]
 
 # Settings that say where the text lies.
 LOCATIONS = ("files", "data_dir")
+# What a job that was begun has, beside the settings, which are compared with the present ones.
+JOB = {"text": {"files": [str], "data_dir": (str, NoneType), "states": {str: [int]}}, "done?": int}
 
 
 def job_of(config: PretrainConfig, tokenizer: tokenizers.Tokenizer | None = None) -> dict:
@@ -81,7 +84,9 @@ def begin(partial: Path, job: dict, overwrite: bool) -> dict | None:
 def _earlier_job(partial: Path, overwrite: bool) -> dict:
     """The job of an earlier run in the folder; empty where there was none, or where it is overwritten anyway."""
     try:
-        return json.loads(leftovers.read(partial / "job.json"))
+        job = leftovers.read_json(file := partial / "job.json", {})
+        # It is empty where the run was killed while it emptied the folder.
+        return job and leftovers.checked(job, JOB, file)
     except FileNotFoundError:
         return {}
     except leftovers.Damaged as error:
@@ -126,16 +131,14 @@ def _empty(folder: Path) -> None:
             storage.remove(path)
 
 
-def check_no_link(partial: Path) -> None:
-    """Raises `InputError` where the folder is a link, which anybody could have made, since its name can be guessed."""
-    if not storage.is_remote(partial) and partial.is_symlink():
-        raise InputError(f"{partial}: a link to {partial.readlink()}, which isn't followed; remove it")
-
-
 def check_own(partial: Path) -> None:
-    """Raises `InputError` where the folder belongs to another user than the one who runs this process."""
-    check_no_link(partial)
-    if not storage.is_remote(partial) and partial.stat().st_uid != (partial / LOCK).stat().st_uid:
+    """Raises `InputError` where the folder belongs to another user than the one who runs this process, or holds a link,
+    which may lead anywhere."""
+    if storage.is_remote(partial):
+        return
+    for path in (partial, *partial.rglob("*")):
+        storage.refuse_link(path)
+    if partial.stat().st_uid != (partial / LOCK).stat().st_uid:
         raise InputError(f"{partial}: belongs to another user; remove it, or choose another folder")
 
 
@@ -166,7 +169,7 @@ def _is_same(shard: Iterable[Numbered], made_of: list[dict], unchanged: set[str]
             return False
         chunk, _, repeated = call
         files = {part.file for part in chunk.parts}
-        unread = repeated is None and files and files <= unchanged and parts_of(chunk) == before["parts"]
+        unread = repeated is None and files and files <= unchanged and parts_of(chunk) == before.get("parts")
         if not unread and text_of(chunk, repeated)["digest"] != before["digest"]:
             return False
     return True

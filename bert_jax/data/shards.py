@@ -20,14 +20,23 @@ from typing import BinaryIO
 
 import numpy as np
 
+from bert_jax.config import InputError, first_line
 from bert_jax.data import leftovers
 from bert_jax.data.building import ChunkResult, Statistics
 from bert_jax.data.corpora import Document
 from bert_jax.data.duplicates import DuplicateLines
-from bert_jax.data.records import checksum, problem_of
+from bert_jax.data.records import SHARD, checksum, problem_of
 from bert_jax.data.workers import granted_cores
 from bert_jax.files import storage
 from bert_jax.files.printable import say
+
+# What is in a finished shard's file of counts, beside arrays.
+ABOUT = {
+    "entries": {str: SHARD},
+    "sources": {str: {str: int}},
+    "random_next": {str: int},
+    "made_of": [{"digest": str, "source": int}],
+}
 
 
 class Counts:
@@ -108,7 +117,7 @@ class ShardWriter:
             if storage.is_remote(path):
                 self._files[length] = tempfile.TemporaryFile()  # noqa: SIM115
             else:
-                self._files[length] = open(path, "w+b")  # noqa: SIM115
+                self._files[length] = storage.new_file(path)
         return self._files[length]
 
     def close(self) -> None:
@@ -173,22 +182,41 @@ class ShardWriter:
     def _is_whole(self, number: int) -> bool:
         """Whether a shard's files are as they were written. (A bucket checks the records itself.)"""
         try:
-            entries = self._counted(number)[0]["entries"].items()
-            leftovers.read(self._file(number, "held_out.json"))
+            entries = self._read(number).entries.items()
+            self._read_held_out(number)
         except (FileNotFoundError, leftovers.Damaged):
             return False
-        files = ((self._shard(int(length), number), entry) for length, entry in entries)
+        files = ((self._shard(length, number), entry) for length, entry in entries)
         return all(file.exists() if storage.is_remote(file) else not problem_of(file, entry) for file, entry in files)
 
-    def _counted(self, number: int) -> tuple[dict, dict[str, np.ndarray]]:
-        """A finished shard's counts: the values of `about`, and the arrays beside it."""
-        with np.load(io.BytesIO(leftovers.read(self._file(number, "npz")))) as arrays:
-            return json.loads(str(arrays["about"])), {name: arrays[name] for name in arrays.files if name != "about"}
+    def _read(self, number: int) -> "Finished":
+        """What a finished shard's file of counts holds. Raises `leftovers.Damaged` or FileNotFoundError."""
+        content = leftovers.read(file := self._file(number, "npz"))
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                about = leftovers.value(str(arrays["about"]), ABOUT, file)
+                counts = Counts()
+                counts.unigrams = arrays["unigrams"].astype(np.int64, casting="safe").reshape(-1)
+                if not 0 <= (zeros := arrays["zeros"]) <= 64:
+                    raise ValueError(f"zeros is {zeros}")
+                counts.duplicates.merge(zeros, arrays["hashes"], arrays["counts"])
+            counts.sources = {self._sources[int(i)]: Statistics(**values) for i, values in about["sources"].items()}
+            counts.random_next.update({int(length): n for length, n in about["random_next"].items()})
+            entries = {int(length): entry for length, entry in about["entries"].items()}
+            names = {self._shard(length, number).name for length in self._lengths}
+            if entries.keys() - {*self._lengths} or {entry["name"] for entry in entries.values()} - names:
+                raise ValueError("it is of other lengths or files")
+        except Exception as error:  # Whatever is wrong with it, it is made again.
+            raise leftovers.Damaged(f"{file}: damaged ({first_line(error)})") from None
+        return Finished(entries, counts, about["made_of"])
+
+    def _read_held_out(self, number: int) -> list[Document]:
+        return leftovers.read_json(self._file(number, "held_out.json"), [[str]])
 
     def made_of(self, number: int) -> list[dict]:
         """The `text_of` each chunk of a finished shard, with its source's present name."""
         names = dict(enumerate(self._sources))
-        return [{**text, "source": names.get(text["source"])} for text in self._counted(number)[0]["made_of"]]
+        return [{**text, "source": names.get(text["source"])} for text in self._read(number).made_of]
 
     def keep(self, numbers: Collection[int]) -> None:
         """Keeps the shards with these numbers; removes all others, so that they are made again."""
@@ -204,23 +232,32 @@ class ShardWriter:
     def held_out(self) -> Iterator[Document]:
         """The held-out documents of all finished shards, in order."""
         for number in self.finished():
-            yield from json.loads(leftovers.read(self._file(number, "held_out.json")))
+            yield from self._read_held_out(number)
 
     def summary(self) -> tuple[dict[int, list[dict]], Counts]:
         """The finished shards' entries for the manifest, by length, and the sum of their counts."""
         entries: dict[int, list[dict]] = {length: [] for length in self._lengths}
         counts = Counts()
         for number in self.finished():
-            about, arrays = self._counted(number)
-            part = Counts()
-            part.sources = {self._sources[int(i)]: Statistics(**values) for i, values in about["sources"].items()}
-            part.random_next.update({int(length): n for length, n in about["random_next"].items()})
-            part.unigrams = arrays["unigrams"]
-            part.duplicates.merge(arrays["zeros"], arrays["hashes"], arrays["counts"])
-            counts.merge(part)
-            for length, entry in about["entries"].items():
-                entries[int(length)].append(entry)
+            finished = self._read(number)
+            if counts.unigrams.shape not in ((), finished.counts.unigrams.shape):
+                file = self._file(number, "npz")
+                raise InputError(f"{file}: damaged (of another vocabulary); remove {self.folder} to begin anew")
+            counts.merge(finished.counts)
+            for length, entry in finished.entries.items():
+                entries[length].append(entry)
         return entries, counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """What a finished shard holds."""
+
+    entries: dict[int, dict]
+    """Its entries for the manifest, by length."""
+    counts: Counts
+    made_of: list[dict]
+    """The `text_of` each of its chunks, with the number of its source."""
 
 
 def _number(file: Path) -> int | None:

@@ -6,10 +6,11 @@ import textwrap
 
 import numpy as np
 
-from bert_jax.config import ExamplesConfig, PretrainConfig
+from bert_jax.config import ExamplesConfig, InputError, PretrainConfig
 from bert_jax.config.files import from_dict
 from bert_jax.data import pipeline
 from bert_jax.data.records import Examples
+from bert_jax.data.tensorflow import tf
 
 WIDTH = 120
 
@@ -22,16 +23,21 @@ def show(examples: Examples, config: PretrainConfig, count: int) -> list[str]:
     "seen{predicted}" shows a token to predict, and what the model sees instead: [MASK], a random token, or the token.
     """
     config = dataclasses.replace(config, examples=from_dict(ExamplesConfig, examples.manifest["config"]["examples"]))
+    examples.check_files({phase.sequence_length for phase in config.phases})
     rows = (
         {name: values[i] for name, values in batch.items()}
         for batch in pipeline.batches(examples, config)
         for i in range(len(batch["input_ids"]))
     )
     pieces = examples.tokenizer.pieces()
-    return [
-        f"example {number}: {_described(row, pieces, config.examples.sentence_pairs)}"
-        for number, row in enumerate(itertools.islice(rows, count), 1)
-    ]
+    try:
+        return [
+            f"example {number}: {_described(row, pieces, config.examples.sentence_pairs)}"
+            for number, row in enumerate(itertools.islice(rows, count), 1)
+        ]
+    except (IndexError, tf.errors.OpError):  # Their checksums are right, so they were written so.
+        size = len(pieces)
+        raise InputError(f"{examples.folder}: has ids beyond its vocabulary of {size:,}; prepare it again") from None
 
 
 def _described(row: dict[str, np.ndarray], pieces: list[str], sentence_pairs: bool) -> str:

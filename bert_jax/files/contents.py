@@ -167,7 +167,7 @@ def json_object(file: Path, kind: type = dict, remedy: str = AGAIN):
 def json_value(text: str | bytes, halves: bool = False, nan: bool = False, pairs: Callable | None = None) -> Any:
     """The value of a JSON text; the last one where a name comes twice.
 
-    All JSON that files hold is parsed here, but for what an interrupted `prepare` leaves for itself.
+    All JSON that files hold is parsed here.
 
     Raises ValueError, with one line, for what isn't JSON or UTF-8 (a byte order mark is skipped), is nested too deep,
     or has numbers of thousands of digits; unless `nan`, for numbers that aren't finite (NaN, 1e999); unless `halves`,

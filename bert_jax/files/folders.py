@@ -16,12 +16,13 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from bert_jax.files import storage
 from bert_jax.files.errors import LOST, InputError, TryAgain
-from bert_jax.files.printable import say
+from bert_jax.files.printable import printable, say
 
 LOCK = ".lock"
 # Where the kernel has no locks, in seconds: between two signs of life; of silence until a holder counts as dead; until
@@ -33,48 +34,74 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 # ---- Whole folders ---------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What a command makes folders of: only such a folder is overwritten, and none where people keep other things."""
+
+    name: str
+    shapes: tuple[tuple[tuple[str, ...], str], ...]
+    """The forms that it has: files that are always there, and a pattern for the names of its folders."""
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether the folder looks like one of these. A run's workdir doesn't."""
+        names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        return any(
+            all((folder / file).exists() for file in files) and all(re.fullmatch(form, name) for name in names)
+            for files, form in self.shapes
+        )
+
+
 @contextlib.contextmanager
-def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(folder: Path, replaces: Made | None = None) -> Iterator[Path]:
     """A local folder to write into, which becomes `folder` if the block ends without an error; else nothing is left.
 
-    Raises `InputError` where `folder` holds something that mustn't be overwritten. A folder in a bucket is uploaded at
-    the end, after its former content is removed. What earlier, killed processes left half written is removed too.
+    Raises `InputError` where `folder` holds anything but what may be replaced, or another process works in it or reads
+    it. A folder in a bucket is uploaded at the end, after its former content is removed. What earlier, killed processes
+    left half written is removed too.
     """
-    if is_taken(folder) and not overwrite:
-        raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
+    real = folder if storage.is_remote(folder) else replaceable(folder)
+    check_free(folder, replaces)
     if storage.is_remote(folder):
-        with tempfile.TemporaryDirectory(prefix="bert_jax_") as temporary:
+        with exclusive(folder), tempfile.TemporaryDirectory(prefix="bert_jax_") as temporary:
             yield Path(temporary)
-            storage.remove(folder)
+            check_free(folder, replaces)
+            for path in _content(folder):
+                storage.remove(path)
             for file in sorted(file for file in Path(temporary).rglob("*") if file.is_file()):
                 with open(file, "rb") as stream:
                     storage.upload(stream, folder / file.relative_to(temporary).as_posix())
         return
-    folder = replaceable(folder)
-    parents = [parent for parent in folder.parents if not parent.exists()]
-    storage.make_folder(folder.parent)
-    for left in folder.parent.iterdir():
-        if storage.ASIDE.fullmatch(left.name) and left.is_dir():
-            with contextlib.suppress(InUse, OSError), exclusive(left):
-                storage.remove(left)
-    aside = storage.aside(folder)
-    try:
-        with exclusive(aside) as lock:
+    with held(real) as lock, exclusive(aside := storage.aside(real)) as aside_lock:
+        check_free(folder, replaces)
+        try:
             with storage.named_if_full(folder):
                 yield aside
-            put_in_place(aside, folder)
-            lock.moved(folder)
-    except BaseException:
-        storage.remove(aside)
-        for parent in parents:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
-        raise
+            put_in_place(aside, aside_lock, real, lock, replaces)
+        except BaseException:
+            storage.remove(aside)
+            raise
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether the path is a file, or a folder that holds anything but a lock."""
-    return folder.exists() and (not folder.is_dir() or any(file.name != LOCK for file in folder.iterdir()))
+    """Whether the path is a file, or a folder that holds anything but locks."""
+    return folder.exists() and (not folder.is_dir() or bool(_content(folder)))
+
+
+def _content(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name != LOCK and not path.name.startswith(f"{LOCK}-")]
+
+
+def check_free(folder: Path, replaces: Made | None = None) -> None:
+    """Raises `InputError` where the folder holds anything but what may be replaced."""
+    if not is_taken(folder):
+        return
+    if not replaces:
+        raise InputError(f"{folder}: exists; choose another folder, or --overwrite it")
+    if not replaces.is_in(folder):
+        names = sorted(path.name for path in _content(folder)) if folder.is_dir() else []
+        holds = f" (it holds {printable(', '.join(names[:3]))}{', ...' if names[3:] else ''})" if names else ""
+        remedy = "remove it yourself, or choose another folder"
+        raise InputError(f"{folder}: not a folder of {replaces.name} alone{holds}, so it isn't overwritten; {remedy}")
 
 
 def replaceable(folder: Path) -> Path:
@@ -88,20 +115,57 @@ def replaceable(folder: Path) -> Path:
     return real if folder.is_symlink() else folder.absolute()
 
 
-def put_in_place(aside: Path, folder: Path) -> None:
-    """Renames `aside` to `folder` once all of it is on the disk; what was at `folder` is removed."""
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator["Lock | None"]:
+    """Locks a local folder that is going to be replaced, where there is one, so that nobody uses it meanwhile.
+
+    First removes what killed processes left beside it, and puts the folder back if one was killed as it replaced it.
+    """
+    if storage.is_remote(folder):
+        yield None
+        return
+    for left in folder.parent.iterdir() if folder.parent.is_dir() else ():
+        is_old = left.name.startswith(_old(folder)) and left.suffix == ".old"
+        if (is_old or storage.ASIDE.fullmatch(left.name)) and storage.is_own_folder(left):
+            with contextlib.suppress(InUse, OSError), exclusive(left) as lock:
+                if is_old and is_taken(left) and not folder.exists():
+                    left.rename(folder)
+                    lock.moved(folder)
+                else:
+                    storage.remove(left)
+    with exclusive(folder) if folder.exists() else contextlib.nullcontext() as lock:
+        yield lock
+
+
+def put_in_place(aside: Path, aside_lock: "Lock", folder: Path, lock: "Lock | None", replaces: Made | None) -> None:
+    """Renames `aside` to `folder` once all of it is on the disk; what was at `folder` is removed.
+
+    `lock` is what `held` gave for the folder. Raises `InputError` where something is there now that mustn't be
+    replaced, or another process works there.
+    """
     storage.sync(aside)
-    old = storage.aside(folder).with_suffix(".old")
-    if existed := folder.exists():
+    with contextlib.nullcontext(lock) if lock else exclusive(folder) as lock:
+        check_free(folder, replaces)
+        old = folder.with_name(f"{_old(folder)}{secrets.token_hex(4)}.old")
         folder.rename(old)
-    try:
-        aside.rename(folder)
-    except BaseException:
-        if existed:
+        lock.moved(old)
+        try:
+            aside.rename(folder)
+        except BaseException:
             old.rename(folder)
-        raise
-    storage.sync_entry(folder.parent)
-    storage.remove(old)
+            lock.moved(folder)
+            raise
+        aside_lock.moved(folder)
+        storage.sync_entry(folder.parent)
+        # From here on, nobody may put it back.
+        old = old.rename(storage.aside(folder))
+        lock.moved(old)
+        storage.remove(old)
+
+
+def _old(folder: Path) -> str:
+    """How the name begins that a folder has while another replaces it."""
+    return f".{zlib.crc32(os.fsencode(folder.name)):08x}"
 
 
 # ---- Who works in a folder ------------------------------------------------------------------------------------------

@@ -130,6 +130,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def refuse_link(path: Path) -> None:
+    """Raises `InputError` where a local path is a link: one in a folder from elsewhere may lead anywhere."""
+    if not is_remote(path) and path.is_symlink():
+        raise InputError(f"{path}: a link to {path.readlink()}, which isn't followed; remove it")
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether a local path is a folder of the user who runs this process, and no link."""
+    return path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid()
+
+
 @contextlib.contextmanager
 def named_if_full(path: Path) -> Iterator[None]:
     """Adds the path to errors of a full disk or a reached limit, which Python and libraries raise without it.
@@ -154,11 +165,18 @@ def write_whole(path: Path, content: bytes) -> None:
     if is_remote(path):
         path.write_bytes(content)
         return
+    with whole_file(path) as stream:
+        stream.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A local file to write into, which is called `path` once it is whole and on the disk; else nothing is left."""
     under_way = aside(path)
     try:
         # "x": never through a link, nor into a file that exists.
         with named_if_full(path), open(under_way, "xb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(under_way, path)
@@ -166,6 +184,12 @@ def write_whole(path: Path, content: bytes) -> None:
         under_way.unlink(missing_ok=True)
         raise
     sync_entry(path.parent)
+
+
+def new_file(path: Path) -> BinaryIO:
+    """Opens a new local file to write and read, in the place of what has its name: never one that a link leads to."""
+    path.unlink(missing_ok=True)
+    return open(path, "x+b")
 
 
 def aside(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -169,25 +169,21 @@ def run(
 ) -> None:
     """Writes a line for each text to a file (None: to standard output), in memory that doesn't grow with the texts.
 
-    The file's name ends in `.partial` until it is whole; where a text can't be read, the results of those before it are
-    written first. `total` is for the progress bar, on standard error.
+    The file is there when it is whole; on standard output, where a text can't be read, come the results of those before
+    it. `total` is for the progress bar, on standard error.
     """
-    partial = output.with_name(f"{output.name}.partial") if output else None
-    if partial:
-        partial.unlink(missing_ok=True)  # A file that an earlier run left, or a link to elsewhere.
     with (
         storage.named_if_full(output or Path("standard output")),
-        open(partial, "x", encoding="utf-8") if partial else contextlib.nullcontext(sys.stdout) as target,
+        storage.whole_file(output) if output else contextlib.nullcontext() as file,
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
         _warnings_in_one_line(),
     ):
+        target = io.TextIOWrapper(file, encoding="utf-8") if file else sys.stdout
         for chunk in chunks(texts, second):
             for line in predict(chunk):
                 target.write(line + "\n")
             target.flush()
             bar.update(len(chunk))
-    if output and partial:
-        os.replace(partial, output)
 
 
 def chunks(texts: Iterable[Any], second: str | None = None) -> Iterator[list[Any]]:

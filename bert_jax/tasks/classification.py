@@ -15,6 +15,7 @@ import numpy as np
 
 from bert_jax.config import VALUE, HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.files import storage
 from bert_jax.files.printable import say
 from bert_jax.models import SequenceClassification
 from bert_jax.tasks import classes, glue, metrics
@@ -313,8 +314,8 @@ class Classification:
         writer = csv.writer(text, delimiter="\t" if self._glue else ",", lineterminator="\n")
         writer.writerow(self._written_columns())
         writer.writerows((e.id, *self._written(p)) for e, p in zip(examples, predictions, strict=True))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text.getvalue(), encoding="utf-8")
+        storage.make_folder(folder)
+        storage.write_whole(folder / name, text.getvalue().encode())
         return [folder / name]
 
     def _written_columns(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bert_jax.config import InputError
+from bert_jax.files import storage
 from bert_jax.tasks.files import read_text
 from bert_jax.tasks.spans import tag_every_word, unmarked
 from bert_jax.tasks.tables import Row, Table
@@ -152,6 +153,6 @@ def write_sentences(file: Path, sentences: list[Sentence]) -> Path:
     # A token in memory may contain characters that end a column or a line.
     lines = ([s.separator.join(re.sub("[\t\r\n]", " ", cell) for cell in row) for row in s.rows] for s in sentences)
     text = "".join("".join(f"{line}\n" for line in sentence) + "\n" for sentence in lines)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text, encoding="utf-8", newline="\n")
+    storage.make_folder(file.parent)
+    storage.write_whole(file, text.encode())
     return file

@@ -1,6 +1,7 @@
 """Choosing the right text among several: SWAG, and your own files (BERT paper, section 4.4)."""
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from bert_jax import models
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.files import storage
 from bert_jax.tasks.base import Choices, check_unnamed
 from bert_jax.tasks.classes import counted
 from bert_jax.tasks.classification import model_input
@@ -171,10 +173,10 @@ class MultipleChoice:
 
     def submit(self, folder: Path, split: str, examples: list[Example], predictions: list[Chosen]) -> list[Path]:
         """Writes SPLIT.csv with index and choice; for SWAG, with the columns that its csv_predict.py writes."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{split}.csv"
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("", "pred") if self.config.name == "swag" else ("index", "prediction"))
-            writer.writerows((e.id, p.choice) for e, p in zip(examples, predictions, strict=True))
+        storage.make_folder(folder)
+        path, text = folder / f"{split}.csv", io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("", "pred") if self.config.name == "swag" else ("index", "prediction"))
+        writer.writerows((e.id, p.choice) for e, p in zip(examples, predictions, strict=True))
+        storage.write_whole(path, text.getvalue().encode())
         return [path]

@@ -17,6 +17,7 @@ import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, TaskConfig
 from bert_jax.data.tokenizers import Tokenizer
+from bert_jax.files import storage
 from bert_jax.files.printable import say
 from bert_jax.models import QuestionAnswering
 from bert_jax.tasks import squad_files, squad_metrics
@@ -234,7 +235,7 @@ class Squad:
         if self._config.unanswerable:
             contents["null_odds.json"] = {number: p.null_odds for number, p in by_id}
         for name, content in contents.items():
-            (folder / name).write_text(json.dumps(content, indent=4) + "\n")
+            storage.write_whole(folder / name, f"{json.dumps(content, indent=4)}\n".encode())
         return [folder / name for name in contents]
 
 

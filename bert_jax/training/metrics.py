@@ -85,6 +85,7 @@ class _Board:
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
 
+        storage.refuse_link(folder)
         folder.mkdir(exist_ok=True)
         self._event, self._scalar, self._flushed = Event, scalar, time.monotonic()
         self._file = EventsWriter(str(folder / "events"))

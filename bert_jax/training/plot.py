@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bert_jax.files import storage
 from bert_jax.training import metrics
 
 if TYPE_CHECKING:  # It is imported when something is drawn.
@@ -54,7 +55,7 @@ def _save(figure: "Figure", png: Path) -> None:
             axes.legend(frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
-    png.write_bytes(picture.getvalue())
+    storage.write_whole(png, picture.getvalue())
 
 
 def _curve(axes, rows: list[dict], name: str, **style) -> None:

@@ -283,8 +283,13 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, capsys):
     (tmp_path / "out/mine").write_text("mine")
     assert main(command) == 2 and "--overwrite" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
-    assert main([*command, "--overwrite"]) == 0
-    assert not (tmp_path / "out/mine").exists() and (tmp_path / "out/model.safetensors").exists()
+    assert main([*command, "--overwrite"]) == 2 and "remove it yourself" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+    (tmp_path / "out/mine").unlink()
+    assert main(command) == 0
+    (tmp_path / "out/model.safetensors").unlink()
+    assert main(command) == 2 and main([*command, "--overwrite"]) == 0
+    assert (tmp_path / "out/model.safetensors").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "out"]
 
 

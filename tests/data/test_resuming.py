@@ -2,18 +2,21 @@
 
 import dataclasses
 import gzip
+import io
 import itertools
+import json
 import os
 import random
 import re
 import shutil
 
+import numpy as np
 import pytest
 from conftest import small_config, write_corpus
 from test_prepare import files_of
 
 from bert_jax.config import InputError, TokenizerConfig
-from bert_jax.data import corpora, resuming
+from bert_jax.data import corpora, leftovers, resuming
 from bert_jax.data import prepare as preparing
 from bert_jax.data.building import work
 from bert_jax.data.prepare import prepare
@@ -285,18 +288,83 @@ def test_what_is_damaged_is_made_again_or_named(left, kind, damage, times, tmp_p
             assert not again and (damage == lose or "made again" in said)
 
 
+DEEP = b"[" * 100_000
+
+
+def counts_with(array=None, **about):
+    """A file of counts that a stranger wrote, by the one that is there."""
+
+    def changed(content: bytes) -> bytes:
+        with np.load(io.BytesIO(content)) as read:
+            arrays = dict(read)
+        arrays["about"] = np.array(json.dumps({**json.loads(str(arrays["about"])), **about}))
+        if array:
+            arrays[array] = np.array([{}]) if array != "about" else np.array(3)
+        np.savez(stream := io.BytesIO(), **arrays)
+        return stream.getvalue()
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        *(("job", content) for content in (DEEP, b"[]", b"3", b'{"text": 3}', b'{"done": 1}', b"\xff", b"")),
+        *(("held out", content) for content in (DEEP, b"{}", b"[[3]]")),
+        *(("lines", content) for content in (DEEP, b"[]", b'{"lines": [1]}', b'{"lines": "x", "marks": 1}')),
+        *(("tokenizer", content) for content in (DEEP, b"[]", b"{}")),
+        ("counts", b"no archive"),
+        *(("counts", counts_with(name)) for name in ("about", "unigrams", "zeros", "hashes", "counts")),
+        *(("counts", counts_with(entries=entries)) for entries in ({"x": {}}, {"77": {}}, {"32": {}}, None)),
+        *(("counts", counts_with(sources=sources)) for sources in ({"99": {}}, {"0": {"x": 1}}, [])),
+        *(("counts", counts_with(made_of=made_of)) for made_of in ([3], [{}], None)),
+    ],
+    ids=itertools.count(),
+)
+def test_leftovers_of_a_stranger_with_the_right_checksum(left, kind, content, tmp_path, capsys):
+    config, partial, whole = left
+    copied, out, engine = shutil.copytree(partial, tmp_path / "out.partial"), tmp_path / "out", Here()
+    file = min(copied.glob(KINDS[kind]))
+    leftovers.write(file, content(leftovers.read(file)) if callable(content) else content)
+    if kind == "job":
+        with pytest.raises(InputError, match=r"job\.json: damaged .*; remove .*partial to begin anew"):
+            prepare(config, out, engine=engine)
+    assert files_of(prepare(config, out, overwrite=kind == "job", engine=engine).folder) == whole
+    assert kind == "job" or "damaged" in capsys.readouterr().err
+
+
+def test_what_cannot_be_made_again_is_named(left, tmp_path):
+    config, partial, _ = left
+    for name, content, message in (
+        ("progress/tokenizer.json", b'{"kind": "x"}', r"tokenizer\.json: no tokenizer .*; remove .* to begin anew"),
+        ("progress/lines.json", None, r"lines\.repeated: damaged \(of other text\); remove it"),
+    ):
+        copied = shutil.copytree(partial, tmp_path / "out.partial", dirs_exist_ok=True)
+        file = copied / name
+        if content is None:
+            counts = json.loads(leftovers.read(file))
+            content = json.dumps(counts | {"lines": counts["lines"][:1]}).encode()
+        leftovers.write(file, content)
+        with pytest.raises(InputError, match=message):
+            prepare(config, tmp_path / "out", engine=Here())
+
+
 def test_stopped_behind_the_end_it_goes_on_there_unless_it_is_damaged(left, tmp_path, monkeypatch, capsys):
     config, partial, whole = left
-    shutil.copytree(partial, tmp_path / "out.partial")
 
     def stopped(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(preparing.folders, "put_in_place", stopped)
-        patch.setattr(preparing.storage, "sync", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            prepare(config, tmp_path / "out", engine=Here())
+    for module, name in ((preparing.folders, "put_in_place"), (preparing.storage, "sync")):
+        shutil.copytree(partial, tmp_path / "out.partial")
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                prepare(config, tmp_path / "out", engine=Here())
+        if name == "put_in_place":  # Only the name is missing.
+            engine = Here()
+            assert files_of(prepare(config, tmp_path / "out", engine=engine).folder) == whole and not engine.made
+            shutil.rmtree(tmp_path / "out")
     for damage in (None, "manifest.json", "tokenizer.json", "32/train/00000.records"):
         shutil.copytree(tmp_path / "out.partial", tmp_path / "again.partial")
         if damage:

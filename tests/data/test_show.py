@@ -1,13 +1,17 @@
 """What is shown of examples: a literal, and the batches' own tokens."""
 
 import dataclasses
+import json
 import re
+import zlib
 
 import numpy as np
+import pytest
 
-from bert_jax.config import ExamplesConfig
+from bert_jax.config import ExamplesConfig, InputError
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
+from bert_jax.data.records import Examples
 from bert_jax.data.show import _described, show
 
 PIECES = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "the", "dog", "bark", "##s", "cat"]
@@ -35,6 +39,21 @@ def test_a_pair_and_a_row_of_texts():
         "  2  cat{bark} ##s{##s} [SEP]",
     ]
     assert _described(ROW, PIECES, sentence_pairs=False).split("\n")[1].startswith("  1  [CLS] the")
+
+
+def test_damaged_examples_are_one_line(config, tmp_path):
+    examples = prepare(config, tmp_path / "examples")
+    file = tmp_path / "examples/32/train/00000.records"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(InputError, match=r"00000\.records: .* bytes, the manifest says .*; prepare"):
+        show(examples, config, 3)
+    file.write_bytes(b"\xff" * len(whole))
+    manifest = json.loads((tmp_path / "examples/manifest.json").read_text())
+    manifest["lengths"]["32"]["train"][0]["crc32"] = zlib.crc32(file.read_bytes())
+    (tmp_path / "examples/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="examples: has ids beyond its vocabulary of .*; prepare"):
+        show(Examples(tmp_path / "examples"), config, 3)
 
 
 def test_what_is_shown_is_what_the_batches_hold(config, tmp_path):

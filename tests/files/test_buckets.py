@@ -121,7 +121,7 @@ def test_what_is_there_is_overwritten_only_when_asked(bucket, objects_of, config
     other = dataclasses.replace(config, seed=1)
     with pytest.raises(InputError, match="gs://bucket/here/examples: exists; choose another folder"):
         prepare(other, output)
-    with pytest.raises(InputError, match="holds no examples, so it isn't overwritten"):
+    with pytest.raises(InputError, match="not a folder of examples alone .it holds examples., so it isn't overwritten"):
         prepare(other, bucket, overwrite=True)
     prepare(other, output, overwrite=True)
     assert objects_of(output).keys() == files_of(examples.folder).keys()

@@ -1,15 +1,20 @@
 """Folders: named as people name them, for one process at a time, and whole on the disk or not there."""
 
+import contextlib
 import dataclasses
 import errno
 import json
 import os
+import re
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from test_finetune import write_table
 from test_prepare import files_of
 from workdirs import write_config
@@ -26,7 +31,7 @@ from bert_jax.models import init_params, make_model
 from bert_jax.runs import pretraining
 from bert_jax.runs.finetuning import finetune, sweep
 from bert_jax.runs.pretraining import pretrain
-from bert_jax.training import loop
+from bert_jax.training import loop, metrics, plot
 from bert_jax.training.checkpoints import Checkpoints
 
 
@@ -241,6 +246,48 @@ def test_names_that_can_be_guessed_are_not_followed(config, tmp_path, capsys):
     assert files_of(precious) == {"file": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["32", "32/train/00000.records", "progress/lines.hashes", "job.json"])
+def test_no_link_in_a_folder_that_was_begun_is_followed(name, config, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("mine")
+    link = tmp_path / "out.partial" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / ("precious" if name == "32" else "precious/file"))
+    with pytest.raises(InputError, match=rf"{name}: a link to .*/precious.*, which isn't followed; remove it"):
+        prepare(config, tmp_path / "out")
+    assert files_of(tmp_path / "precious") == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("lay", [Path.symlink_to, Path.hardlink_to])
+def test_new_files_take_the_place_of_links(lay, tmp_path):
+    precious, file = tmp_path / "precious", tmp_path / "file"
+    precious.write_text("mine")
+
+    def writes() -> None:
+        with storage.new_file(file) as stream:
+            stream.write(b"new")
+
+    for write in (writes, lambda: storage.write_whole(file, b"new"), lambda: plot._save(Figure(), file)):
+        file.unlink(missing_ok=True)
+        lay(file, precious)
+        write()
+        assert precious.read_text() == "mine" and not file.is_symlink()
+
+
+def test_what_a_run_writes_is_written_whole():
+    """Through `storage`, which follows no link and leaves nothing half written."""
+    package = Path(folders.__file__).parent.parent
+    for file in (file for name in ("tasks", "training", "inference", "runs") for file in (package / name).glob("*.py")):
+        assert not re.search(r"\.write_(text|bytes)\(|open\(.*[\"'][wx]", file.read_text()), file
+
+
+def test_a_folder_for_tensorboard_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tensorboard").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="run/tensorboard: a link to .*, which isn't followed"):
+        metrics.Metrics(tmp_path / "run", 0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user")
 def test_what_another_user_began_is_not_gone_on_with(config, tmp_path):
     (tmp_path / "out.partial").mkdir()
@@ -260,7 +307,7 @@ def test_a_link_to_another_disk_stays(place, tmp_path):
 # ---- One process at a time ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("import", "export")])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_refused_while_another_works_there(command, place, tmp_path, capsys):
     folder = tmp_path / "run"
     with folders.exclusive(tmp_path / "run.partial" if command == "prepare" else folder):
@@ -268,6 +315,87 @@ def test_every_command_is_refused_while_another_works_there(command, place, tmp_
         assert main([*arguments_of(place)[command], str(folder)]) == 75  # It passes: schedulers try again.
         assert f"in use by process {os.getpid()} on " in last_line(capsys)
         assert sorted(tmp_path.rglob("*")) == before
+
+
+# What people keep in folders, beside what these commands make.
+KEPT = {
+    "a run": ("metrics.jsonl", "checkpoints/0/params", "checkpoints/5/params", "tensorboard/events"),
+    "a checkout": ("README.md", "tokenizer_config.json", "manifest.json", ".git/config"),
+    "letters": ("letter.txt",),
+    "a model": ("config.json", "model.safetensors"),
+    "a file": ("",),
+}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+@pytest.mark.parametrize("command", ["prepare", "import", "export"])
+def test_only_what_was_made_is_overwritten(command, kept, place, tmp_path, capsys):
+    folder = tmp_path / "out"
+    for name in KEPT[kept]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    before = files_of(tmp_path)
+    for flags, message in ([], "out: exists; "), (["--overwrite"], "isn't overwritten; remove it yourself, or choose"):
+        assert main([*arguments_of(place)[command], str(folder), *flags]) == 2
+        assert message in last_line(capsys)
+        assert files_of(tmp_path) == before
+
+
+NUMBERS = folders.Made("numbers", ((("number",), "none"),))
+
+
+@pytest.mark.parametrize("replaces", [None, NUMBERS])
+def test_what_comes_while_a_folder_is_made_stays(replaces, tmp_path):
+    folder = tmp_path / "out"
+    if replaces:
+        with folders.whole_folder(folder) as aside:
+            (aside / "number").write_text("1")
+    with (
+        pytest.raises(InputError, match="isn't overwritten" if replaces else "exists"),
+        folders.whole_folder(folder, replaces),
+    ):
+        (folder / "letters").mkdir(parents=True)
+        (folder / "letters/mine").write_text("mine")
+    assert files_of(tmp_path) == {"out/letters/mine": b"mine"} | ({"out/number": b"1"} if replaces else {})
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_who_begins_to_work_in_a_folder_while_it_is_made_keeps_it(tmp_path):
+    folder = tmp_path / "out"
+    with contextlib.ExitStack() as work, pytest.raises(folders.InUse), folders.whole_folder(folder):
+        work.enter_context(folders.exclusive(folder))
+    with folders.whole_folder(folder) as aside:
+        (aside / "number").touch()
+    with folders.whole_folder(folder, NUMBERS), pytest.raises(folders.InUse), folders.shared(folder):
+        pass
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_killed_while_it_replaces_a_folder(second, tmp_path):
+    """Before or after the second of two renames: the folder has its old content again, or its new one."""
+    folder = tmp_path / "out"
+    with folders.whole_folder(folder) as aside:
+        (aside / "number").write_text("1")
+    code = """
+import os, pathlib, sys
+from bert_jax.files import folders
+rename = pathlib.Path.rename
+def killed(self, target):
+    rename(self, target)
+    if target.suffix == ".old" if sys.argv[2] == "False" else target.name == "out":
+        os._exit(9)
+pathlib.Path.rename = killed
+with folders.whole_folder(pathlib.Path(sys.argv[1]), folders.Made("numbers", ((("number",), "none"),))) as aside:
+    (aside / "number").write_text("2")
+"""
+    process = subprocess.run([sys.executable, "-c", code, folder, str(second)], check=False)
+    assert process.returncode == 9 and len(list(tmp_path.glob(".*.old"))) == 1
+    assert folder.exists() == second
+    with pytest.raises(KeyError), folders.whole_folder(folder, NUMBERS):
+        raise KeyError
+    assert files_of(folder) == {"number": b"2" if second else b"1"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_runs_hold_their_folders(short, place, examples, tmp_path, monkeypatch):

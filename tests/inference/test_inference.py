@@ -300,6 +300,31 @@ def test_chunks_are_bounded_by_their_characters_too(monkeypatch):
     assert list(prediction.chunks(["a", "b"], second="bcdefghijk")) == [["a"], ["b"]]
 
 
+def test_two_that_write_to_one_file_at_once(tmp_path):
+    """Each writes a file of its own, which gets the name whole."""
+    output = tmp_path / "out.jsonl"
+
+    def write(texts):
+        prediction.run(lambda chunk: chunk, texts, output, None, progress=False)
+
+    def texts():
+        yield "slow"
+        write(["fast"])
+        assert output.read_text() == "fast\n"
+        yield "ä"
+
+    write(texts())
+    assert output.read_text() == "slow\nä\n"
+
+    def stopped():
+        yield "unfinished"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write(stopped())
+    assert output.read_text() == "slow\nä\n" and list(tmp_path.iterdir()) == [output]
+
+
 def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):
     source, output = tmp_path / "in.txt", tmp_path / "out.jsonl"
     fill = ("fill-mask", "--model", folder, "--top", 2)
@@ -327,7 +352,7 @@ def test_masks_of_files(capsys, monkeypatch, tmp_path, folder):
         (["--input", tmp_path / "none.txt"], "none.txt: no such file"),
         (["--input", source, "a [MASK]"], "not both"),
         (["a [MASK]", "--output", tmp_path / "no/out.jsonl"], "no folder"),
-        (["a [MASK]", "--output", tmp_path, "--overwrite"], "is a folder; name a file"),
+        (["a [MASK]", "--output", tmp_path, "--overwrite"], "a folder or a device"),
         (["nothing"], "'nothing': holds no [MASK]"),
         (["a [MASK] \udcff"], "not UTF-8"),
         (["a [MASK]", "--top", 0], "--top: is 0"),
