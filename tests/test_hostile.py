@@ -14,9 +14,10 @@ from hf_folders import edit_config, make_folder
 from readers import build
 
 import bert_jax
+from bert_jax.cluster import secret
 from bert_jax.config import InputError, ModelConfig, TokenizerConfig
 from bert_jax.convert import pretrained
-from bert_jax.data import tokenizers
+from bert_jax.data import leftovers, tokenizers
 from bert_jax.data.prepare import prepare
 from bert_jax.files import contents
 from bert_jax.files.printable import printable
@@ -71,6 +72,29 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(InputError, match="a device or a pipe"):
         contents.json_object(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["0/_CHECKPOINT_METADATA", "0/state/_METADATA", "0/state/manifest.ocdbt", "0/metrics/metrics", "new"]
+)
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(root, name):
+    file = root / "imported/checkpoints" / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    (file.parent / "circle").symlink_to(file.parent)
+    with pytest.raises(InputError, match=f"{file}: a device or a pipe, must be a file"):
+        pretrained.read(root / "imported")
+
+
+@pytest.mark.parametrize(
+    "read", [metrics.read, leftovers.read, leftovers.read_if_whole, lambda file: secret.known(file.parent)]
+)
+def test_a_pipe_that_a_run_finds_is_not_waited_for(tmp_path, read, monkeypatch):
+    monkeypatch.delenv(secret.SECRET, raising=False)
+    os.mkfifo(tmp_path / secret.FILE)
+    with pytest.raises(InputError, match="a device or a pipe, must be a file"):
+        read(tmp_path / secret.FILE)
 
 
 def test_larger_files_are_not_taken_into_memory(tmp_path):

@@ -85,8 +85,10 @@ def _check_local(name: str) -> None:
 
 
 def literal(path: Path) -> Path:
-    """The absolute path for Orbax, which treats names as glob patterns: here a `[1]` in it is part of the name. And what
-    Orbax renames, as a checkpoint that is whole, is on the disk before it has its name, and the name after that."""
+    """The absolute path for Orbax, which treats names as glob patterns: here a `[1]` in it is part of the name.
+
+    What Orbax renames, as a checkpoint that is whole, is on the disk before it has its name, and then so is the name.
+    """
     return path if is_remote(path) else _literal()(path.absolute())
 
 

@@ -96,6 +96,8 @@ class Checkpoints:
             self._check_scores()
 
     def _open(self) -> _Manager:
+        if not storage.is_remote(self.folder):
+            contents.check_kinds(Path(self.folder))
         try:
             return _Manager(self.folder, **self._options)
         except (ValueError, TypeError) as error:  # Orbax reads when each step was saved, and doesn't need it.
