@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -142,6 +143,20 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def removal(path: Path) -> str:
+    """The command that removes a folder."""
+    return f"{'gcloud storage rm --recursive' if is_remote(path) else 'rm -r'} {shlex.quote(str(path))}"
+
+
+def size(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    if is_remote(folder):
+        import fsspec
+
+        return fsspec.filesystem("gcs").du(str(folder))
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
 @contextlib.contextmanager
