@@ -25,6 +25,7 @@ from bert_jax.inference import prediction
 from bert_jax.runs import finetuning
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics
+from bert_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -256,6 +257,15 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize(("loss", "shown"), [(2.5, "| 12.18 |"), (1e308, "| e^1e+308 |")])
+def test_a_loss_has_a_perplexity_however_large(root, loss, shown):
+    folder = root / "pretrained"
+    row = {"step": Checkpoints(folder / "checkpoints").latest, "held_out_mlm_loss": loss}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    pretrained.export(folder, root / "exported", "tf1")
+    assert f"| perplexity of masked tokens {shown}" in (root / "exported/README.md").read_text()
+
+
 @pytest.mark.parametrize("row", DAMAGE)
 def test_damaged_metrics_stop_nothing_that_needs_none(root, capsys, row):
     file = root / "finetuned" / "metrics.jsonl"
@@ -306,6 +316,9 @@ def test_an_imported_model_is_no_workdir(root, config, examples):
         ({"model": {"num_hidden_layers": 10**9}}, "num_hidden_layers: is 1000000000, must be at most"),
         ({"head": {"kind": ["encoder"]}}, r"head.kind: is \['encoder'\]"),
         ({"head": {"labels": "ab"}}, "head.labels: is 'ab', must be a tuple"),
+        ({"about": {"config": {}}}, "about: step: missing beside config"),
+        ({"about": {"source": ["x"]}}, "about.source is .*, must be a text"),
+        ({"about": {"init": 3}}, "about.init is 3, must be a text or null"),
         ({"about": {"embedding": {"max_length": -1}}}, "max_length: is -1, must be at least 2"),
     ],
 )

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from bert_jax.config import InputError, RunConfig, first_line, versions
 from bert_jax.config.files import check_about, config_of, differences, to_dict
+from bert_jax.devices.finite import REMEDY, check_finite
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, storage
 from bert_jax.training import orphans  # noqa: F401
@@ -190,7 +191,7 @@ class Checkpoints:
         """The arrays of the state that `like` names, a tree of `jax.ShapeDtypeStruct` with shardings on any mesh.
 
         Raises `InputError` naming the first array that is missing, has another shape or type (Orbax casts silently) or
-        isn't what was saved.
+        isn't what was saved, or the first of the parameters that has a NaN or an infinite number.
         """
         folder = self._state(step)
         with self._damage(step, "state"), ocp.PyTreeCheckpointer() as checkpointer:
@@ -203,7 +204,16 @@ class Checkpoints:
             restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
             restored = checkpointer.restore(folder, args=restore)
             _compare(restored, checked)
-            return restored
+        check_finite({"params": restored["params"]}, self.folder / str(step), self._earlier(step))
+        return restored
+
+    def _earlier(self, step: int) -> str:
+        """The remedy where the parameters are no numbers any more."""
+        steps = [other for other in self.steps if other < step]
+        if not steps:
+            return REMEDY
+        remedy = f"after {storage.removal(self.folder / str(step))} the same command takes"
+        return f"{remedy} the checkpoint before it, {self.folder / str(steps[-1])}"
 
     def _state(self, step: int) -> Path:
         return self.folder / str(step) / "state"

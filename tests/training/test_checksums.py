@@ -18,6 +18,7 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from workdirs import by_path
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig, versions
@@ -214,6 +215,29 @@ def test_arrays_far_larger_than_their_files_are_refused_and_a_fresh_optimizer_is
     with pytest.raises(InputError, match=r"2/state: damaged .*would take 2,000,000 bytes, its files have .* is .*/1:"):
         checkpoints.restore(2, like({"params": zeros}))
     checkpoints.close()
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_parameters_that_are_no_numbers_are_named_with_the_checkpoint_before(saved, tmp_path, on_mesh):
+    """Whoever restores them: a run that goes on would skip every update, and blame its learning rate."""
+    folder, state = shutil.copytree(saved, tmp_path / "checkpoints"), a_state()
+    state["params"]["large"] = state["params"]["large"].at[2, -1].set(np.nan)
+    checkpoints = Checkpoints(folder, RunConfig(keep_last=9), writing=True)
+    for step in (4, 5):
+        checkpoints.save(step, state, ABOUT, TOKENIZER)
+    checkpoints.close()
+    wanted = like(state)
+    if on_mesh:
+        mesh = jax.make_mesh((jax.device_count(),), ("x",))
+        wanted = jax.tree.map(lambda x: x.update(sharding=NamedSharding(mesh, PartitionSpec())), wanted)
+    what = "params/large has numbers that aren't finite"
+    for step in (5, 4):
+        with pytest.raises(
+            InputError, match=rf"{step}: {what} .*; after rm -r .*/{step} the .* it, {folder}/{step - 1}$"
+        ):
+            Checkpoints(folder).restore(step, wanted)
+        shutil.rmtree(folder / str(step))
+    assert Checkpoints(folder).restore(3, wanted)
 
 
 def test_a_machine_with_too_little_memory_is_no_damage(saved, monkeypatch):
