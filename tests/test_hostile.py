@@ -14,9 +14,10 @@ from hf_folders import edit_config, make_folder
 from readers import build
 
 import bert_jax
+from bert_jax.cluster import secret
 from bert_jax.config import InputError, ModelConfig, TokenizerConfig
 from bert_jax.convert import pretrained
-from bert_jax.data import tokenizers
+from bert_jax.data import leftovers, tokenizers
 from bert_jax.data.prepare import prepare
 from bert_jax.files import contents
 from bert_jax.files.printable import printable
@@ -24,6 +25,7 @@ from bert_jax.inference import prediction
 from bert_jax.runs import finetuning
 from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import metrics
+from bert_jax.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,29 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(InputError, match="a device or a pipe"):
         contents.json_object(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "name", ["0/_CHECKPOINT_METADATA", "0/state/_METADATA", "0/state/manifest.ocdbt", "0/metrics/metrics", "new"]
+)
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(root, name):
+    file = root / "imported/checkpoints" / name
+    file.parent.mkdir(exist_ok=True)
+    file.unlink(missing_ok=True)
+    os.mkfifo(file)
+    (file.parent / "circle").symlink_to(file.parent)
+    with pytest.raises(InputError, match=f"{file}: a device or a pipe, must be a file"):
+        pretrained.read(root / "imported")
+
+
+@pytest.mark.parametrize(
+    "read", [metrics.read, leftovers.read, leftovers.read_if_whole, lambda file: secret.known(file.parent)]
+)
+def test_a_pipe_that_a_run_finds_is_not_waited_for(tmp_path, read, monkeypatch):
+    monkeypatch.delenv(secret.SECRET, raising=False)
+    os.mkfifo(tmp_path / secret.FILE)
+    with pytest.raises(InputError, match="a device or a pipe, must be a file"):
+        read(tmp_path / secret.FILE)
 
 
 def test_larger_files_are_not_taken_into_memory(tmp_path):
@@ -232,6 +257,15 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize(("loss", "shown"), [(2.5, "| 12.18 |"), (1e308, "| e^1e+308 |")])
+def test_a_loss_has_a_perplexity_however_large(root, loss, shown):
+    folder = root / "pretrained"
+    row = {"step": Checkpoints(folder / "checkpoints").latest, "held_out_mlm_loss": loss}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    pretrained.export(folder, root / "exported", "tf1")
+    assert f"| perplexity of masked tokens {shown}" in (root / "exported/README.md").read_text()
+
+
 @pytest.mark.parametrize("row", DAMAGE)
 def test_damaged_metrics_stop_nothing_that_needs_none(root, capsys, row):
     file = root / "finetuned" / "metrics.jsonl"
@@ -288,6 +322,9 @@ def test_an_imported_model_is_no_workdir(root, config, examples):
         ({"model": {"num_hidden_layers": 10**9}}, "num_hidden_layers: is 1000000000, must be at most"),
         ({"head": {"kind": ["encoder"]}}, r"head.kind: is \['encoder'\]"),
         ({"head": {"labels": "ab"}}, "head.labels: is 'ab', must be a tuple"),
+        ({"about": {"config": {}}}, "about: step: missing beside config"),
+        ({"about": {"source": ["x"]}}, "about.source is .*, must be a text"),
+        ({"about": {"init": 3}}, "about.init is 3, must be a text or null"),
         ({"about": {"embedding": {"max_length": -1}}}, "max_length: is -1, must be at least 2"),
     ],
 )

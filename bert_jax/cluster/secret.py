@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bert_jax.config import InputError
-from bert_jax.files import storage
+from bert_jax.files import contents, storage
 
 # The secret's name in the environment, its file in the workdir, and the most bytes that are read of the file.
 SECRET, FILE, LONGEST = "BERT_JAX_SECRET", ".rendezvous", 1 << 14
@@ -48,6 +48,7 @@ def known(workdir: Path) -> bytes | None:
     """The run's secret; None if it isn't written yet, or the workdir isn't that of process 0."""
     if from_environment := given():
         return from_environment
+    contents.check_kind(workdir / FILE)
     try:
         with (workdir / FILE).open("rb") as stream:
             return stream.read(LONGEST)

@@ -100,7 +100,13 @@ ABOUT_RUN = {"config": {}, "examples": (int, str), "init": (str, NoneType), "emb
 ABOUT_IMPORTED = {
     "model": {},
     "head": {},
-    "about": {"embedding?": {}, "metrics?": {str: (float, NoneType)}, "step?": int},
+    "about": {
+        "embedding?": {},
+        "init?": (str, NoneType),
+        "metrics?": {str: (float, NoneType)},
+        "source?": str,
+        "step?": int,
+    },
 }
 
 

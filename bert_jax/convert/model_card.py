@@ -128,7 +128,8 @@ def _held_out_scores(metrics: dict[str, float | None]) -> list[str]:
     loss = metrics.get("held_out_mlm_loss")
     if loss is None:
         return []
-    rows = [("masked-LM loss", f"{loss:.4f} nats"), ("perplexity of masked tokens", f"{math.exp(loss):.2f}")]
+    perplexity = f"{math.exp(loss):.2f}" if loss < 100 else f"e^{loss:g}"  # A float ends at e^709.
+    rows = [("masked-LM loss", f"{loss:.4f} nats"), ("perplexity of masked tokens", perplexity)]
     named = [
         ("masked-LM accuracy", "held_out_mlm_accuracy", ".1%"),
         ("unigram's loss on the same", "held_out_unigram_loss", ".4f"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from bert_jax.config import EmbeddingConfig, FinetuneConfig, PretrainConfig
+from bert_jax.config import EmbeddingConfig, FinetuneConfig, InputError, PretrainConfig
 from bert_jax.config import files as config_files
 
 
@@ -60,5 +60,7 @@ def from_dict(values: dict[str, Any]) -> Origin:
     config = config_files.config_of(values)
     if config is None:
         return Folder(values.get("source", "nowhere that is known"), embedding)
+    if "step" not in values:
+        raise InputError("step: missing beside config; import the model again")
     kind = FinetuningRun if isinstance(config, FinetuneConfig) else PretrainingRun
     return kind(config, values["step"], values.get("metrics", {}), values.get("init"), embedding)

@@ -7,7 +7,6 @@ from pathlib import Path
 import flax.traverse_util
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from bert_jax.config import VALUE, EmbeddingConfig, HeadConfig, InputError, ModelConfig
 from bert_jax.config.checks import did_you_mean
@@ -24,7 +23,7 @@ from bert_jax.convert.tf1 import TF1
 from bert_jax.data import tokenizer_folders, tokenizers
 from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.devices import compiling
-from bert_jax.devices.sharding import path_name
+from bert_jax.devices.finite import check_finite
 from bert_jax.files import contents, folders, storage
 from bert_jax.models import init_params, kind_of, make_model
 from bert_jax.training import metrics, steps
@@ -246,27 +245,7 @@ def _read_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
     tokenizer = _tokenizer_of(checkpoints, step)
     params = checkpoints.restore(step, {"params": like})["params"]
-    check_finite(params, checkpoints.folder / str(step))
     return Pretrained(model, head, tokenizer, params, origin)
-
-
-def check_finite(params: dict, where: object) -> None:
-    """Raises `InputError` naming the first array with a NaN or an infinite number: every output would be NaN.
-
-    Where arrays are spread over several processes, each process checks its part, and all raise the same error.
-    """
-    arrays = jax.tree.leaves_with_path(params)
-    bad = next((number for number, (_, array) in enumerate(arrays) if not _is_finite(array)), len(arrays))
-    if not all(getattr(array, "is_fully_addressable", True) for _, array in arrays):
-        bad = int(multihost_utils.process_allgather(np.array(bad)).min())
-    if bad < len(arrays):
-        what = f"{path_name(arrays[bad][0])} has numbers that aren't finite (NaN or infinite)"
-        raise InputError(f"{where}: {what}; bring weights from before they became so")
-
-
-def _is_finite(array) -> bool:
-    parts = [part.data for part in array.addressable_shards] if isinstance(array, jax.Array) else [array]
-    return all(np.isfinite(np.asarray(part)).all() for part in parts)
 
 
 def _read_format(folder: Path, form: Format, allow_missing: bool, kind: str | None) -> Pretrained:

@@ -19,7 +19,8 @@ def write(file: Path, content: bytes) -> None:
 
 
 def read(file: Path) -> bytes:
-    """The content of a file. Raises `Damaged` or FileNotFoundError."""
+    """The content of a file. Raises `Damaged`, FileNotFoundError, or `NotTheFile` for a device or a pipe."""
+    contents.check_kind(file)
     checksum, content = (whole := file.read_bytes())[:9], whole[9:]
     if checksum != b"%08x\n" % zlib.crc32(content):
         raise Damaged(f"{file}: damaged, or left by another version of bert_jax")

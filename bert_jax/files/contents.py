@@ -1,6 +1,7 @@
 """Checks of files: those that aren't what their name says, as after a failed download, or that the system refuses;
 and the parsing of JSON files."""
 
+import contextlib
 import errno
 import json
 import math
@@ -80,9 +81,7 @@ def check(file: Path) -> bytes:
     page..."""
     if isinstance(file, Path) and file.is_symlink() and not file.exists():
         raise NotTheFile(f"{file}: a link to {file.readlink()}, where nothing is; copy the file itself (cp -L)")
-    if file.exists() and not file.is_file():
-        check_ends(file)
-        raise NotTheFile(f"{file}: a folder, must be a file")
+    check_kind(file)
     with file.open("rb") as opened:
         beginning = opened.read(HEAD)
     if not beginning:
@@ -95,6 +94,29 @@ def check_ends(file: Path) -> None:
     """Raises `NotTheFile` for a device or a pipe: opening it, or reading it to its end, may take for ever."""
     if file.exists() and not (file.is_file() or file.is_dir()):
         raise NotTheFile(f"{file}: a device or a pipe, must be a file")
+
+
+def check_kind(file: Path) -> None:
+    """Raises `NotTheFile` for a folder, a device or a pipe."""
+    check_ends(file)
+    if file.is_dir():
+        raise NotTheFile(f"{file}: a folder, must be a file")
+
+
+def check_kinds(folder: Path) -> None:
+    """Raises `NotTheFile` for a device or a pipe in a local folder, or anywhere in the folders in it."""
+    folders, seen = [folder], set()
+    while folders:
+        with contextlib.suppress(FileNotFoundError):  # Another process may remove what it made.
+            inner = folders.pop()
+            if (inode := (inner.stat().st_dev, inner.stat().st_ino)) in seen:  # Links may lead in circles.
+                continue
+            seen.add(inode)
+            for path in sorted(inner.iterdir()):
+                if path.is_dir():
+                    folders.append(path)
+                else:
+                    check_ends(path)
 
 
 def read_whole(stream: BinaryIO, most: int) -> bytes | None:

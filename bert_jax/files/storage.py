@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -85,7 +86,10 @@ def _check_local(name: str) -> None:
 
 
 def literal(path: Path) -> Path:
-    """The absolute path for Orbax, which treats names as glob patterns: here a `[1]` in it is part of the name."""
+    """The absolute path for Orbax, which treats names as glob patterns: here a `[1]` in it is part of the name.
+
+    What Orbax renames, as a checkpoint that is whole, is on the disk before it has its name, and then so is the name.
+    """
     return path if is_remote(path) else _literal()(path.absolute())
 
 
@@ -96,6 +100,12 @@ def _literal() -> type[Path]:
     class Literal(epath.gpath.PosixGPath):
         def glob(self, pattern: str) -> Iterator[Path]:
             return (self / name for name in glob.glob(pattern, root_dir=self))
+
+        def rename(self, target: str | PurePath) -> Path:
+            sync(Path(self))
+            renamed = super().rename(target)
+            sync_entry(renamed.parent)
+            return renamed
 
     return epath.register_path_cls(Literal)
 
@@ -108,14 +118,19 @@ def make_folder(path: Path) -> None:
     """Makes a folder, with its parents, where it doesn't exist; in a bucket there is nothing to make."""
     if is_remote(path):
         return
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     while True:
         try:
             path.mkdir(parents=True, exist_ok=True)
-            return
+            break
         except (FileExistsError, NotADirectoryError):
             file = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
             if not file.is_dir():  # Else another process has just removed the folder.
                 raise InputError(f"{file}: is a file, where a folder is to be; choose another folder") from None
+    for folder in made:
+        # A folder that may be written, but not read, can't be synced; and another process may have removed it.
+        with contextlib.suppress(PermissionError, FileNotFoundError):
+            sync_entry(folder.parent)
 
 
 def remove(path: Path) -> None:
@@ -139,6 +154,20 @@ def refuse_link(path: Path) -> None:
 def is_own_folder(path: Path) -> bool:
     """Whether a local path is a folder of the user who runs this process, and no link."""
     return path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.geteuid()
+
+
+def removal(path: Path) -> str:
+    """The command that removes a folder."""
+    return f"{'gcloud storage rm --recursive' if is_remote(path) else 'rm -r'} {shlex.quote(str(path))}"
+
+
+def size(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    if is_remote(folder):
+        import fsspec
+
+        return fsspec.filesystem("gcs").du(str(folder))
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
 @contextlib.contextmanager

@@ -63,9 +63,7 @@ def read_start(config: PretrainConfig, name: str | Path) -> Start:
 
         def params(fresh):
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), fresh)
-            restored = checkpoints.restore(step, {"params": like})["params"]
-            pretrained.check_finite(restored, name)
-            return restored
+            return checkpoints.restore(step, {"params": like})["params"]
 
     try:
         pretrained.check_has(model, head, kind)

@@ -2,11 +2,8 @@
 
 import contextlib
 import errno
-import json
 import math
 import os
-import shlex
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +14,13 @@ import orbax.checkpoint as ocp
 
 from bert_jax.config import InputError, RunConfig, first_line, versions
 from bert_jax.config.files import check_about, config_of, differences, to_dict
+from bert_jax.devices.finite import REMEDY, check_finite
 from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, storage
 from bert_jax.training import orphans  # noqa: F401
 from bert_jax.training.barrier import barrier
-from bert_jax.training.checksums import checksums
+from bert_jax.training.checksums import checksums, json_checksum
+from bert_jax.training.scores import Scores
 
 # Settings that may change when a run is resumed. The examples' fingerprint covers corpus, tokenizer and files.
 # `accumulate_steps` may not change, since each part of a batch has dropout of its own.
@@ -31,12 +30,14 @@ MAY_CHANGE = (
     *("task.folder", "task.train", "task.dev", "task.test"),
 )
 MAY_NOT_CHANGE = ("run.accumulate_steps",)
-# A checkpoint's score is its only metric, and lies where Orbax keeps metrics.
-METRICS, SCORE = "metrics", "score"
 # What the parts of a checkpoint held when they were saved: checksums of `about` and `tokenizer`, and for each array of
 # the state its type and shape, and its checksum.
 CHECKSUMS = "checksums"
 JSON_FILE = "metadata"  # Orbax's name for the file of a part that is JSON.
+# How many times their files' bytes the arrays of a checkpoint may take, if they take more than any machine
+# has room for. A fresh one takes 3 times the bytes, as zeros (the moments of AdamW) need none on disk; 6 times with
+# weights that were bfloat16, 22 where 9 of 10 weights are zero. What is zero altogether takes thousands of times.
+UNPACKED, SMALL = 100, 1 << 28
 
 # System errors because of which a file can't be written, with the remedies: to try again doesn't help.
 ROOM = "make room (or keep less: run.keep_last)"
@@ -50,7 +51,7 @@ class _Manager(ocp.CheckpointManager):
         return False
 
     def metrics(self, step: int) -> None:
-        """Reads nothing: `Checkpoints` reads the scores. Here, one damaged score would bar all checkpoints."""
+        """Reads nothing: `Scores` does. Here, one damaged score would bar all checkpoints."""
 
 
 class Checkpoints:
@@ -88,14 +89,15 @@ class Checkpoints:
         if exists and writing and not storage.is_remote(self.folder) and not os.access(self.folder, os.W_OK):
             raise InputError(f"{self.folder}: {os.strerror(errno.EACCES)}; {REMEDIES[errno.EACCES]}")
         self._manager = self._open() if exists else None
-        self._scores: dict[int, float] = {}
-        self._unread: dict[int, InputError] = {}
+        self._scores = Scores(self.folder)
         for step in self.steps:
-            self._read_score(step)
+            self._scores.read(step, step == self.latest)
         if writing:
-            self._check_scores()
+            self._scores.check()
 
     def _open(self) -> _Manager:
+        if not storage.is_remote(self.folder):
+            contents.check_kinds(Path(self.folder))
         try:
             return _Manager(self.folder, **self._options)
         except (ValueError, TypeError) as error:  # Orbax reads when each step was saved, and doesn't need it.
@@ -111,8 +113,8 @@ class Checkpoints:
         about, specs = {**about, "format": versions.CHECKPOINT}, _specs(state)
         checked = {
             "state": {name: [specs[name], checksum] for name, checksum in checksums(state).items()},
-            "about": _checksum(about),
-            "tokenizer": _checksum(tokenizer),
+            "about": json_checksum(about),
+            "tokenizer": json_checksum(tokenizer),
         }
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
@@ -129,52 +131,18 @@ class Checkpoints:
             return
         self.wait()
         if jax.process_index() == 0:
-            file = self._score_file(step)
-            values = {SCORE: score, "checksum": _checksum([step, score])}
             with self.room():
-                storage.make_folder(file.parent)
-                storage.write_whole(file, json.dumps(values).encode())
-        self._scores[step] = score
+                self._scores.write(step, score)
+        self._scores.add(step, score)
         for other in set(self.steps) - self._kept(self.steps):
             self._manager.delete(other)
-
-    def _score_file(self, step: int) -> Path:
-        return self.folder / str(step) / METRICS / METRICS
-
-    def _read_score(self, step: int) -> None:
-        file = self._score_file(step)
-        try:
-            values = contents.json_object(file)
-            score = values[SCORE]
-            if values.get("checksum", _checksum([step, score])) != _checksum([step, score]):
-                raise ValueError("isn't what was written")
-            if math.isfinite(score):
-                self._scores[step] = score
-        except FileNotFoundError:
-            # The last checkpoint's may be missing: it is evaluated when the run goes on.
-            if file.parent.exists() and step != self.latest:
-                self._unread[step] = self._bad_score(file, "missing")
-        except (InputError, ValueError, KeyError, TypeError) as error:
-            self._unread[step] = self._bad_score(file, f"damaged ({first_line(error)[:200]})")
-
-    def _bad_score(self, file: Path, problem: str) -> InputError:
-        rest = f"the best checkpoint is unknown; {_removal(file.parent)} leaves this one without a score"
-        return InputError(f"{file}: {problem}; {rest}")
-
-    def _check_scores(self) -> None:
-        for error in self._unread.values():
-            raise error
 
     def _kept(self, steps: Sequence[int]) -> set[int]:
         """The steps whose checkpoints are kept. But for the last one, checkpoints saved because of a signal go first: a
         run keeps the same ones however often it is stopped."""
-        ranked, every = self._ranked(steps), self._run.checkpoint_every
+        ranked, every = self._scores.ranked(steps), self._run.checkpoint_every
         in_order = sorted(steps, key=lambda step: (step == max(steps), step % every == 0, step))
         return {*in_order[-self._run.keep_last :], *ranked[max(len(ranked) - self._run.keep_best, 0) :]}
-
-    def _ranked(self, steps: Sequence[int]) -> list[int]:
-        """The steps with a score, the best last; of two equal scores, the earlier step counts as better."""
-        return sorted((step for step in steps if step in self._scores), key=lambda step: (self._scores[step], -step))
 
     def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
         """Which checkpoints to keep; Orbax calls it after each save."""
@@ -202,13 +170,13 @@ class Checkpoints:
 
     def score(self, step: int) -> float | None:
         """The score of the checkpoint of this step; None if it has no score, or there is no such checkpoint."""
-        return self._scores.get(step)
+        return self._scores.of(step)
 
     @property
     def best(self) -> int | None:
         """The step of the checkpoint with the highest score; None if no checkpoint has one."""
-        self._check_scores()
-        ranked = self._ranked(self.steps)
+        self._scores.check()
+        ranked = self._scores.ranked(self.steps)
         return ranked[-1] if ranked else None
 
     def about(self, step: int) -> dict:
@@ -223,7 +191,7 @@ class Checkpoints:
         """The arrays of the state that `like` names, a tree of `jax.ShapeDtypeStruct` with shardings on any mesh.
 
         Raises `InputError` naming the first array that is missing, has another shape or type (Orbax casts silently) or
-        isn't what was saved.
+        isn't what was saved, or the first of the parameters that has a NaN or an infinite number.
         """
         folder = self._state(step)
         with self._damage(step, "state"), ocp.PyTreeCheckpointer() as checkpointer:
@@ -236,14 +204,23 @@ class Checkpoints:
             restore = ocp.args.PyTreeRestore(item=like, restore_args=arguments, partial_restore=True)
             restored = checkpointer.restore(folder, args=restore)
             _compare(restored, checked)
-            return restored
+        check_finite({"params": restored["params"]}, self.folder / str(step), self._earlier(step))
+        return restored
+
+    def _earlier(self, step: int) -> str:
+        """The remedy where the parameters are no numbers any more."""
+        steps = [other for other in self.steps if other < step]
+        if not steps:
+            return REMEDY
+        remedy = f"after {storage.removal(self.folder / str(step))} the same command takes"
+        return f"{remedy} the checkpoint before it, {self.folder / str(steps[-1])}"
 
     def _state(self, step: int) -> Path:
         return self.folder / str(step) / "state"
 
     def _part(self, step: int, part: str) -> dict:
         values, checked = self._json(step, part), self._checked(step)
-        if checked and _checksum(values) != checked[part]:
+        if checked and json_checksum(values) != checked[part]:
             raise ValueError("isn't what was saved")
         return values
 
@@ -261,7 +238,7 @@ class Checkpoints:
         if "format" not in about and not (self.folder / str(step) / CHECKSUMS).exists():
             return None
         checked = self._json(step, CHECKSUMS)
-        if checked["about"] != _checksum(about):
+        if checked["about"] != json_checksum(about):
             raise ValueError("about isn't what was saved")
         versions.check_format(about["format"], versions.CHECKPOINT, self.folder / str(step))
         return checked
@@ -276,6 +253,9 @@ class Checkpoints:
             raise self._damaged(step, str(error)) from error
         except InputError:
             raise
+        except MemoryError as error:
+            path = self.folder / str(step) / part
+            raise InputError(f"{path}: doesn't fit into this machine's memory; use one with more") from error
         except Exception as error:
             if not _is_damage(error):
                 raise
@@ -286,7 +266,7 @@ class Checkpoints:
         good = next((other for other in reversed(self.steps) if other != step and self._is_whole(other)), None)
         if good is None:
             return InputError(f"{what}; no other checkpoint here is whole: copy it again, or make it anew")
-        path, removal = self.folder / str(good), _removal(self.folder / str(step))
+        path, removal = self.folder / str(good), storage.removal(self.folder / str(step))
         return InputError(f"{what}; the last good checkpoint is {path}: after {removal} the same command takes it")
 
     def _is_whole(self, step: int) -> bool:
@@ -348,15 +328,27 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _saved(checkpointer: ocp.Checkpointer, folder: Path, checked: dict | None) -> dict[str, str]:
-    """The type and shape of each array in the folder. Raises ValueError if they aren't those that were saved."""
+    """The type and shape of each array in the folder. Raises ValueError if they aren't those that were saved, or would
+    take far more memory than the folder's files."""
     metadata = checkpointer.metadata(folder).item_metadata
     if metadata is None:
         raise ValueError("its list of arrays is missing")
+    _check_sizes(metadata.tree, folder)
     specs = _specs(metadata.tree)
     for name, (spec, _) in checked["state"].items() if checked else ():
         if specs.get(name) != spec:
             raise ValueError(f"{name} is {specs.get(name, 'missing')}, was saved as {spec}")
     return specs
+
+
+def _check_sizes(tree: Any, folder: Path) -> None:
+    """Raises ValueError for arrays that claim more memory than `UNPACKED` times what lies in the folder."""
+    claimed = 0
+    for array in jax.tree.leaves(tree):
+        chunk = (array.storage and array.storage.chunk_shape) or ()  # It is read whole, and may be larger.
+        claimed += max(math.prod(array.shape), math.prod(chunk)) * np.dtype(array.dtype).itemsize
+    if claimed > SMALL and claimed > UNPACKED * (size := storage.size(folder)):
+        raise ValueError(f"its arrays would take {claimed:,} bytes, its files have {size:,}")
 
 
 def _compare(arrays: Any, checked: dict | None) -> None:
@@ -366,17 +358,6 @@ def _compare(arrays: Any, checked: dict | None) -> None:
     for name, checksum in checksums(arrays).items():
         if checksum != checked["state"][name][1]:
             raise ValueError(f"{name} isn't what was saved")
-
-
-def _checksum(values: Any) -> str:
-    """The checksum of JSON values; written and read again, they have the same one."""
-    return f"{zlib.crc32(json.dumps(json.loads(json.dumps(values)), sort_keys=True).encode()):08x}"
-
-
-def _removal(folder: Path) -> str:
-    """The command that removes a checkpoint."""
-    command = "gcloud storage rm --recursive" if storage.is_remote(folder) else "rm -r"
-    return f"{command} {shlex.quote(str(folder))}"
 
 
 def _specs(tree) -> dict[str, str]:

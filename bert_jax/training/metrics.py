@@ -116,6 +116,7 @@ def read(file: Path, whole: bool = True) -> list[dict]:
 
     A damaged line raises `InputError` naming it or, if the rows needn't be `whole`, is reported and left out.
     """
+    contents.check_kind(file)
     lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
     rows = []
     for number, line in enumerate(lines, 1):

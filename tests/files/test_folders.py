@@ -468,6 +468,22 @@ def test_a_folder_is_on_the_disk_before_it_has_its_name(command, order, place, t
     assert ("sync", tmp_path.stat().st_ino) in order[at:]
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(command, order, place, examples, tmp_path):
+    """So are the names of all folders above it; the older checkpoints are removed later."""
+    more = ["--examples", str(examples.folder)] if command == "pretrain" else []
+    assert main([*arguments_of(place)[command], str(tmp_path / "runs/out"), *more]) == 0
+    checkpoints = tmp_path / "runs/out/checkpoints"
+    last = checkpoints / str(Checkpoints(checkpoints).latest)
+    at = next(i for i, event in enumerate(order) if event[0] == "rename" and event[2] == last.name)
+    synced = {inode for kind, inode, *_ in order[:at] if kind == "sync"}
+    saved = {path for path in last.rglob("*") if "metrics" not in path.relative_to(last).parts}  # Scores come later.
+    assert {path.stat().st_ino for path in (last, *saved)} <= synced
+    assert order[at + 1] == ("sync", checkpoints.stat().st_ino)
+    everything = {event[1] for event in order if event[0] == "sync"}
+    assert {folder.stat().st_ino for folder in (tmp_path, tmp_path / "runs", tmp_path / "runs/out", last)} <= everything
+
+
 def test_what_a_killed_export_left_is_removed_and_what_lives_is_not(place, tmp_path):
     left, alive = tmp_path / ".0123456789abcdef.partial", tmp_path / ".fedcba9876543210.partial"
     left.mkdir()

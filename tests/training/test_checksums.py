@@ -18,12 +18,14 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 from workdirs import by_path
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig, RunConfig, versions
 from bert_jax.convert import pretrained
 from bert_jax.convert.origin import Folder
 from bert_jax.data.no_tokenizer import NoTokenizer
+from bert_jax.training import checkpoints as saving
 from bert_jax.training.barrier import barrier
 from bert_jax.training.checkpoints import Checkpoints
 from bert_jax.training.checksums import CHUNK, _on_devices, _on_host, checksums
@@ -175,7 +177,18 @@ def test_an_array_that_isnt_what_was_saved_is_named_whatever_part_is_restored(sa
     assert Checkpoints(folder).restore(3, like(other))["params"]["large"].shape == (3, CHUNK // 2 + 5)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"score": "a"}', '{"score": 0.9, "checksum": "12345678"}', "[1]", None])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{}",
+        '{"score": "a"}',
+        '{"score": 0.9, "checksum": "12345678"}',
+        "[1]",
+        '{"score": 1' + "0" * 400 + "}",
+        None,
+    ],
+)
 def test_a_damaged_score_is_said_where_it_would_decide(saved, tmp_path, content):
     folder = shutil.copytree(saved, tmp_path / "checkpoints")
     file = folder / "2/metrics/metrics"
@@ -187,6 +200,53 @@ def test_a_damaged_score_is_said_where_it_would_decide(saved, tmp_path, content)
             decide()
     shutil.rmtree(folder / "2/metrics")
     assert Checkpoints(folder, writing=True).best == 3
+
+
+def test_arrays_far_larger_than_their_files_are_refused_and_a_fresh_optimizer_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "SMALL", 1 << 20)
+    rng, folder = np.random.default_rng(0), tmp_path / "checkpoints"
+    zeros, weights = jnp.zeros((1000, 500)), jnp.asarray(rng.standard_normal((1000, 500), np.float32), jnp.bfloat16)
+    fresh = {"params": weights.astype(jnp.float32), "mu": zeros, "nu": zeros}
+    checkpoints = Checkpoints(folder, RunConfig(keep_last=9), writing=True)
+    checkpoints.save(1, fresh, ABOUT, TOKENIZER)
+    checkpoints.save(2, {"params": zeros}, ABOUT, TOKENIZER)
+    assert checkpoints.restore(1, like(fresh))["mu"].shape == (1000, 500)
+    checkpoints.wait()
+    with pytest.raises(InputError, match=r"2/state: damaged .*would take 2,000,000 bytes, its files have .* is .*/1:"):
+        checkpoints.restore(2, like({"params": zeros}))
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("on_mesh", [False, True])
+def test_parameters_that_are_no_numbers_are_named_with_the_checkpoint_before(saved, tmp_path, on_mesh):
+    """Whoever restores them: a run that goes on would skip every update, and blame its learning rate."""
+    folder, state = shutil.copytree(saved, tmp_path / "checkpoints"), a_state()
+    state["params"]["large"] = state["params"]["large"].at[2, -1].set(np.nan)
+    checkpoints = Checkpoints(folder, RunConfig(keep_last=9), writing=True)
+    for step in (4, 5):
+        checkpoints.save(step, state, ABOUT, TOKENIZER)
+    checkpoints.close()
+    wanted = like(state)
+    if on_mesh:
+        mesh = jax.make_mesh((jax.device_count(),), ("x",))
+        wanted = jax.tree.map(lambda x: x.update(sharding=NamedSharding(mesh, PartitionSpec())), wanted)
+    what = "params/large has numbers that aren't finite"
+    for step in (5, 4):
+        with pytest.raises(
+            InputError, match=rf"{step}: {what} .*; after rm -r .*/{step} the .* it, {folder}/{step - 1}$"
+        ):
+            Checkpoints(folder).restore(step, wanted)
+        shutil.rmtree(folder / str(step))
+    assert Checkpoints(folder).restore(3, wanted)
+
+
+def test_a_machine_with_too_little_memory_is_no_damage(saved, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(saving, "_compare", refuse)
+    with pytest.raises(InputError, match="3/state: doesn't fit into this machine's memory; use one with more"):
+        Checkpoints(saved).restore(3, like(a_state()))
 
 
 def test_a_later_format_is_refused_by_its_number(tmp_path, monkeypatch):
