@@ -19,7 +19,7 @@ from bert_jax.devices.sharding import path_name
 from bert_jax.files import contents, storage
 from bert_jax.training import orphans  # noqa: F401
 from bert_jax.training.barrier import barrier
-from bert_jax.training.checksums import checksums, json_checksum
+from bert_jax.training.checksums import checksums
 from bert_jax.training.scores import Scores
 
 # Settings that may change when a run is resumed. The examples' fingerprint covers corpus, tokenizer and files.
@@ -113,8 +113,8 @@ class Checkpoints:
         about, specs = {**about, "format": versions.CHECKPOINT}, _specs(state)
         checked = {
             "state": {name: [specs[name], checksum] for name, checksum in checksums(state).items()},
-            "about": json_checksum(about),
-            "tokenizer": json_checksum(tokenizer),
+            "about": contents.json_checksum(about),
+            "tokenizer": contents.json_checksum(tokenizer),
         }
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
@@ -220,7 +220,7 @@ class Checkpoints:
 
     def _part(self, step: int, part: str) -> dict:
         values, checked = self._json(step, part), self._checked(step)
-        if checked and json_checksum(values) != checked[part]:
+        if checked and contents.json_checksum(values) != checked[part]:
             raise ValueError("isn't what was saved")
         return values
 
@@ -238,7 +238,7 @@ class Checkpoints:
         if "format" not in about and not (self.folder / str(step) / CHECKSUMS).exists():
             return None
         checked = self._json(step, CHECKSUMS)
-        if checked["about"] != json_checksum(about):
+        if checked["about"] != contents.json_checksum(about):
             raise ValueError("about isn't what was saved")
         versions.check_format(about["format"], versions.CHECKPOINT, self.folder / str(step))
         return checked

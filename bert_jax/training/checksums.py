@@ -5,8 +5,6 @@ one to one for each position: if a single element differs, so does the sum; if s
 sum stays the same is 1 in 2^32.
 """
 
-import json
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -34,11 +32,6 @@ def checksums(tree) -> dict[str, str]:
         on_host = {name: np.asarray(x) for name, x in arrays.items() if name not in sums}
         sums |= dict(zip(on_host, pool.map(_on_host, on_host.values()), strict=True))
     return {name: f"{int(sums[name]):08x}" for name in arrays}
-
-
-def json_checksum(values) -> str:
-    """The checksum of JSON values; written and read again, they have the same one."""
-    return f"{zlib.crc32(json.dumps(json.loads(json.dumps(values)), sort_keys=True).encode()):08x}"
 
 
 def _is_on_host(array) -> bool:

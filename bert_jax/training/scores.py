@@ -6,7 +6,6 @@ from pathlib import Path
 
 from bert_jax.config import InputError, first_line
 from bert_jax.files import contents, storage
-from bert_jax.training.checksums import json_checksum
 
 # A checkpoint's score is its only metric, and lies where Orbax keeps metrics.
 METRICS, SCORE = "metrics", "score"
@@ -28,7 +27,7 @@ class Scores:
             values = contents.json_object(file)
             contents.check_values(values, {SCORE: float, "checksum?": str}, file)
             score = values[SCORE]
-            if values.get("checksum", json_checksum([step, score])) != json_checksum([step, score]):
+            if values.get("checksum", contents.json_checksum([step, score])) != contents.json_checksum([step, score]):
                 raise ValueError("isn't what was written")
             self._values[step] = score
         except FileNotFoundError:
@@ -46,7 +45,7 @@ class Scores:
 
     def write(self, step: int, score: float) -> None:
         """Writes a checkpoint's score."""
-        file, values = self._file(step), {SCORE: score, "checksum": json_checksum([step, score])}
+        file, values = self._file(step), {SCORE: score, "checksum": contents.json_checksum([step, score])}
         storage.make_folder(file.parent)
         storage.write_whole(file, json.dumps(values).encode())
 
