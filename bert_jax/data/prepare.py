@@ -29,7 +29,7 @@ from bert_jax.data.records import FORMAT, SPLITS, Examples, checksum
 from bert_jax.data.report import report
 from bert_jax.data.shards import Counts, ShardWriter
 from bert_jax.data.workers import in_workers
-from bert_jax.files import folders, storage
+from bert_jax.files import contents, folders, storage
 from bert_jax.files.printable import say
 
 # The desired number of shards, and the least and most chunks in one: a run that is killed loses less than one shard.
@@ -346,7 +346,7 @@ def _write_manifest(config: PretrainConfig, tokenizer: tokenizers.Tokenizer, fol
         "unigram_counts": counts["train"].unigrams.tolist(),
     }
     storage.write_whole(folder / "tokenizer.json", json.dumps(tokenizer.to_dict()).encode())
-    storage.write_whole(folder / "manifest.json", json.dumps(manifest).encode())
+    storage.write_whole(folder / "manifest.json", json.dumps(contents.with_checksum(manifest)).encode())
 
 
 def _record(config: PretrainConfig, tokenizer: tokenizers.Tokenizer) -> str:

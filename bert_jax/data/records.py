@@ -75,6 +75,7 @@ class Examples:
         if number < FORMAT:
             raise InputError(f"{self.folder}: format {number}, this version reads {FORMAT}; {AGAIN}")
         contents.check_values(self.manifest, MANIFEST, file, AGAIN)
+        self.manifest = contents.without_checksum(self.manifest, file, AGAIN)
         # Settings of an earlier version, as this one would have written them.
         self.manifest["config"] = to_dict(from_dict(PretrainConfig, self.manifest["config"], f"{file}: config."))
         tokenizers.check_has_words(self.tokenizer, self.folder)

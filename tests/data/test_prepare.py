@@ -125,6 +125,18 @@ def test_manifest_counts_what_is_there(examples, config):
     )
 
 
+def test_a_changed_count_in_the_manifest_is_noticed(examples, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes((examples.folder / "tokenizer.json").read_bytes())
+    manifest = json.loads((examples.folder / "manifest.json").read_text())
+    manifest["unigram_counts"][-1] += 1
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"manifest\.json: damaged \(its checksum isn't that of its values\); prepare"):
+        Examples(tmp_path)
+    del manifest["checksum"]  # Earlier versions wrote none.
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert Examples(tmp_path).manifest["unigram_counts"] == manifest["unigram_counts"]
+
+
 def test_the_same_bytes_for_any_number_of_workers(config, tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(preparing, "CHUNKS_A_SHARD", (2, 2))
