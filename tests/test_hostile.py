@@ -1,6 +1,7 @@
 """Files that ask for too much, hold numbers that are none, or values that no reader expects; one test for each kind."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -104,6 +105,17 @@ def test_larger_files_are_not_taken_into_memory(tmp_path):
         file.truncate(1 << 40)
     with pytest.raises(InputError, match="larger than"):
         contents.json_object(tmp_path / "config.json")
+
+
+def test_a_small_file_takes_no_room_for_the_largest():
+    class Stream(io.BytesIO):
+        def read(self, size):
+            assert size <= 1 << 20
+            return super().read(size)
+
+    assert contents.read_whole(Stream(b"ab"), 2) == b"ab" and contents.read_whole(Stream(b"abc"), 2) is None
+    large = bytes(3 << 20)
+    assert contents.read_whole(Stream(large), contents.MOST_JSON) == large
 
 
 def test_an_error_is_one_line_whatever_it_quotes():

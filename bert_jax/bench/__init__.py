@@ -1,9 +1,16 @@
 """Measurements against another library, in alternating rounds of one run: on a shared machine only ratios tell much."""
 
 import contextlib
+import os
 import resource
 import sys
 from pathlib import Path
+
+
+def of_a_peer() -> dict[str, str]:
+    """The environment of a peer's process: whatever a model's folder names, as a kernel, nothing is fetched from the
+    Hub and run."""
+    return os.environ | {"HF_HUB_OFFLINE": "1"}
 
 
 def compile_seconds() -> list[float]:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.bench import compile_seconds
+from bert_jax.bench import compile_seconds, of_a_peer
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.devices import compiling
 from bert_jax.inference.bert import Bert
@@ -31,9 +31,11 @@ from bert_jax.inference.loading import load
 PEER = """
 import json, numpy, sys, time, torch
 from transformers import AutoModel, AutoTokenizer, logging
+from bert_jax.bench.torch_finetune import config_of
 logging.set_verbosity_error()
 logging.disable_progress_bar()
-tokenizer, model = AutoTokenizer.from_pretrained(sys.argv[1]), AutoModel.from_pretrained(sys.argv[1]).eval()
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModel.from_pretrained(sys.argv[1], config=config_of(sys.argv[1])).eval()
 sentences = open(sys.argv[2], encoding="utf-8").read().split("\\n")
 longest = int(sys.argv[3])
 
@@ -121,7 +123,9 @@ def _peer(model: str, sentences: list[str], bert: Bert) -> Iterator[Ask]:
         file = Path(folder) / "sentences.txt"
         file.write_text("\n".join(sentences), encoding="utf-8")
         command = [sys.executable, "-W", "ignore", "-c", PEER, model, str(file), str(longest)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=of_a_peer()
+        ) as process:
             assert process.stdin is not None and process.stdout is not None
             to, answers = process.stdin, process.stdout
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax import tasks
-from bert_jax.bench import compile_seconds
+from bert_jax.bench import compile_seconds, of_a_peer
 from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.convert import pretrained
@@ -125,7 +125,7 @@ class _Peer:
         np.savez(self._folder / "head.npz", weight=head["kernel"].T, bias=head["bias"])
         (self._folder / "task.json").write_text(json.dumps(self._job | {"seed": seed}))
         command = [sys.executable, "-W", "ignore", str(PEER), str(self._folder)]
-        peer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        peer = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=of_a_peer())
         if peer.returncode:
             raise InputError("the peer stopped; its message is above")
         seconds = json.loads(peer.stdout)

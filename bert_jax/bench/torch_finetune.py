@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,17 @@ def load(job: dict, head_weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
     options = {} if use == "answer" else {"num_labels": labels, "problem_type": job["problem_type"]}
     if job["dropout"] is not None:
         options |= {"hidden_dropout_prob": job["dropout"], "attention_probs_dropout_prob": job["dropout"]}
-    model = CLASSES[use].from_pretrained(job["model"], **options)
+    model = CLASSES[use].from_pretrained(job["model"], config=config_of(job["model"], **options))
     head = model.qa_outputs if use == "answer" else model.classifier
     head.load_state_dict({name: torch.tensor(head_weights[name]) for name in ("weight", "bias")})
     return model
+
+
+def config_of(folder: str | Path, **options: Any) -> transformers.PreTrainedConfig:
+    """A folder's config with transformers' default attention: what the folder names may be somebody's code."""
+    config = transformers.AutoConfig.from_pretrained(folder, **options)
+    config._attn_implementation = "sdpa"
+    return config
 
 
 def train(model: torch.nn.Module, job: dict) -> float:

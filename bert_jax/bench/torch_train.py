@@ -17,14 +17,14 @@ def main(folder: Path, way: str) -> None:
     import transformers
 
     from bert_jax.bench import forget_peak_memory, peak_memory
-    from bert_jax.bench.torch_finetune import recipe
+    from bert_jax.bench.torch_finetune import config_of, recipe
 
     begin = time.perf_counter()
     transformers.logging.set_verbosity_error()
     job = json.loads((folder / "job.json").read_text())
     device, bf16 = "cuda" if torch.cuda.is_available() else "cpu", way.endswith("-bf16")
     torch.manual_seed(job["seed"])
-    model = getattr(transformers, job["class"])(transformers.AutoConfig.from_pretrained(folder)).train().to(device)
+    model = getattr(transformers, job["class"])(config_of(folder)).train().to(device)
     optimizer, schedule = recipe(model, job, fused=True)
     forward = torch.compile(model) if way.startswith("compiled") else model
     batches = [np.load(file) for file in sorted(folder.glob("batch-*.npz"))]

