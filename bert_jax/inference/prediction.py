@@ -193,7 +193,8 @@ def chunks(texts: Iterable[Any], second: str | None = None) -> Iterator[list[Any
     try:
         for text in texts:
             chunk.append(text)
-            size += len(second or "") + sum(map(len, filter(None, [text] if isinstance(text, str) else text)))
+            parts = (*text, second) if isinstance(text, tuple) else (text, second)
+            size += sum(len(part) for part in parts if isinstance(part, str))  # What isn't text is refused later.
             if len(chunk) >= CHUNK_TEXTS or size >= CHUNK_CHARACTERS:
                 yield chunk
                 chunk, size = [], 0
