@@ -135,7 +135,7 @@ wait_for_pod() {
 }
 
 copy() {
-    call gcloud compute tpus tpu-vm scp "$archive" "$1:bert_jax.tar.gz" "${where[@]}" "${ssh_flags[@]}" --quiet \
+    call gcloud compute tpus tpu-vm scp "$temporary/bert_jax.tar.gz" "$1:bert_jax.tar.gz" "${where[@]}" "${ssh_flags[@]}" --quiet \
         --worker=all
 }
 
@@ -144,9 +144,14 @@ unpack() {
     on "$1" all "$extract && bash bert_jax/launch/tpu_worker.sh install"
 }
 
-# Copies the checkout, committed or not, without the files that git ignores.
+# Copies the checkout, committed or not, without the files that git ignores, by an archive that others can neither read
+# nor have laid a link to.
 install() {
-    local list='git ls-files -z --cached --others --exclude-standard'
+    local list='git ls-files -z --cached --others --exclude-standard' archive
+    [ -n "$dry_run" ] || rm -rf "$temporary"
+    temporary=${TMPDIR:-/tmp}/bert_jax-XXXXXXXXXX
+    [ -n "$dry_run" ] || temporary=$(mktemp -d "$temporary") || return
+    archive=$temporary/bert_jax.tar.gz
     call bash -o pipefail -c "$list | tar --null -T - -czf ${archive@Q}" && each copy && each unpack
 }
 
@@ -264,8 +269,9 @@ if ((slices > 1)); then
     nodes=()
     for ((slice = 0; slice < slices; slice++)); do nodes+=("$name-$slice"); done
 fi
-archive=${TMPDIR:-/tmp}/bert_jax-$name.tar.gz
+temporary=''
 exec 3>&1
+trap '[ -n "$dry_run" ] || rm -rf "$temporary"' EXIT
 trap 'say "stopped following; the pod $name, or the request for it, and what runs there stay"; exit 130' INT
 
 case $action in

@@ -31,10 +31,16 @@ from bert_jax.training.checkpoints import Checkpoints
 
 FORMATS: dict[str, Format] = {form.name: form for form in (HUGGINGFACE, TF1, ONNX, STABLEHLO)}
 """The formats by name; a program may add others."""
-# The folders that `export` writes, whatever the format, and those that `save` does.
+# The folders that `export` writes, with a config or a tokenizer beside the model card, and those that `save` does.
 MADE = folders.Made(
     "an exported or imported model",
-    ((("README.md", "tokenizer_config.json"), r"\d+_[A-Z]\w*"), (("checkpoints/0",), "checkpoints")),
+    (
+        *(
+            (("README.md", config), r"\d+_[A-Z]\w*")
+            for config in ("config.json", "bert_config.json", "tokenizer_config.json")
+        ),
+        (("checkpoints/0",), "checkpoints"),
+    ),
 )
 
 

@@ -30,8 +30,8 @@ SPEEDS = ("tokens_per_second", "text_tokens_per_second")
 
 
 def of_files(folder: Path) -> Result:
-    """But for a lock that one left behind which was killed: it holds nothing."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != LOCK)
+    """But for a lock, and the note of `prepare`'s job, that one left behind which was killed: they hold nothing."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.name not in (LOCK, "job.json"))
     return {str(file.relative_to(folder)): _digest(file.read_bytes()) for file in files}
 
 

@@ -113,6 +113,8 @@ def test_a_model_goes_through_folders_of_any_name(place, examples, tmp_path, mon
         assert main(["export", inside("model"), inside(f"as [{form}]"), "--format", form]) == 0
         assert main(["import", inside(f"as [{form}]"), inside(f"from [{form}]")]) == 0
         assert pretrained.read(inside(f"from [{form}]")).head.kind == "masked_lm"
+        assert all(pretrained.MADE.is_in(Path(inside(made))) for made in (f"as [{form}]", f"from [{form}]"))
+    assert not any(pretrained.MADE.is_in(Path(inside(other))) for other in ("tuned", "examples", "scores", "."))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

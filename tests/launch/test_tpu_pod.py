@@ -24,8 +24,9 @@ STATE = f"{SSH} --worker=all '--command={WORKER} state'"
 FOLLOW = f"{SSH} --worker=0 '--command={WORKER} follow'"
 INSTALL = [
     "bash -o pipefail -c 'git ls-files -z --cached --others --exclude-standard | tar --null -T - -czf"
-    " '\\''/t/bert_jax-bert.tar.gz'\\'''",
-    f"{GCLOUD} tpu-vm scp /t/bert_jax-bert.tar.gz bert:bert_jax.tar.gz --zone=us-west4-a --quiet --worker=all",
+    " '\\''/t/bert_jax-XXXXXXXXXX/bert_jax.tar.gz'\\'''",
+    f"{GCLOUD} tpu-vm scp /t/bert_jax-XXXXXXXXXX/bert_jax.tar.gz bert:bert_jax.tar.gz --zone=us-west4-a --quiet"
+    " --worker=all",
     f"{SSH} --worker=all '--command=mkdir -p bert_jax && tar --extract --gzip --file=bert_jax.tar.gz"
     f" --directory=bert_jax && {WORKER} install'",
 ]
@@ -181,6 +182,7 @@ def pod(tmp_path):
 
 
 def test_a_preempted_pod_is_asked_for_again_and_the_run_goes_on(pod):
+    (pod.folder / "bert_jax-bert.tar.gz").symlink_to("precious")  # The archive had this name, which can be guessed.
     done = pod("all", "preempted 0", "143 0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("step 1 of worker0\n")
@@ -193,6 +195,8 @@ def test_a_preempted_pod_is_asked_for_again_and_the_run_goes_on(pod):
         [worker, outcome, arguments]
         for worker, outcome in [("worker0", "preempted"), ("worker1", "143"), ("worker0", "0"), ("worker1", "0")]
     )
+    assert [file.name for file in pod.folder.glob("bert_jax-*")] == ["bert_jax-bert.tar.gz"]
+    assert not (pod.folder / "precious").exists()
     assert (pod.folder / "state").read_text() == "ACTIVE"  # Never deleted without being asked.
 
 
