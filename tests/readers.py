@@ -123,6 +123,8 @@ def build(root: Path) -> None:
         archive.extractall(root, filter="data")
     shutil.copy(root / "sweep/lr-0.02-seed-3/scores.json", root / "sweep.json")
     shutil.rmtree(root / "finetuned/checkpoints/24")
+    with tarfile.open(GOLDEN.with_name("format-2.tar.xz")) as archive:
+        archive.extractall(root / "format-2", filter="data")
     _models(root)
     _tokenizers(root)
     _corpora(root / "corpora", (root / "corpus.txt").read_text())
@@ -241,6 +243,13 @@ def _tasks(folder: Path) -> None:
     )
 
 
+# Parts and their checksums, scores, and what Orbax keeps for itself.
+CHECKPOINT_JSON = tuple(
+    f"checkpoints/*/{file}"
+    for file in ("*/metadata", "metrics/metrics", "_CHECKPOINT_METADATA", "state/_*", "state/array_metadatas/*")
+)
+
+
 READERS = {
     "manifest of examples": Reader("examples", ("manifest.json",), examples),
     "tokenizer of examples": Reader("examples", ("tokenizer.json",), examples),
@@ -248,6 +257,7 @@ READERS = {
     "scores.json": Reader("sweep/lr-0.02-seed-3", ("scores.json",), sweep_scores),
     "checkpoint JSON, a run": Reader("finetuned", ("checkpoints/*/*/metadata",), checkpoint),
     "checkpoint JSON, imported": Reader("imported", ("checkpoints/*/*/metadata",), checkpoint),
+    "checkpoint JSON, with checksums": Reader("format-2/finetuned", CHECKPOINT_JSON, checkpoint),
     "checkpoint arrays": Reader("imported", ("checkpoints/*/state/**/*",), checkpoint),
     "config.json": Reader("hf", ("config.json",), whole),
     "config.json, encoder": Reader("msgpack", ("config.json",), encoder),

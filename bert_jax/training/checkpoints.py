@@ -100,7 +100,9 @@ class Checkpoints:
             contents.check_kinds(Path(self.folder))
         try:
             return _Manager(self.folder, **self._options)
-        except (ValueError, TypeError) as error:  # Orbax reads when each step was saved, and doesn't need it.
+        except Exception as error:  # Orbax reads when each step was saved, and doesn't need it.
+            if isinstance(error, OSError) or not _is_damage(error):
+                raise
             files = self.folder / "*" / "_CHECKPOINT_METADATA"
             what = f"one is damaged ({first_line(error)[:200]})"
             raise InputError(f"{files}: {what}; remove these files, which the checkpoints don't need") from error

@@ -144,6 +144,15 @@ def test_damage_to_any_file_is_named_or_changes_nothing_and_bars_no_other_checkp
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_what_orbax_keeps_for_itself_is_named_where_it_bars_all(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "checkpoints")
+    (folder / "2/_CHECKPOINT_METADATA").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="_CHECKPOINT_METADATA: one is damaged .*; remove these files"):
+        Checkpoints(folder)
+    (folder / "2/_CHECKPOINT_METADATA").unlink()
+    assert read(folder, 3)
+
+
 def test_the_last_good_checkpoint_is_one_that_was_looked_at(saved, tmp_path):
     folder = shutil.copytree(saved, tmp_path / "checkpoints")
     for step in (2, 3):
