@@ -90,7 +90,13 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(root, name):
 
 
 @pytest.mark.parametrize(
-    "read", [metrics.read, leftovers.read, leftovers.read_if_whole, lambda file: secret.known(file.parent)]
+    "read",
+    [
+        metrics.read,
+        leftovers.read,
+        lambda file: leftovers.read_if_whole(file, list),
+        lambda file: secret.known(file.parent),
+    ],
 )
 def test_a_pipe_that_a_run_finds_is_not_waited_for(tmp_path, read, monkeypatch):
     monkeypatch.delenv(secret.SECRET, raising=False)
