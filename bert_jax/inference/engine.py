@@ -200,7 +200,7 @@ def integers(name: str, values: Any) -> np.ndarray:
         array = np.asarray(values)
     except ValueError:  # Lists of different lengths.
         raise InputError(f"{name}: its rows differ in length; pad them") from None
-    if array.size and array.dtype.kind not in "biu":
+    if array.size and (array.dtype.kind not in "biuf" or not (array == np.trunc(array)).all()):
         raise InputError(f"{name}: are of type {array.dtype}, must be whole numbers")
     return array.astype(np.int64)
 
