@@ -2,9 +2,12 @@
 
 import contextlib
 import os
-import resource
 import sys
 from pathlib import Path
+from typing import Literal
+
+Way = Literal["eager", "compiled", "eager-bf16", "compiled-bf16"]
+"""How torch trains the peer: as it is or by `torch.compile`, in float32 or in bf16 by autocast."""
 
 
 def of_a_peer() -> dict[str, str]:
@@ -32,6 +35,8 @@ def peak_memory() -> int:
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    import resource  # Which Windows lacks.
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

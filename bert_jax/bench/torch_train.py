@@ -1,6 +1,6 @@
 """The peer of `bert-jax bench train`, run as a script: a step of pretraining with transformers' model in torch.
 
-Its arguments are a folder and one of `bench.train.WAYS`. Reads `config.json`, `job.json` (the class of the model, the
+Its arguments are a folder and one of `bench.Way`. Reads `config.json`, `job.json` (the class of the model, the
 recipe) and the batches; prints a line of JSON about itself, and one more for each number of steps that it reads.
 """
 

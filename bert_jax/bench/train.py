@@ -17,13 +17,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.bench import compile_seconds, forget_peak_memory, of_a_peer, peak_memory
+from bert_jax.bench import Way, compile_seconds, forget_peak_memory, of_a_peer, peak_memory
 from bert_jax.config import InputError, Phase, PretrainConfig
 from bert_jax.convert.huggingface import write_config
 from bert_jax.devices import compiling
@@ -34,8 +34,6 @@ from bert_jax.training.program import batch_shapes, make_program, pretraining_se
 from bert_jax.training.steps import model_flops, pretraining_head
 
 PEER = Path(__file__).with_name("torch_train.py")
-WAYS = ("eager", "compiled", "eager-bf16", "compiled-bf16")
-"""How torch runs the peer: as it is or by `torch.compile`, in float32 or in bf16 by autocast."""
 BATCHES = 4
 """Number of different batches."""
 FIRST_ID = 5
@@ -61,7 +59,7 @@ class Contestant(Protocol):
 def bench_train(
     config: PretrainConfig,
     phase: int = 0,
-    against: Sequence[str] = ("eager", "compiled"),
+    against: Sequence[Way] = ("eager", "compiled"),
     rounds: int = 5,
     seconds: float = 5.0,
     json_file: Path | None = None,
@@ -71,7 +69,7 @@ def bench_train(
     Args:
       config: the run. Without `model.vocab_size`, that of the tokenizer to be trained is taken.
       phase: which of its phases gives the batch's shape; 0 is the first.
-      against: some of `WAYS`.
+      against: how torch runs: some of `bench.Way`.
       rounds: in each, all have their turn.
       seconds: the length of a turn.
       json_file: where the figures are written.
@@ -83,6 +81,9 @@ def bench_train(
     compiling.set_up(config.run)  # Before anything else asks JAX for a device.
     if not 0 <= phase < len(config.phases):
         raise InputError(f"--phase: is {phase}, the config's phases are 0 to {len(config.phases) - 1}")
+    for way in against:
+        if way not in get_args(Way):
+            raise InputError(f"against: {way!r}; there are {', '.join(get_args(Way))}")
     if rounds < 1 or seconds <= 0:
         raise InputError("--rounds and --seconds must be above 0")
     if json_file and not json_file.absolute().parent.is_dir():

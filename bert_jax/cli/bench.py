@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import tyro
 
+from bert_jax.bench import Way
 from bert_jax.cli.finetune import Finetune
 from bert_jax.cli.options import ConfigFields, ConfigName, OptionalConfigName, parse
 from bert_jax.config import FinetuneConfig
@@ -43,7 +44,7 @@ class BenchTrain:
     config: ConfigFields
     phase: int = 0
     """The phase whose batches are taken; 0 is the first."""
-    against: tuple[Literal["eager", "compiled", "eager-bf16", "compiled-bf16"], ...] = ("eager", "compiled")
+    against: tuple[Way, ...] = ("eager", "compiled")
     """How torch runs: as it is or by torch.compile, in float32 or in bf16 by autocast."""
     rounds: int = 5
     seconds: float = 5.0
