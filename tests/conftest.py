@@ -14,6 +14,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Every program is compiled once for the whole session, commands in processes of their own included.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bert_jax_tests_"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Compiled in half the time: the tests compile many small programs, and run each a few times.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other busily, in each other's way.
 # torch's build for GPUs brings it and imports it late: behind TensorFlow, whose LLVM it then meets, it crashes.
@@ -34,6 +36,13 @@ from bert_jax.config import (
     RunConfig,
     TokenizerConfig,
 )
+
+
+def with_devices(count: int) -> dict[str, str]:
+    """The environment in which a process has so many simulated devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+    return os.environ | {"XLA_FLAGS": flags}
+
 
 SUBJECTS = ["the dog", "a small bird", "my neighbour", "the old king", "every teacher", "that river", "her brother"]
 VERBS = ["watches", "follows", "paints", "forgets", "admires", "crosses", "remembers"]

@@ -104,6 +104,8 @@ def run(dataset: tf.data.Dataset, make) -> Iterator[Batch]:
     options = tf.data.Options()
     options.autotune.enabled = False
     options.deterministic = True
+    # Nothing in `make` depends on the value of a tensor, so its source needn't be translated, which takes seconds.
+    make = tf.autograph.experimental.do_not_convert(make)
     dataset = dataset.map(make, num_parallel_calls=PARALLEL).prefetch(PREFETCHED)
     return _Batches(dataset.with_options(options))
 

@@ -81,9 +81,7 @@ class _Board:
     def __init__(self, folder: Path, first_step: int):
         """TensorBoard won't show what other files in the folder have from `first_step` on."""
         # They take 200 MB, and to read metrics none of them is needed.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
+        from bert_jax.training.tensorboard import Event, EventsWriter, SessionLog, scalar
 
         storage.refuse_link(folder)
         folder.mkdir(exist_ok=True)

@@ -7,7 +7,7 @@ import os
 import sys
 
 import pytest
-from conftest import small_config, write_corpus
+from conftest import small_config, with_devices, write_corpus
 
 import bert_jax
 from bert_jax.cli.main import COMMANDS, main
@@ -101,14 +101,13 @@ def test_mistyped_commands_and_fields(capsys, place, arguments, message):
 
 
 def test_batches_that_eight_devices_cannot_share(place):
-    import os
     import subprocess
     import sys
 
     before = snapshot(place)
     command = [sys.executable, "-m", "bert_jax", "pretrain", "--config", str(place / "small.py")]
     command += ["--workdir", str(place / "w"), "--phases.0.batch-size", "12"]
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = with_devices(8)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "phases.0.batch_size: 12 isn't divisible by data 8 x fsdp 1 devices" in done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import with_devices
 from workdirs import assert_same_state, command, rows, saved_state, write_config
 
 from bert_jax.cluster import detection, supervisor
@@ -258,7 +259,7 @@ def two_processes(config_file, examples, tmp_path_factory):
 
 
 def start(config_file, examples, workdir, *more) -> list[subprocess.Popen]:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = with_devices(4)
     flags = [*more, "--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2", "--process"]
     return [
         subprocess.Popen(
@@ -361,7 +362,7 @@ except InputError as error:
 
 def test_two_processes_restore_bit_for_bit_what_one_saved(one_process, tmp_path):
     """With the same checksums, whichever process has which parts; both name what isn't what was saved."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = with_devices(4)
     damaged = shutil.copytree(one_process / "checkpoints", tmp_path / "damaged")
     record = damaged / "30/checksums/metadata"
     checksums = json.loads(record.read_text())

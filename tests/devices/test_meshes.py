@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from conftest import small_config
+from conftest import small_config, with_devices
 from workdirs import assert_same_state, rows, saved_state, write_config
 
 from bert_jax.config import VOCABULARY_MULTIPLE, InputError, MeshConfig, Phase, RunConfig, model_preset
@@ -75,10 +74,7 @@ def runs(corpus, tmp_path_factory):
     write_config(folder / "config.py", config)
     pretrain(config, folder / "1x1x1", examples.folder)
     arguments = [str(folder), str(examples.folder), repr(MESHES), str(STEPS), "200"]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
+    environment = with_devices(8) | {"PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)
     return folder
 

@@ -1,6 +1,5 @@
 """Texts on a mesh of several devices and processes: the results of one device."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import texts_on_mesh
+from conftest import with_devices
 from test_inference import small
 
 from bert_jax.config import InputError
@@ -24,7 +24,7 @@ def test_two_processes_of_two_devices_have_the_results_of_one(tmp_path):
         probe.bind(("", 0))
         port = str(probe.getsockname()[1])
     output = tmp_path / "results.npz"
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = with_devices(2)
     processes = []
     for process in ("0", "1"):
         command = [sys.executable, texts_on_mesh.__file__, port, process, tmp_path / "0", tmp_path / "1", output]

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import json
-import os
 import random
 import re
 import shutil
@@ -16,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from conftest import with_devices
 from test_bench import MINILM
 from workdirs import assert_same_state, saved_state
 from workdirs import rows as logged
@@ -183,7 +183,7 @@ from bert_jax.config import *
 from bert_jax.runs.finetuning import finetune
 finetune({many!r}, {str(model)!r}, {str(tmp_path / "many")!r})
 """
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = with_devices(4)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     losses = [[row["loss"] for row in logged(tmp_path / name) if "loss" in row] for name in ("one", "many")]
     assert len(losses[0]) == one.step and np.abs(np.subtract(*losses)).max() < 1e-4

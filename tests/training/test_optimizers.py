@@ -1,7 +1,6 @@
 """Every optimizer and schedule that has a name: against optax, torch and transformers, and its state on meshes."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import optax
 import pytest
 import torch
 import transformers
-from conftest import small_config
+from conftest import small_config, with_devices
 
 from bert_jax.cli.main import main
 from bert_jax.config import InputError, OptimizerConfig
@@ -288,8 +287,6 @@ for name in names:
 def test_every_optimizer_on_any_mesh(tmp_path):
     """One from outside too; AdamW is in test_meshes. A checkpoint is restored on each mesh, and a run goes on from it
     bit for bit."""
-    # Less is optimised by LLVM, which is most of the time here.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = with_devices(8) | {"PYTHONPATH": str(Path(__file__).parents[1])}
     arguments = [str(tmp_path), " ".join([*(OPTIMIZERS.keys() - {"adamw"}), "toy"]), repr([(8, 1, 1), (2, 2, 2)])]
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)
