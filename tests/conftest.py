@@ -4,15 +4,19 @@ import contextlib
 import dataclasses
 import os
 import random
-import tempfile
+import shutil
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Every program is compiled once for the whole session, commands in processes of their own included.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bert_jax_tests_"))
+# Every program is compiled once, commands in processes of their own included, and kept for the next session.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    programs = Path(__file__).parents[1] / ".pytest_cache/programs"
+    if sum(file.stat().st_size for file in programs.glob("*")) > 1 << 30:
+        shutil.rmtree(programs)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other busily, in each other's way.

@@ -51,6 +51,7 @@ FOLDERS = {
 PACKAGES = {
     "files": {"etils", "fsspec"},
     "cluster/supervisor.py": {"jax"},
+    "devices/program_cache.py": {"filelock", "jax", "jaxlib"},
     "devices": {"jax", "flax"},
     "data/tensorflow.py": {"tensorflow"},
     "data/beam.py": {"apache_beam"},
