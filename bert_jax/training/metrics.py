@@ -1,10 +1,13 @@
 """Metrics of a run: one JSON line for each logged step, and the same values for TensorBoard."""
 
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
+from typing import Any
 
 import jax
 
@@ -80,10 +83,10 @@ class _Board:
 
     def __init__(self, folder: Path, first_step: int):
         """TensorBoard won't show what other files in the folder have from `first_step` on."""
-        # They take 200 MB, and to read metrics none of them is needed.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
+        with _without_torch():  # To read metrics none of them is needed.
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.summary import scalar
 
         storage.refuse_link(folder)
         folder.mkdir(exist_ok=True)
@@ -105,6 +108,20 @@ class _Board:
 
     def close(self) -> None:
         self._file.close()
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Where torch is installed, tensorboardX imports it for an annotation, which takes two seconds and 200 MB."""
+    if "torch" in sys.modules:
+        yield
+        return
+    modules: dict[str, Any] = sys.modules
+    modules["torch"] = None  # It isn't found, then.
+    try:
+        yield
+    finally:
+        del modules["torch"]
 
 
 def _line(row: dict) -> str:
