@@ -4,15 +4,19 @@ import contextlib
 import dataclasses
 import os
 import random
-import tempfile
+import shutil
 from pathlib import Path
 
 import jaxtyping
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Every program is compiled once for the whole session, commands in processes of their own included.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="bert_jax_tests_"))
+# Every program is compiled once, commands in processes of their own included, and kept for the next session.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    programs = Path(__file__).parents[1] / ".pytest_cache/programs"
+    if sum(file.stat().st_size for file in programs.glob("*")) > 1 << 30:
+        shutil.rmtree(programs)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(programs)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Compiled in half the time: the tests compile many small programs, and run each a few times.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"

@@ -51,6 +51,7 @@ FOLDERS = {
 PACKAGES = {
     "files": {"etils", "fsspec"},
     "cluster/supervisor.py": {"jax"},
+    "devices/program_cache.py": {"filelock", "jax", "jaxlib"},
     "devices": {"jax", "flax"},
     "data/tensorflow.py": {"tensorflow"},
     "data/beam.py": {"apache_beam"},
@@ -184,10 +185,12 @@ def test_workers_of_prepare_never_import_tensorflow_or_jax():
     assert heavy.strip() == "set()"
 
 
-def test_training_imports_neither_keras_nor_matplotlib_and_who_wants_keras_still_has_it():
-    code = """
-import os, sys, bert_jax.runs.pretraining, bert_jax.data.pipeline
-print({"keras", "matplotlib"} & set(sys.modules), "TF_USE_LEGACY_KERAS" in os.environ)
+def test_training_imports_no_keras_matplotlib_or_torch_and_who_wants_keras_still_has_it(tmp_path):
+    code = f"""
+import os, sys, bert_jax.runs.pretraining, bert_jax.data.pipeline, bert_jax.training.metrics
+bert_jax.training.metrics.Metrics(bert_jax.files.storage.path({str(tmp_path)!r}), 0).close()
+assert "tensorboardX" in sys.modules
+print({{"keras", "matplotlib", "torch"}} & set(sys.modules), "TF_USE_LEGACY_KERAS" in os.environ)
 import tensorflow
 print(tensorflow.keras.__version__[0])
 """

@@ -1,10 +1,11 @@
 """Measurements against another library, in alternating rounds of one run: on a shared machine only ratios tell much."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Way = Literal["eager", "compiled", "eager-bf16", "compiled-bf16"]
 """How torch trains the peer: as it is or by `torch.compile`, in float32 or in bf16 by autocast."""
@@ -28,6 +29,17 @@ def compile_seconds() -> list[float]:
 
     jax.monitoring.register_event_duration_secs_listener(note)
     return seconds
+
+
+def compiled_here(config: Any) -> Any:
+    """The config without the user's cache of programs, which would hide what compiling takes; one that is asked for
+    stays."""
+    import jax
+
+    run, options = config.run, jax.config.values
+    if run.compilation_cache is None and options["jax_compilation_cache_dir"] is None:
+        run = dataclasses.replace(run, compilation_cache="")
+    return dataclasses.replace(config, run=run)
 
 
 def peak_memory() -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bert_jax import tasks
-from bert_jax.bench import compile_seconds, of_a_peer
+from bert_jax.bench import compile_seconds, compiled_here, of_a_peer
 from bert_jax.cluster.signals import Stopped
 from bert_jax.config import FinetuneConfig, InputError
 from bert_jax.convert import pretrained
@@ -49,6 +49,7 @@ def bench_finetune(config: FinetuneConfig, init: str, seeds: int) -> None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
     if seeds < 1:
         raise InputError(f"--seeds: is {seeds}, must be at least 1")
+    config = compiled_here(config)
     compiling.set_up(config.run)  # Before anything else asks JAX for a device.
     compiled = compile_seconds()
     ours, theirs, compile_times = [], [], []

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from bert_jax.bench import Way, compile_seconds, forget_peak_memory, of_a_peer, peak_memory
+from bert_jax.bench import Way, compile_seconds, compiled_here, forget_peak_memory, of_a_peer, peak_memory
 from bert_jax.config import InputError, Phase, PretrainConfig
 from bert_jax.convert.huggingface import write_config
 from bert_jax.devices import compiling
@@ -78,6 +78,7 @@ def bench_train(
       InputError: a number is out of range; the peer isn't here, can't do what the config asks for, or stopped.
     """
     config.validate()
+    config = compiled_here(config)
     compiling.set_up(config.run)  # Before anything else asks JAX for a device.
     if not 0 <= phase < len(config.phases):
         raise InputError(f"--phase: is {phase}, the config's phases are 0 to {len(config.phases) - 1}")

@@ -137,11 +137,12 @@ def run(arguments: list[str]) -> None:
     )
     _check(command)
     options = command.options()
-    from bert_jax.devices import compiling
+    from bert_jax.devices import compiling, program_cache
     from bert_jax.inference import prediction
     from bert_jax.runs.prediction import predictor
 
     compiling.begin()
+    program_cache.keep_programs()
     # Texts are checked before the model is loaded and anything is written.
     checks: dict[str, Callable[[str], object]] = {
         "fill-mask": prediction.needs_mask,

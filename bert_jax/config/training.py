@@ -86,4 +86,5 @@ class RunConfig(Section):
     workers: int | None = None
     """Number of processes that prepare examples (None: one for each CPU core that affinity and cgroup grant)."""
     compilation_cache: str | None = None
-    """Folder that keeps compiled programs for the next run (None: the one in JAX_COMPILATION_CACHE_DIR, if any)."""
+    """Folder that keeps compiled programs for the next run ("": none; None: the one in JAX_COMPILATION_CACHE_DIR, else
+    programs/ in the user's cache, ~/.cache/bert_jax, of at most 1 GiB)."""

@@ -1,14 +1,17 @@
-"""Sets up JAX: its devices, compiler options, cache of compiled programs, and memory on a CPU."""
+"""Sets up JAX: its devices, compiler options, and memory on a CPU."""
 
+import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, RunConfig, first_line
+from bert_jax.devices.program_cache import keep_programs
 from bert_jax.files.printable import say
 
 # On a CPU, XLA fuses attention's two products and the softmax between them into one YNNPACK kernel, which takes up to
@@ -49,15 +52,15 @@ def begin() -> None:
         jax.config.update("jax_enable_x64", False)
 
 
-def set_up(run: RunConfig = RunConfig()) -> None:
-    """`begin`, and sets the cache of compiled programs and, on a CPU, the handling of memory."""
-    if run.compilation_cache is not None:
-        jax.config.update("jax_compilation_cache_dir", run.compilation_cache)
+def set_up(run: RunConfig | None = None) -> None:
+    """`begin`, and sets the handling of memory on a CPU and, for a run, the cache of compiled programs."""
     # On a CPU, steps then run in this thread, whose heap can grow without limit, unlike that of other threads.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     begin()
     if jax.default_backend() == "cpu":
         _keep_freed_memory()
+    if run is not None:
+        keep_programs(run.compilation_cache)
 
 
 def devices() -> str:
@@ -92,3 +95,27 @@ def jitted(function: Callable, mesh: Mesh) -> Callable[[int], jax.stages.Wrapped
 
     short, long = compiled(1), compiled(LONGEST_WITHOUT_YNNPACK + 1)
     return lambda length: long if length > LONGEST_WITHOUT_YNNPACK else short
+
+
+@contextlib.contextmanager
+def shown_in(bar: Any) -> Iterator[None]:
+    """Has a progress bar on a terminal say which program it waits for while JAX compiles. A log says no more for it."""
+    if bar.disable or not bar.fp.isatty():
+        yield
+        return
+    before = ""
+
+    def note(event: str, duration_secs: float, **about: str | int) -> None:
+        nonlocal before
+        if event.endswith("/jaxpr_to_mlir_module_duration"):  # What comes before the compiler has ended.
+            before = bar.postfix or ""
+            name = str(about.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
+            bar.set_postfix_str(f"compiling {name}")
+        elif event.endswith("/backend_compile_duration"):
+            bar.set_postfix_str(before)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)

@@ -11,7 +11,7 @@ from bert_jax.config import InputError, MeshConfig
 from bert_jax.convert import pretrained
 from bert_jax.data import packing
 from bert_jax.data.tokenizers import PAD
-from bert_jax.devices import sharding
+from bert_jax.devices import compiling, sharding
 from bert_jax.inference import embedding, filling, labelling
 from bert_jax.inference import texts as text_features
 from bert_jax.inference.embedding import Pooling
@@ -223,7 +223,7 @@ class Bert:
         settings = embedding.with_pooling(self.embedding, pooling)
         prompt = embedding.choose_prompt(settings, prompt_name, prompt)
         texts = text_features.listed(texts)
-        with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar:
+        with tqdm(total=len(texts), unit=" texts", disable=not progress) as bar, compiling.shown_in(bar):
             vectors = embedding.encode(self._engine, settings, texts, prompt, batch_tokens, bar.update)
         if settings.normalize and normalize is not False:
             vectors = embedding.normalized(vectors)

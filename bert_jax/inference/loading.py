@@ -12,6 +12,9 @@ from bert_jax.inference.bert import Bert
 def load(model: str | Path, mesh: MeshConfig | None = None) -> Bert:
     """Loads a model from a folder, whatever made it.
 
+    JAX's settings stay as they are: to keep compiled programs for other processes, give it a folder before
+    (`jax.config.update("jax_compilation_cache_dir", ...)`).
+
     Args:
       model: a workdir (of a fine-tuning run its best checkpoint, of pretraining its last), a checkpoint's folder, or a
         folder of Hugging Face or google-research; a path, or an address in a bucket (gs://).

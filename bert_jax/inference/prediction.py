@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bert_jax.config import InputError
 from bert_jax.convert.pretrained import overflowed
 from bert_jax.data.tokenizers import MASK
+from bert_jax.devices import compiling
 from bert_jax.files import storage
 from bert_jax.files.printable import harmless, json_line
 from bert_jax.inference import labelling
@@ -176,6 +177,7 @@ def run(
         storage.named_if_full(output or Path("standard output")),
         storage.whole_file(output) if output else contextlib.nullcontext() as file,
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
+        compiling.shown_in(bar),
         _warnings_in_one_line(),
     ):
         target = io.TextIOWrapper(file, encoding="utf-8") if file else sys.stdout

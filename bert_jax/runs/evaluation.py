@@ -42,8 +42,9 @@ def evaluate(
 ) -> dict[str, float]:
     """How good a model is: a task's scores, or the loss of a pretrained model on a corpus.
 
-    A task is scored on the files that `config.task` names, or on data given here, which are as `finetune` takes them.
-    Without a config, data replace all files that the model was trained and scored with.
+    Compiled programs are kept for other processes, in the folder that JAX was given, else in the user's cache:
+    `config.run.compilation_cache`. A task is scored on the files that `config.task` names, or on data given here, which
+    are as `finetune` takes them. Without a config, data replace all files that the model was trained and scored with.
 
     Args:
       model: a workdir (of a fine-tuning run its best checkpoint), a checkpoint's folder, a Hugging Face folder, or what

@@ -55,6 +55,9 @@ def finetune(
 ) -> Result:
     """Trains a task's head and the encoder of a pretrained model, or resumes the run in the workdir.
 
+    Compiled programs are kept for other processes, in the folder that JAX was given, else in the user's cache:
+    `config.run.compilation_cache`.
+
     The task's data are files, which `config.task` names, or are given here: a list of dicts, a dict of columns (lists
     or NumPy arrays), a pandas DataFrame, or a Hugging Face `Dataset`, whose `ClassLabel`s become the names of the
     classes. Columns are those that the task's files have: `text_column`, `pair_column`, `label_column` and `id_column`

@@ -48,6 +48,9 @@ def pretrain(
 ) -> Result:
     """Trains an encoder with masked words and next sentences, or resumes the run in the workdir.
 
+    Compiled programs are kept for other processes, in the folder that JAX was given, else in the user's cache:
+    `config.run.compilation_cache`.
+
     Args:
       config: the run.
       workdir: holds checkpoints/, metrics.jsonl, tensorboard/, loss.png and, unless they lie elsewhere, examples/;

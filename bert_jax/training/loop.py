@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from bert_jax.cluster.signals import Stopped
 from bert_jax.config import InputError, RunConfig
+from bert_jax.devices import compiling
 from bert_jax.devices.memory import Ahead, compile_ahead, refusals
 from bert_jax.devices.sharding import global_batch, put
 from bert_jax.files import storage
@@ -131,6 +132,7 @@ def train(training: Training, workdir: Path, mesh: Mesh, init: Callable | None =
         contextlib.closing(metrics),
         _Trace(workdir / "profile" if profile else None) as trace,
         tqdm(total=total, initial=step, desc=training.name, unit=" steps", dynamic_ncols=True) as bar,
+        compiling.shown_in(bar),
     ):
         pending: list[dict] = []  # The metrics, still on the device, of the steps since the last row.
         clock, compiled = _Clock(), set()

@@ -1,6 +1,7 @@
 """The devices of a run: refused in a line where they aren't here, said where they are; and numbers of 32 bits."""
 
 import dataclasses
+import io
 import os
 import re
 import subprocess
@@ -9,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
+from tqdm import tqdm
 from workdirs import write_config
 
 from bert_jax.devices import compiling, memory
@@ -80,3 +83,21 @@ def test_64_bits_are_turned_off_with_a_word(capsys):
     finally:
         jax.config.update("jax_enable_x64", False)
     assert capsys.readouterr().err.startswith("JAX_ENABLE_X64 is ignored")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_says_on_a_terminal_what_it_waits_for(terminal):
+    file = io.StringIO()
+    file.isatty = lambda: terminal
+
+    def a_new_step(x):
+        return x * 3 + 1
+
+    with tqdm(total=2, file=file, mininterval=0) as bar, compiling.shown_in(bar):
+        bar.set_postfix_str("loss 1.0")
+        jax.jit(a_new_step).lower(np.float32(1)).compile()
+        bar.update()
+    assert ("compiling a_new_step" in file.getvalue()) == terminal
+    assert "compiling" not in file.getvalue().split("\r")[-1] and "loss 1.0" in file.getvalue().split("\r")[-1]
+    with tqdm(disable=True) as bar, compiling.shown_in(bar):
+        pass

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 import random
 import re
 import shutil
@@ -217,10 +218,11 @@ def test_a_run_of_a_sweep_without_the_scores_of_the_others_is_named(tmp_path):
 
 
 def test_a_warm_cache_compiles_no_step_again(model, task_config, tmp_path):
-    """Two processes, one after the other: the second finds all its programs."""
-    run = RunConfig(compilation_cache=str(tmp_path / "cache"))
+    """Two processes, one after the other: the second finds all its programs, in the user's cache."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    del environment["JAX_COMPILATION_CACHE_DIR"]
     task = dataclasses.replace(task_config.task, train_examples=32)  # Two batches, which few shapes fit.
-    config = dataclasses.replace(task_config, task=task, epochs=1, run=run)
+    config = dataclasses.replace(task_config, task=task, epochs=1)
     code = f"""
 import sys, jax
 from bert_jax.config import *
@@ -232,8 +234,10 @@ finetune({config!r}, {str(model)!r}, sys.argv[1])
 print(sum(event.endswith("cache_misses") for event in events), file=sys.stderr)
 """
     for name, expected in (("cold", False), ("warm", True)):
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True)
+        command = [sys.executable, "-c", code, str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and (done.stderr.splitlines()[-1] == "0") == expected, done.stderr
+    assert list((tmp_path / "cache/bert_jax/programs").glob("cpu-*/*-cache"))
 
 
 def test_questions_on_paragraphs_go_through_it_too(model, tmp_path):
