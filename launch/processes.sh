@@ -4,6 +4,7 @@
 # DEVICES is the number of simulated CPU devices of each process. Each line of output begins with the number of its
 # process; Ctrl-C and SIGTERM are passed on to all. Exits with the first code that isn't 0.
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit; }
 ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 51)) || { echo "processes.sh: needs bash 5.1" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-.venv/bin/python}

@@ -8,6 +8,7 @@
 # If interrupted, run it again to continue. --seeds (5) is for all tasks, --rates ('2e-5 3e-5 4e-5 5e-5', of
 # which the best on dev counts, as in the paper) for GLUE's; arguments after a bare -- go to every bert-jax finetune.
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() {
@@ -23,7 +24,7 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do
             declare "${1#--}=$2"
             shift 2
             ;;
-        *) fail "no option $1; its first lines list them" ;;
+        *) fail "no option $1; --help lists them" ;;
     esac
 done
 [ "${1:-}" != -- ] || shift

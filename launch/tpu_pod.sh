@@ -23,6 +23,7 @@
 # CREATE_FLAGS and SSH_FLAGS hold further flags of gcloud, for example --network=N, --internal-ips and --internal-ip.
 # Needs gcloud, git and bash 4.4.
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit; }
 ((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) || { echo "tpu_pod.sh: needs bash 4.4" >&2 && exit 2; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 POLL=${POLL:-30} # Whole seconds between two checks while waiting.

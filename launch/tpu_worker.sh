@@ -6,6 +6,7 @@
 #   state           one line: no run, running, or exit CODE
 #   stop            SIGINT: the run saves and ends; waits for that
 set -euo pipefail
+[ "${1:-}" != --help ] || { sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit; }
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 running() {

@@ -32,7 +32,7 @@ def plan(
 
     Args:
       config: the run; if the model has no vocabulary size, the tokenizer's is taken.
-      topology: CHIP:AxB or CHIP:AxBxC, for example v5e:4x4.
+      topology: CHIP:AxB or CHIP:AxBxC, for example v5e:4x4, or an accelerator type, for example v5litepod-16.
       slices: the number of slices, joined by the hosts' network.
       phase: plan only this phase (0 is the first).
       try_others: also try other meshes, batch sizes and rematerialisation; prints a table, the fastest first.

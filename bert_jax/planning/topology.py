@@ -20,6 +20,11 @@ ENVIRONMENT = {
 }
 # docs.cloud.google.com/tpu/docs/v5e and v6e, "configurations".
 SIZES_2D = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+# The same pages of v4 and v5p: the shape that an accelerator type has, where none is asked for.
+SIZES_3D = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16")
+# The accelerator types of Cloud TPU, v5litepod-8 for one: what comes before the number -> the chip, and how many the
+# number counts for each chip, for v4 and v5p its two cores.
+TYPES = {"v4": ("v4", 2), "v5litepod": ("v5e", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1)}
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,9 @@ class Topology:
 
 
 def make_topology(name: str, slices: int = 1) -> Topology:
-    """The slices of this name (CHIP:AxB or CHIP:AxBxC). Raises `InputError` for a chip or shape that doesn't exist, and
-    where libtpu isn't installed."""
+    """The slices of this name, CHIP:AxB or CHIP:AxBxC, or of an accelerator type. Raises `InputError` for a chip or
+    shape that doesn't exist, and where libtpu isn't installed."""
+    name = _of_type(name)
     chip_name, shape = _parsed(name)
     chip = CHIPS[chip_name]
     if slices < 1:
@@ -65,6 +71,21 @@ def make_topology(name: str, slices: int = 1) -> Topology:
     except Exception as error:  # libtpu raises JaxRuntimeError and others.
         raise InputError(f"--topology {name}: {first_line(error)}") from error
     return Topology(name, chip, (*shape, *[1] * (3 - len(shape))), slices, list(description.devices))
+
+
+def _of_type(name: str) -> str:
+    """The topology that an accelerator type has by default; any other name as it is."""
+    kind, _, number = name.partition("-")
+    if kind not in TYPES or not number.isdecimal():
+        return name
+    chip_name, counted = TYPES[kind]
+    sizes = SIZES_2D if CHIPS[chip_name].axes == 2 else SIZES_3D
+    known = {str(counted * math.prod(map(int, size.split("x")))): size for size in sizes}
+    if number not in known:
+        raise InputError(
+            f"--topology {name}: there is {kind}-{', '.join(known)}; or name a shape, as {chip_name}:{sizes[1]}"
+        )
+    return f"{chip_name}:{known[number]}"
 
 
 def _parsed(name: str) -> tuple[str, tuple[int, ...]]:

@@ -40,6 +40,15 @@ def test_shellcheck():
     assert check.returncode == 0, check.stdout.decode()
 
 
+@pytest.mark.parametrize("script", sorted(LAUNCH.glob("*.sh")), ids=lambda script: script.name)
+def test_help_is_what_the_script_begins_with(script):
+    if script.name != "environment.sh":  # Which isn't called.
+        told = run(script, "--help")
+        head = script.read_text().partition("\nset -")[0].splitlines()[1:]
+        expected = [line.removeprefix("#").removeprefix(" ") for line in head]
+        assert (told.returncode, told.stdout.splitlines()) == (0, expected)
+
+
 # slurm.sbatch
 
 SRUN = """

@@ -217,6 +217,7 @@ def test_the_vocabulary_is_the_tokenizers(tmp_path):
         (["v5p:1x1x1"], "whole hosts of 2x2x1"),
         (["v4:16x16x32"], "at most 4,096 chips"),
         (["v5e:2x4", "--slices", "0"], "--slices 0: must be at least 1"),
+        (["v5litepod-12"], "there is v5litepod-1, 4, 8, 16, 32, 64, 128, 256; or name a shape, as v5e:2x2"),
         (["v4:2x2x2", "--slices", "2"], "slices of v4 isn't published"),
         pytest.param(["v5e:2x4", "--phase", "2"], "--phase 2: the config has phases 0 to 1", marks=needs_libtpu),
         pytest.param(["v5e:2x4", "--json", "/no/such/plan.json"], "there is no folder /no/such", marks=needs_libtpu),
@@ -230,6 +231,16 @@ def test_bad_input_is_one_line(capsys, flags, message):
     assert main(["plan", "--config", "pretrain_base", *model, "--topology", *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("kind", "name", "chips"),
+    [("v5litepod-8", "v5e:2x4", 8), ("v4-8", "v4:2x2x1", 4), ("v5p-16", "v5p:2x2x2", 8), ("v6e-1", "v6e:1x1", 1)],
+)
+def test_an_accelerator_type_is_its_usual_slice(kind, name, chips):
+    topology = make_topology(kind)
+    assert (topology.name, len(topology.devices)) == (name, chips)
 
 
 def test_without_libtpu_the_remedy_is_named(monkeypatch):
