@@ -16,8 +16,8 @@ class Plan:
     """A config file, or the name of one that ships with bert_jax."""
     config: ConfigFields
     topology: str
-    """The slice: v4, v5e, v5p or v6e and its chips along each axis, for example v5e:4x4 or v5p:2x2x2; or its accelerator
-    type in Cloud TPU, for example v5litepod-16."""
+    """The slice: v4, v5e, v5p or v6e and its chips along each axis, for example v5e:4x4 or v5p:2x2x2; or Cloud TPU's
+    accelerator type, for example v5litepod-16."""
     slices: int = 1
     """Number of slices, joined by the hosts' network."""
     phase: int | None = None
