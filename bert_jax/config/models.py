@@ -46,9 +46,10 @@ class ModelConfig(Section):
     remat: Remat = "auto"
     """What the backward pass recomputes, to save memory. attention: scores and softmax. dots: all but the products
     with weights. full: whole layers, from their input. auto: dots, which on a TPU is also faster; none on a CPU."""
-    attention: str = "plain"
-    """The program that computes attention in pretraining. plain: XLA, everywhere. tpu_flash: JAX's flash kernel, on
-    TPUs, without dropout of the probabilities. A model that is read, to fine-tune or to use it, has plain."""
+    attention: str = "auto"
+    """The program that computes attention in training. plain: XLA, everywhere. tpu_fused: one kernel, on TPUs, that
+    keeps scores and probabilities on the chip. auto: tpu_fused on TPUs, else plain. They give the same results, with
+    the same dropout. A model that is read, to fine-tune or to use it, has auto."""
 
     def validate(self) -> "ModelConfig":
         """Returns itself; raises `InputError` naming the first field that makes no sense."""

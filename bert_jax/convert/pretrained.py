@@ -214,7 +214,7 @@ def read_about(checkpoints: Checkpoints, step: int) -> tuple[ModelConfig, HeadCo
         if model.vocab_size is None:
             raise InputError("model.vocab_size: is null, must be a number")
         # How attention is computed belongs to the run, not to the model.
-        return dataclasses.replace(model.validate(), attention="plain"), head.validate(), origin
+        return dataclasses.replace(model.validate(), attention="auto"), head.validate(), origin
     except InputError as error:
         raise InputError(f"{checkpoints.folder / str(step) / 'about'}: {error}") from None
 

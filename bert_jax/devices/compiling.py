@@ -19,6 +19,15 @@ from bert_jax.files.printable import say
 WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 LONGEST_WITHOUT_YNNPACK = 128
 
+# On TPUs, sums of gradients over the mesh then go on behind the products of the backward pass, instead of before the
+# next ones.
+OVERLAPPED = {
+    "xla_tpu_enable_async_collective_fusion": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
+    "xla_enable_async_all_reduce": "true",
+}
+
 # If libtpu is installed on a machine without a TPU, JAX loads it all the same, and without these it prints errors.
 NO_TPU = {"TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
 
@@ -84,6 +93,11 @@ def _keep_freed_memory() -> None:
 def options(length: int, platform: str) -> dict[str, str] | None:
     """The compiler options for sequences of this length; None for the defaults."""
     return WITHOUT_YNNPACK if platform == "cpu" and length <= LONGEST_WITHOUT_YNNPACK else None
+
+
+def training_options(platform: str) -> dict[str, str] | None:
+    """The compiler options for training steps; None for the defaults."""
+    return OVERLAPPED if platform == "tpu" else None
 
 
 def jitted(function: Callable, mesh: Mesh) -> Callable[[int], jax.stages.Wrapped]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.config.checks import did_you_mean
 from bert_jax.models.dropout import dropout
-from bert_jax.models.tpu_flash import tpu_flash, tpu_flash_flops
+from bert_jax.models.tpu_fused import longest_row, tpu_fused, tpu_fused_flops
 
 # Added to the attention scores of padding. Finite, as in the original, so that a row of only padding stays finite.
 MASK_ADDER = -10_000.0
@@ -97,26 +97,34 @@ def _unfused(config: ModelConfig, scores):
     return jax.lax.optimization_barrier(scores) if recomputed and device.device_kind in TPU_V6E else scores
 
 
-def _problems_of_tpu_flash(call: Call) -> Iterator[tuple[str, str]]:
+def _problems_of_tpu_fused(call: Call) -> Iterator[tuple[str, str]]:
     if call.platform != "tpu":
-        yield "attention", f"is tpu_flash, a kernel for TPUs, and this is a {call.platform}; make it plain"
-    if call.dropout:
-        rate = call.config.attention_probs_dropout_prob
-        yield "attention_probs_dropout_prob", f"is {rate}, but tpu_flash drops nothing; make it 0, or attention plain"
+        yield "attention", f"is tpu_fused, a kernel for TPUs, and this is a {call.platform}; make it plain"
+    if call.length > (longest := longest_row(call.config)):
+        yield "attention", f"is tpu_fused, for rows of at most {longest:,} tokens, not {call.length:,}; make it plain"
 
 
-# The backends by `ModelConfig.attention`. To have another, add it to this dict.
+# The backends by `ModelConfig.attention`, which may also be `AUTO`. To have another, add it to this dict.
 ATTENTION: dict[str, Backend] = {
     "plain": Backend(plain),
-    "tpu_flash": Backend(tpu_flash, _problems_of_tpu_flash, tpu_flash_flops),
+    "tpu_fused": Backend(tpu_fused, _problems_of_tpu_fused, tpu_fused_flops),
 }
 
 
-def backend_of(config: ModelConfig) -> Backend:
-    """The backend that the config names. Raises `InputError` if there is none of that name."""
-    if config.attention not in ATTENTION:
-        raise InputError(f"model.attention: is {config.attention!r}; {did_you_mean(config.attention, ATTENTION)}")
-    return ATTENTION[config.attention]
+# The kernel in a training step for TPUs, plain elsewhere.
+AUTO = "auto"
+
+
+def check_backend(config: ModelConfig) -> None:
+    """Raises `InputError` if the config names an unknown backend."""
+    if config.attention not in (known := [AUTO, *ATTENTION]):
+        raise InputError(f"model.attention: is {config.attention!r}; {did_you_mean(config.attention, known)}")
+
+
+def known_flops(name: str, operands: Sequence[tuple[int, ...]]) -> float | None:
+    """`Backend.flops` of whichever backend the kernel is of."""
+    counts = (backend.flops(name, operands) for backend in ATTENTION.values())
+    return next((flops for flops in counts if flops is not None), None)
 
 
 def attention(
@@ -138,9 +146,15 @@ def attention(
     Raises:
       InputError: the backend doesn't support this; the message names field and remedy.
     """
-    backend = backend_of(config)
+    # Set in training alone, where a kernel can be split over the mesh.
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = device.platform if device is not None else jax.default_backend()
-    for name, problem in backend.problems(Call(config, query.shape[2], dropout_key is not None, platform)):
+    call = Call(config, query.shape[2], dropout_key is not None, platform)
+    if config.attention != AUTO:
+        backend = ATTENTION[config.attention]
+    else:
+        fused = ATTENTION["tpu_fused"]
+        backend = fused if device is not None and not list(fused.problems(call)) else ATTENTION["plain"]
+    for name, problem in backend.problems(call):
         raise InputError(f"model.{name}: {problem}")
     return backend.compute(query, key, value, segment_ids, dropout_key, config)

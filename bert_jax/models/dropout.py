@@ -51,8 +51,17 @@ def _draws(key, shape: tuple[int, ...]):
     rows, *inner = (jax.lax.broadcasted_iota(jnp.uint32, blocks, axis) for axis in range(len(blocks)))
     strides = (np.uint32(math.prod(blocks[axis:])) for axis in range(2, len(blocks) + 1))
     within = sum((i * n for i, n in zip(inner, strides, strict=True)), start=jnp.zeros_like(rows))
-    first, second = threefry(jax.random.key_data(key), rows, within)
-    return jnp.concatenate([first >> 16, first % DRAWS, second >> 16, second % DRAWS], axis=-1)[..., : shape[-1]]
+    return draws_of_blocks(jax.random.key_data(key), rows, within)[..., : shape[-1]]
+
+
+def draws_of_blocks(key, rows, within):
+    """Four uint32 draws below `DRAWS` for each block of four: [..., blocks] -> [..., 4 blocks], first all first draws.
+
+    A block is counted by its row and by its place within the row, uint32; the key is two words.
+    """
+    first, second = threefry(key, rows, within)
+    last = np.uint32(DRAWS - 1)
+    return jnp.concatenate([first >> 16, first & last, second >> 16, second & last], axis=-1)
 
 
 def threefry(key, first, second):

@@ -5,10 +5,12 @@ L layers are stacked on a leading axis and the layers run under one scan, so com
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -18,11 +20,14 @@ from bert_jax.models.attention import attention, segment_ids
 from bert_jax.models.dropout import Dropout
 from bert_jax.models.layers import ACTIVATIONS, dense, initializer, layer_norm, padded
 from bert_jax.models.names import LogicalAxes
+from bert_jax.models.tpu_fused import CONTEXT
 
-# What is kept for the backward pass. Products with weights have no batch dimension, those of attention have one.
+# A name for the results of products with weights.
+PRODUCT = "product"
+# What is kept for the backward pass.
 REMAT_POLICIES = {
     "attention": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT, CONTEXT),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -63,6 +68,12 @@ class Embeddings(nn.Module):
         return rows_split(self.dropout(x, deterministic=deterministic))
 
 
+def product(config: ModelConfig, features: int, name: str) -> Callable:
+    """A dense layer whose result `dots` keeps, bias and all, in the form in which it is needed next."""
+    layer = dense(config, features, name)
+    return lambda x: checkpoint_name(layer(x), PRODUCT)
+
+
 class DotProductAttention(nn.Module):
     """`attention` as a module without parameters. At initialisation, before its devices are known, it is plain."""
 
@@ -88,7 +99,7 @@ class SelfAttention(nn.Module):
         heads = (batch, length, c.num_attention_heads, c.hidden_size // c.num_attention_heads)
         query, key, value = (
             # [B S, H] -> [B, S, N, D] -> [B, N, S, D]
-            dense(c, c.hidden_size, name)(x).reshape(heads).swapaxes(1, 2)
+            product(c, c.hidden_size, name)(x).reshape(heads).swapaxes(1, 2)
             for name in ("query", "key", "value")
         )
         dot_product = rematerialised(c, DotProductAttention, "attention")(c, deterministic, name="dot_product")
@@ -104,7 +115,7 @@ class ResidualOutput(nn.Module):
     @nn.compact
     def __call__(self, x, residual, deterministic: bool):
         c = self.config
-        x = dense(c, c.hidden_size, "dense")(x)
+        x = product(c, c.hidden_size, "dense")(x)
         x = Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
         return layer_norm(c)(x + residual)
 
@@ -124,7 +135,7 @@ class Intermediate(nn.Module):
     @nn.compact
     def __call__(self, x):
         # [B S, H] -> [B S, I]
-        return ACTIVATIONS[self.config.hidden_act](dense(self.config, self.config.intermediate_size, "dense")(x))
+        return ACTIVATIONS[self.config.hidden_act](product(self.config, self.config.intermediate_size, "dense")(x))
 
 
 class Layer(nn.Module):

@@ -15,8 +15,23 @@ from bert_jax.config import ModelConfig
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """x times the probability that a standard normal variable is below x, by erf."""
     if x.dtype != jnp.float32:
-        return jax.nn.gelu(x, approximate=False)  # By erfc: for a negative x, 1 + erf would lose all digits.
+        return _low_precision_gelu(x)
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))  # As torch does; on a CPU it takes half the time of erfc.
+
+
+@jax.custom_jvp
+def _low_precision_gelu(x):
+    return jax.nn.gelu(x, approximate=False)  # By erfc: for a negative x, 1 + erf would lose all digits.
+
+
+@_low_precision_gelu.defjvp
+def _(primals, tangents):
+    """Not by erfc: XLA would compute it once for value and slope, writing an array as large as x for both to read."""
+    (x,), (dx,) = primals, tangents
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-(wide**2) / 2) / math.sqrt(2 * math.pi)
+    slope = 0.5 * (1 + jax.lax.erf(wide * math.sqrt(0.5))) + wide * density
+    return _low_precision_gelu(x), slope.astype(x.dtype) * dx
 
 
 ACTIVATIONS: dict[str, Callable] = {

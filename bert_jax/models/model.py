@@ -95,8 +95,22 @@ def forward(model: Model, params: dict, batch: Batch, dropout_key: Key[Array, ""
         name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch
     }
     return model.apply(
-        {"params": params},
+        {"params": _in_compute_type(model.config, params)},
         **inputs,
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
+
+
+def _in_compute_type(config: ModelConfig, params: dict) -> dict:
+    """The parameters, with the layers' matrices in the type in which they are multiplied.
+
+    Converted before the scan over layers, not in it, so that their gradients are stacked in that type too, half as
+    large in bfloat16, and read as float32 by the optimizer.
+    """
+
+    def converted(path, x):
+        names = [key.key for key in path]
+        return x.astype(config.dtype) if "layer" in names and names[-1] == "kernel" else x
+
+    return jax.tree_util.tree_map_with_path(converted, params)

@@ -3,7 +3,7 @@
 from bert_jax.config import HeadConfig, InputError, ModelConfig
 from bert_jax.config.checks import did_you_mean
 from bert_jax.models.architecture import Architecture
-from bert_jax.models.attention import backend_of
+from bert_jax.models.attention import check_backend
 from bert_jax.models.bert import BERT
 from bert_jax.models.heads.alone import Alone
 from bert_jax.models.heads.base import Head
@@ -62,7 +62,7 @@ def heads_of(architecture: Architecture) -> dict[str, Head]:
 def check(config: ModelConfig, head: HeadConfig) -> None:
     """Raises `InputError` if no `Model` can be made of the config and the head."""
     architecture = architecture_of(config)
-    backend_of(config)
+    check_backend(config)
     kind_of(head)
     if head.kind in architecture.without:
         kinds = ", ".join(heads_of(architecture))

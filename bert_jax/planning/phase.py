@@ -21,7 +21,7 @@ from bert_jax.config import InputError, PretrainConfig, files
 from bert_jax.devices import sharding
 from bert_jax.devices.chips import GIB
 from bert_jax.devices.memory import bytes_on_a_device
-from bert_jax.models.attention import backend_of
+from bert_jax.models.attention import known_flops
 from bert_jax.planning import roofline
 from bert_jax.planning.costs import Costs, CustomCall, costs
 from bert_jax.planning.topology import Topology, make_topology
@@ -180,7 +180,7 @@ def _compiled(config: PretrainConfig, number: int, topology_name: str, slices: i
         return dataclasses.replace(plan, memory=memory, refused=NO_ROOM)
     text, stats = compiled.as_text(), compiled.memory_analysis()
     assert text is not None and stats is not None  # libtpu gives both.
-    counted = costs(text, known=backend_of(config.model).flops)
+    counted = costs(text, known=known_flops)
     mesh = sharding.make_mesh(config.mesh, topology.devices)
     coordinates = [tuple(device.coords) for device in mesh.devices.flat]
     return dataclasses.replace(

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.config.models import Remat
+from bert_jax.devices.compiling import training_options
 from bert_jax.devices.sharding import batch_sharding, state_shardings
 from bert_jax.models.model import PACKED_INPUTS
 from bert_jax.objectives import Objective, check_name, make_objective
@@ -123,6 +124,7 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
         donate_argnums=0,
         in_shardings=(shardings, rows, everywhere, everywhere, jax.tree.map(lambda x: x.sharding, constants)),
         out_shardings=(shardings, everywhere),
+        compiler_options=training_options(mesh.devices.flat[0].platform),
     )
     return Program(
         objective=objective,

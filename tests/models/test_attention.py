@@ -1,6 +1,9 @@
 """Backends of attention: one from outside, the kernel for TPUs, and what they don't take."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +17,7 @@ from jax.experimental.pallas import tpu as pallas_tpu
 from bert_jax.config import HeadConfig, InputError, ModelConfig, files
 from bert_jax.convert import origin as origins
 from bert_jax.convert import pretrained
-from bert_jax.models import attention, init_params, make_model
+from bert_jax.models import attention, init_params, make_model, tpu_fused
 
 MODEL = ModelConfig(
     vocab_size=64,
@@ -55,21 +58,52 @@ def test_a_backend_from_outside_gives_what_the_plain_one_does(params, packed):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_the_kernel_for_tpus_gives_what_the_plain_one_does():
-    query, key, value = np.random.default_rng(0).normal(size=(3, 2, 1, 24, 32)).astype(np.float32)
-    ids = attention.segment_ids(MASK, TEXTS)
+def check_kernel(heads: int, size: int, length: int, rate: float) -> None:
+    """Whether the kernel for TPUs has the outputs and gradients of the plain backend, dropout included."""
+    query, key, value = np.random.default_rng(0).normal(size=(3, 2, heads, length, size)).astype(np.float32)
+    mask = np.arange(length) < np.array([[17], [length]])
+    ids = attention.segment_ids(mask, np.where(mask, 1 + np.arange(length) // 10, 0))
+    config = dataclasses.replace(MODEL, attention_probs_dropout_prob=rate)
+    dropout_key = jax.random.key(1) if rate else None
 
     def outputs_and_gradients(backend):
-        def total(*heads):
-            out = attention.ATTENTION[backend].compute(*heads, ids, None, MODEL)
-            return jnp.sum(jnp.sin(out) * MASK[..., None, None]), out[MASK]
+        def total(*inputs):
+            out = attention.ATTENTION[backend].compute(*inputs, ids, dropout_key, config)
+            out = jnp.where(mask[..., None, None], out, 0)
+            return jnp.sum(jnp.sin(out)), out
 
         return jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(query, key, value)
 
     expected = outputs_and_gradients("plain")
     with pallas_tpu.force_tpu_interpret_mode():
-        found = outputs_and_gradients("tpu_flash")
+        found = outputs_and_gradients("tpu_fused")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), expected, found)
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "length", "rate", "blocks"),
+    [(1, 32, 24, 0.0, 1), (4, 32, 24, 0.1, 1), (3, 64, 30, 0.1, 3)],
+)
+def test_the_kernel_for_tpus_gives_what_the_plain_one_does(monkeypatch, heads, size, length, rate, blocks):
+    monkeypatch.setattr(tpu_fused, "MOST_SCORES", length**2 // blocks)
+    check_kernel(heads, size, length, rate)
+
+
+def test_the_kernel_for_tpus_on_a_mesh():
+    """It drops the same probabilities where each device has a part of the rows and of the heads."""
+    program = """
+import jax
+from models.test_attention import check_kernel
+from bert_jax.config import MeshConfig
+from bert_jax.devices.sharding import make_mesh
+with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=1, tensor=2))):
+    check_kernel(4, 32, 24, 0.1)
+"""
+    flags = {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "PYTHONPATH": ":".join([str(Path(__file__).parents[1]), *sys.path]),
+    }
+    subprocess.run([sys.executable, "-c", program], env=os.environ | flags, check=True)
 
 
 def refusal(**changes) -> str:
@@ -83,18 +117,19 @@ def refusal(**changes) -> str:
 
 
 def test_what_a_backend_does_not_take_is_named(monkeypatch):
-    elsewhere = "model.attention: is tpu_flash, a kernel for TPUs, and this is a cpu; make it plain"
-    assert refusal(attention="tpu_flash") == elsewhere
+    elsewhere = "model.attention: is tpu_fused, a kernel for TPUs, and this is a cpu; make it plain"
+    assert refusal(attention="tpu_fused") == elsewhere
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    rate = "model.attention_probs_dropout_prob: is 0.1, but tpu_flash drops nothing; make it 0, or attention plain"
-    assert refusal(attention="tpu_flash", attention_probs_dropout_prob=0.1) == rate
-    with pytest.raises(InputError, match=r"^model\.attention: is 'flash'; did you mean 'tpu_flash'\?$"):
-        make_model(dataclasses.replace(MODEL, attention="flash"), ALONE)
+    monkeypatch.setattr(tpu_fused, "MOST_ROW_BYTES", 7 * 128 * 4)
+    longer = "model.attention: is tpu_fused, for rows of at most 7 tokens, not 8; make it plain"
+    assert refusal(attention="tpu_fused") == longer
+    with pytest.raises(InputError, match=r"^model\.attention: is 'fused'; did you mean 'tpu_fused'\?$"):
+        make_model(dataclasses.replace(MODEL, attention="fused"), ALONE)
 
 
 def test_a_model_is_read_without_the_kernel_of_its_run():
     """It was trained on a TPU, and is used here."""
-    model = dataclasses.replace(MODEL, attention="tpu_flash")
+    model = dataclasses.replace(MODEL, attention="tpu_fused")
     origin = origins.to_dict(origins.Folder("somewhere"))
     about = {"model": files.to_dict(model), "head": files.to_dict(ALONE), "about": origin}
     read, _, _ = pretrained.read_about(SimpleNamespace(about=lambda step: about, folder=Path()), 0)

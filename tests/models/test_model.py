@@ -15,7 +15,7 @@ from bert_jax.config import ExamplesConfig, HeadConfig, ModelConfig, OptimizerCo
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
 from bert_jax.devices.sharding import path_name
-from bert_jax.models import architecture_of, dropout, init_params, losses, make_model
+from bert_jax.models import architecture_of, dropout, init_params, layers, losses, make_model
 from bert_jax.models.model import MODEL_INPUTS, PACKED_INPUTS
 from bert_jax.objectives import HeadObjective
 from bert_jax.training import steps
@@ -168,6 +168,15 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(pair, batches):
     mlm, exact = (logits[..., : model.config.vocab_size] for logits in (mlm, exact))
     error = np.abs(mlm - exact).max()
     assert 0 < error < 0.05 * np.abs(exact).max()
+
+
+def test_the_slope_of_gelu_in_bfloat16():
+    """That of torch, for the same numbers in float64, to the precision of bfloat16."""
+    x = jnp.linspace(-8, 8, 999, dtype=jnp.bfloat16)
+    wide = torch.tensor(np.asarray(x, np.float64), requires_grad=True)
+    torch.nn.functional.gelu(wide).sum().backward()
+    slope = jax.grad(lambda x: jnp.sum(layers.gelu(x).astype(jnp.float32)))(x)
+    np.testing.assert_allclose(np.asarray(slope, np.float64), wide.grad.numpy(), rtol=2**-7, atol=1e-6)
 
 
 def test_dropout_is_drawn_from_the_key_alone(pair, batches):
