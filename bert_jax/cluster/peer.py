@@ -85,6 +85,8 @@ class Peer:
         content = json.dumps(message).encode()
         line = code(self._key, self._sent, content) + b" " + content + b"\n"
         self._sent += 1
+        if self._writer.is_closing():  # asyncio would print a warning. That the other side is lost shows in `receive`.
+            return
         with contextlib.suppress(OSError):
             self._writer.write(line)
             await self._writer.drain()

@@ -29,7 +29,8 @@ from bert_jax.files.printable import say
 
 # Exit codes that are no failure: done, or stopped by a signal, together with all other processes.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
-# Exit codes of a child that got a signal: a second one kills it, and JAX aborts it if another process ended earlier.
+# Exit codes of a child that didn't end by itself: a second signal kills it, and JAX aborts it if another process ended
+# earlier.
 ENDED = (128 + signal.SIGKILL, 128 + signal.SIGABRT)
 GOES_ON = "; the same command goes on from the last checkpoint"
 # Variables in a child's environment: which process it is, or that it prepares the examples for all.
@@ -120,9 +121,10 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
         except _Failed as failed:
             if signals and failed.code in (*GOOD, *ENDED):
                 return 128 + signals[0]
-            if failed.code != 128 + signal.SIGKILL:
+            if failed.code not in ENDED:
                 return failed.code
-            child.say(f"{failed}{GOES_ON}")  # For example because memory is short.
+            # Memory was short, for example; or JAX was sooner than this link to learn that another process has ended.
+            child.say(f"{failed}{GOES_ON}")
             return LOST
         except End as end:
             hint = "" if end.code == BAD_INPUT else GOES_ON

@@ -169,6 +169,8 @@ def load_config(name: str, *kinds: type, **arguments) -> Any:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:
+        if isinstance(error, OSError) and error.filename == str(path):
+            raise  # The config file itself can't be read.
         raise InputError(f"{path}{_line_in(path, error)}: {_explained(error)}") from error
     if not isinstance(config, kinds or (PretrainConfig,)):
         known = " or a ".join(kind.__name__ for kind in kinds or (PretrainConfig,))

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import small_config, with_devices, write_corpus
@@ -181,6 +182,17 @@ def test_what_the_system_refuses_is_said_with_what_to_do(monkeypatch, capsys, nu
     monkeypatch.setattr("bert_jax.cli.prepare.run", fail)
     assert main(["prepare"]) == 2
     assert capsys.readouterr().err == f"bert-jax: a/file: {os.strerror(number)}; {contents.REMEDIES[number]}\n"
+
+
+def test_a_config_file_that_cannot_be_read_is_named_with_the_remedy(monkeypatch, tmp_path, capsys):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    file = tmp_path / "small.py"
+    file.touch()
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # Root, as whom tests may run, may read any file.
+    assert main(["prepare", "--config", str(file), "--output", str(tmp_path / "examples")]) == 2
+    assert capsys.readouterr().err == f"bert-jax: {file}: Permission denied; check its permissions\n"
 
 
 def test_an_error_of_the_systems_that_is_a_bug_is_shown(monkeypatch):

@@ -226,12 +226,20 @@ def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
     assert [code for code, _ in ends(processes)] == codes
 
 
-def test_what_passes_by_itself_ends_all_so_that_they_are_started_again(tmp_path):
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("echo 'bert-jax: run: in use; wait' >&2; exit 75", "run: in use; wait"),
+        ("kill -ABRT $$", "was ended by signal 6; the same command goes on"),
+    ],
+)
+def test_what_passes_by_itself_ends_all_so_that_they_are_started_again(tmp_path, end, told):
+    """JAX aborts a process if another one has ended."""
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho 'bert-jax: run: in use; wait' >&2\nexit 75\n")
+    python.write_text(f"#!/bin/sh\n{end}\n")
     python.chmod(0o755)
     for code, error in ends(supervisors(tmp_path / "run", (0, 2), (1, 2), python=python)):
-        assert code == 75 and "run: in use; wait" in error
+        assert code == 75 and told in error
 
 
 # ---- Two processes of four devices each -----------------------------------------------------------------------------
