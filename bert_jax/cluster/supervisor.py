@@ -29,9 +29,6 @@ from bert_jax.files.printable import say
 
 # Exit codes that are no failure: done, or stopped by a signal, together with all other processes.
 GOOD = (0, 128 + signal.SIGINT, 128 + signal.SIGTERM)
-# Exit codes of a child that didn't end by itself: a second signal kills it, and JAX aborts it if another process ended
-# earlier.
-ENDED = (128 + signal.SIGKILL, 128 + signal.SIGABRT)
 GOES_ON = "; the same command goes on from the last checkpoint"
 # Variables in a child's environment: which process it is, or that it prepares the examples for all.
 PLACE, PREPARE = "BERT_JAX_PLACE", "BERT_JAX_PREPARE"
@@ -119,11 +116,12 @@ async def _supervise(place: Place, arguments: list[str], workdir: Path, timeout:
                 stopped = await link.finish(number)
                 return 128 + stopped if code else 0
         except _Failed as failed:
-            if signals and failed.code in (*GOOD, *ENDED):
-                return 128 + signals[0]
-            if failed.code not in ENDED:
+            if failed.code <= 128:
                 return failed.code
-            # Memory was short, for example; or JAX was sooner than this link to learn that another process has ended.
+            # A signal ended the child: the second one that came, kills it; the system does, where memory is short; and
+            # JAX aborts or crashes it if another process ended earlier, and it learned that sooner than this link.
+            if signals:
+                return 128 + signals[0]
             child.say(f"{failed}{GOES_ON}")
             return LOST
         except End as end:
