@@ -15,10 +15,8 @@ from jaxtyping import Array, Float, Key
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.config.checks import did_you_mean
 from bert_jax.models.dropout import dropout
-from bert_jax.models.tpu_fused import longest_row, tpu_fused, tpu_fused_flops
+from bert_jax.models.tpu_fused import MASK_ADDER, MOST_SCORES, longest_row, tpu_fused, tpu_fused_flops
 
-# Added to the attention scores of padding. Finite, as in the original, so that a row of only padding stays finite.
-MASK_ADDER = -10_000.0
 # The segment of keys that are padding: no query belongs to it.
 PADDING = -2
 # Values of `jax.Device.device_kind`.
@@ -102,6 +100,8 @@ def _problems_of_tpu_fused(call: Call) -> Iterator[tuple[str, str]]:
         yield "attention", f"is tpu_fused, a kernel for TPUs, and this is a {call.platform}; make it plain"
     if call.length > (longest := longest_row(call.config)):
         yield "attention", f"is tpu_fused, for rows of at most {longest:,} tokens, not {call.length:,}; make it plain"
+    if call.length**2 > MOST_SCORES and call.length % 8:
+        yield "attention", f"is tpu_fused, for long rows of a multiple of 8 tokens, not {call.length}; make it plain"
 
 
 # The backends by `ModelConfig.attention`, which may also be `AUTO`. To have another, add it to this dict.

@@ -26,7 +26,8 @@ LANES = 128
 # keys and values with their gradients. The most scores, and the most bytes of a row.
 MOST_SCORES = 512 * 512
 MOST_ROW_BYTES = 1 << 20
-# Added to the scores of other segments' keys, as `attention.plain` does.
+# Added to the scores of other segments' keys and of padding, by each backend. Finite, as in the original, so that a row
+# of only padding stays finite.
 MASK_ADDER = -10_000.0
 # A name for the result: a policy of `jax.checkpoint` that keeps it saves the backward pass a second forward kernel.
 CONTEXT = "attention_context"

@@ -106,9 +106,9 @@ with jax.set_mesh(make_mesh(MeshConfig(data=2, fsdp=1, tensor=2))):
     subprocess.run([sys.executable, "-c", program], env=os.environ | flags, check=True)
 
 
-def refusal(**changes) -> str:
+def refusal(length: int = 8, **changes) -> str:
     """In training."""
-    model, ids = make_model(dataclasses.replace(MODEL, **changes), ALONE), np.ones((1, 8), np.int32)
+    model, ids = make_model(dataclasses.replace(MODEL, **changes), ALONE), np.ones((1, length), np.int32)
     rngs = {"dropout": jax.random.key(0)}
     params = jax.eval_shape(lambda: init_params(model, 0))
     with pytest.raises(InputError) as error:
@@ -123,6 +123,12 @@ def test_what_a_backend_does_not_take_is_named(monkeypatch):
     monkeypatch.setattr(tpu_fused, "MOST_ROW_BYTES", 7 * 128 * 4)
     longer = "model.attention: is tpu_fused, for rows of at most 7 tokens, not 8; make it plain"
     assert refusal(attention="tpu_fused") == longer
+    monkeypatch.undo()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    monkeypatch.setattr(attention, "MOST_SCORES", 63)
+    monkeypatch.setattr(attention, "longest_row", lambda config: 99)
+    odd = "model.attention: is tpu_fused, for long rows of a multiple of 8 tokens, not 9; make it plain"
+    assert refusal(9, attention="tpu_fused") == odd
     with pytest.raises(InputError, match=r"^model\.attention: is 'fused'; did you mean 'tpu_fused'\?$"):
         make_model(dataclasses.replace(MODEL, attention="fused"), ALONE)
 
