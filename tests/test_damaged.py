@@ -1,6 +1,8 @@
 """Damaged and hostile files: whatever reads them reads them, or says in one line what is wrong, soon and in bounds."""
 
 import contextlib
+import gc
+import itertools
 import os
 import resource
 import signal
@@ -46,6 +48,7 @@ def check(root, name: str, cases: int) -> None:
     reader = READERS[name]
     contents = {file: file.read_bytes() for file in reader.files(root)}
     reader.read(root / reader.folder)  # Whole, it is read.
+    done = itertools.count(1)
 
     @settings(
         max_examples=cases, deadline=None, database=None, derandomize=cases < 100, suppress_health_check=[*HealthCheck]
@@ -59,8 +62,15 @@ def check(root, name: str, cases: int) -> None:
             clean(lambda: reader.read(root / reader.folder))
         finally:
             file.write_bytes(contents[file])
+        if next(done) % 100 == 0:
+            # With each checkpoint TensorStore loses objects; to look through those of thousands takes seconds.
+            gc.collect()
+            gc.freeze()
 
-    holds()
+    try:
+        holds()
+    finally:
+        gc.unfreeze()
 
 
 def clean(read) -> None:

@@ -76,7 +76,10 @@ WAYS = [
     *OTHER_FOLDERS,
     "pretrain sentence_pairs > export tf1",
     "finetune classification > export tf1",
-    *(f"finetune {task} > import > export hf > import" for task in TASKS),
+    *(
+        pytest.param(f"finetune {task} > import > export hf > import", marks=[pytest.mark.long] * (task != "ner"))
+        for task in TASKS
+    ),
     *(
         pytest.param(f"{start} > {action}", marks=pytest.mark.long)
         for start in (*STARTS, *FOLDERS, *OTHER_FOLDERS)

@@ -15,7 +15,7 @@ from bert_jax.convert import sentence_transformers
 from bert_jax.convert.formats import Format
 from bert_jax.convert.origin import FinetuningRun, Folder, Origin, PretrainingRun
 from bert_jax.files.printable import harmless
-from bert_jax.models import Alone, architecture_of, init_params, kind_of, make_model
+from bert_jax.models import Alone, architecture_of, kind_of, make_model, param_shapes
 
 
 def write(folder: Path, form: Format, model: ModelConfig, head: HeadConfig, origin: Origin) -> None:
@@ -39,7 +39,7 @@ def _title(form: Format, model: ModelConfig, head: HeadConfig, embedding: Embedd
     library = "sentence-transformers" if embeds else "transformers"
     pipeline = "sentence-similarity" if embeds else kind_of(head).pipeline
     front = ["---", f"library_name: {library}", f"pipeline_tag: {pipeline}", f"tags: [{model.architecture}]", "---", ""]
-    shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
+    shapes = param_shapes(make_model(model, head))
     padding = model.padded_vocab_size - model.known_vocab_size
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes)) - padding * (model.hidden_size + kind_of(head).predicts)
     rows = [

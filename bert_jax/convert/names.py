@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from bert_jax.config import HeadConfig, InputError, ModelConfig
-from bert_jax.models import architecture_of, head_of, init_params, make_model
+from bert_jax.models import architecture_of, head_of, init_params, make_model, param_shapes
 from bert_jax.models.names import Name, Scheme
 
 
@@ -25,13 +25,12 @@ def names(model: ModelConfig, head: HeadConfig, shapes: dict[str, jax.ShapeDtype
 
 def shapes_of(model: ModelConfig, head: HeadConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """The path of each parameter of such a model, with its shape."""
-    return jax.eval_shape(lambda: fresh(model, head))
+    return flax.traverse_util.flatten_dict(param_shapes(make_model(model, head)), sep="/")
 
 
 def fresh(model: ModelConfig, head: HeadConfig) -> dict[str, jax.Array]:
     """Freshly initialised parameters by their paths."""
-    # Compiled as one program, which takes seconds where each operation by itself takes many.
-    return flax.traverse_util.flatten_dict(jax.jit(lambda: init_params(make_model(model, head), 0))(), sep="/")
+    return flax.traverse_util.flatten_dict(init_params(make_model(model, head), 0), sep="/")
 
 
 def to_arrays(params: dict, model: ModelConfig, head: HeadConfig, scheme: Scheme) -> Iterator[tuple[str, np.ndarray]]:

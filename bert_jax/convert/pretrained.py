@@ -25,7 +25,7 @@ from bert_jax.data.no_tokenizer import NoTokenizer
 from bert_jax.devices import compiling
 from bert_jax.devices.finite import check_finite
 from bert_jax.files import contents, folders, storage
-from bert_jax.models import init_params, kind_of, make_model
+from bert_jax.models import kind_of, make_model, param_shapes
 from bert_jax.training import metrics, steps
 from bert_jax.training.checkpoints import Checkpoints
 
@@ -247,7 +247,7 @@ def rows_at(rows: list[dict], step: int) -> dict:
 def _read_checkpoint(checkpoints: Checkpoints, step: int) -> Pretrained:
     model, head, origin = read_about(checkpoints, step)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shapes = jax.eval_shape(lambda: init_params(make_model(model, head), 0))
+    shapes = param_shapes(make_model(model, head))
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
     tokenizer = _tokenizer_of(checkpoints, step)
     params = checkpoints.restore(step, {"params": like})["params"]

@@ -10,7 +10,7 @@ from bert_jax.models.heads.pretraining import Pretraining
 from bert_jax.models.heads.question_answering import QuestionAnswering
 from bert_jax.models.heads.sequence_classification import SequenceClassification
 from bert_jax.models.heads.token_classification import TokenClassification
-from bert_jax.models.model import Model, forward, init_params, make_model
+from bert_jax.models.model import Model, forward, in_compute_type, init_params, make_model, param_shapes
 from bert_jax.models.registry import ARCHITECTURES, HEADS, architecture_of, head_of, heads_of, kind_of
 
 __all__ = [
@@ -33,7 +33,9 @@ __all__ = [
     "forward",
     "head_of",
     "heads_of",
+    "in_compute_type",
     "init_params",
     "kind_of",
     "make_model",
+    "param_shapes",
 ]

@@ -1,5 +1,6 @@
 """A model: an architecture's encoder with a head, as a pure function of (params, arrays)."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -82,11 +83,18 @@ def make_model(config: ModelConfig, head: HeadConfig) -> Model:
     return Model(config, head)
 
 
+# One program, traced once for all who ask: each operation by itself would be compiled, which takes many seconds.
+@functools.partial(jax.jit, static_argnums=0)
 def init_params(model: Model, seed) -> dict:
     """Fresh parameters from a seed (a number or an int32 scalar), as nested dicts."""
     ids = jnp.zeros((1, 1, 8) if model.kind.choices else (1, 8), jnp.int32)
     positions = [ids[:, :1]] if model.kind.predicts else []
     return model.init(jax.random.key(seed), ids, ids, ids, *positions)["params"]
+
+
+def param_shapes(model: Model) -> dict:
+    """The shapes of the parameters, as nested dicts of `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(lambda: init_params(model, 0))
 
 
 def forward(model: Model, params: dict, batch: Batch, dropout_key: Key[Array, ""] | None = None):
@@ -95,14 +103,14 @@ def forward(model: Model, params: dict, batch: Batch, dropout_key: Key[Array, ""
         name: batch[name] for name in (*MODEL_INPUTS, *PACKED_INPUTS, "first_tokens") if name in batch
     }
     return model.apply(
-        {"params": _in_compute_type(model.config, params)},
+        {"params": in_compute_type(model.config, params)},
         **inputs,
         deterministic=dropout_key is None,
         rngs=None if dropout_key is None else {"dropout": dropout_key},
     )
 
 
-def _in_compute_type(config: ModelConfig, params: dict) -> dict:
+def in_compute_type(config: ModelConfig, params: dict) -> dict:
     """The parameters, with the layers' matrices in the type in which they are multiplied.
 
     Converted before the scan over layers, not in it, so that their gradients are stacked in that type too, half as
@@ -111,6 +119,6 @@ def _in_compute_type(config: ModelConfig, params: dict) -> dict:
 
     def converted(path, x):
         names = [key.key for key in path]
-        return x.astype(config.dtype) if "layer" in names and names[-1] == "kernel" else x
+        return x.astype(jnp.bfloat16) if "layer" in names and names[-1] == "kernel" else x
 
-    return jax.tree_util.tree_map_with_path(converted, params)
+    return params if config.dtype == "float32" else jax.tree_util.tree_map_with_path(converted, params)

@@ -21,7 +21,7 @@ from bert_jax.devices.memory import Ahead, bytes_on_a_device
 from bert_jax.files import folders, storage
 from bert_jax.files.printable import say
 from bert_jax.inference.loading import load
-from bert_jax.models import losses
+from bert_jax.models import losses, param_shapes
 from bert_jax.objectives import HeadObjective
 from bert_jax.runs.result import Result
 from bert_jax.runs.start import Start, read_start
@@ -123,7 +123,7 @@ def _check_program(config: PretrainConfig, mesh: Mesh) -> None:
     objective, settings = pretraining_setup(config)
     check_parts(objective, settings)
     model = objective.model
-    sharding.param_shardings(mesh, jax.eval_shape(lambda: steps.init_params(model, config.seed)), model.logical_axes)
+    sharding.param_shardings(mesh, param_shapes(model), model.logical_axes)
 
 
 def _check_run(config: PretrainConfig, workdir: Path) -> None:

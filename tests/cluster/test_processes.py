@@ -197,8 +197,14 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 what = "prepares" if "BERT_JAX_PREPARE" in os.environ else "trains"
 pathlib.Path(__file__).with_name(f"{{what}} {{os.getppid()}}").touch()
 if sys.argv[-1] == what:
-    time.sleep(60)
+    os.read(0, 1)  # Until its supervisor has ended.
 """
+
+
+def wait_for_files(files: list[Path]) -> None:
+    deadline = time.monotonic() + 60
+    while not all(file.exists() for file in files) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -217,13 +223,26 @@ def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
     python.chmod(0o755)
     processes = supervisors(tmp_path / "run", (0, 2), (1, 2), arguments=(at,), python=python)
     waiting = [tmp_path / f"{at} {process.pid}" for process in processes[: 1 if at == "prepares" else 2]]
-    deadline = time.monotonic() + 60
-    while not all(file.exists() for file in waiting) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for_files(waiting)
     for process, number in zip(processes, sent, strict=True):
         if number:
             process.send_signal(number)
     assert [code for code, _ in ends(processes)] == codes
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_killed_is_named_and_the_other_ends(tmp_path, killed):
+    python = tmp_path / "python"
+    python.write_text(CHILD)
+    python.chmod(0o755)
+    processes = supervisors(tmp_path / "run", (0, 2), (1, 2), arguments=("trains",), python=python)
+    wait_for_files([tmp_path / f"trains {process.pid}" for process in processes])
+    processes[killed].kill()
+    found = ends(processes)
+    code, error = found[1 - killed]
+    assert found[killed][0] == -signal.SIGKILL and code == 75
+    assert f"process {killed} (" in error and "was lost: its connection ended" in error
+    assert "the same command goes on from the last checkpoint" in error and "Traceback" not in error
 
 
 @pytest.mark.parametrize(
@@ -298,9 +317,8 @@ def test_two_processes_give_the_losses_of_one(one_process, two_processes):
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "victim", ["process 0", *(pytest.param(other, marks=pytest.mark.long) for other in ("process 1", "its child"))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("victim", ["process 0", "process 1", "its child"])
 def test_a_process_that_is_killed_is_named_and_the_run_goes_on(two_processes, config_file, examples, tmp_path, victim):
     workdir = tmp_path / "run"
     processes = start(config_file, examples, workdir)

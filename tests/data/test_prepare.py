@@ -2,6 +2,7 @@
 
 import dataclasses
 import filecmp
+import functools
 import gzip
 import json
 import random
@@ -238,7 +239,7 @@ def files_of(folder) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_anywhere_and_started_again_every_byte_is_the_same(tmp_path, kills):
     flags = long_corpus(tmp_path)
     start = time.time()
@@ -383,3 +384,8 @@ def test_workers_end_with_a_parent_that_is_killed(config, tmp_path):
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert workers and not alive
+
+
+def test_preparing_does_not_count_by_its_progress_bar(config, examples, tmp_path, monkeypatch):
+    monkeypatch.setattr(preparing, "tqdm", functools.partial(preparing.tqdm, disable=True))
+    assert files_of(prepare(config, tmp_path / "out").folder) == files_of(examples.folder)

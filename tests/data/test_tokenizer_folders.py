@@ -179,8 +179,9 @@ def test_released_vocabularies_on_real_text(tmp_path, real_data, name, lowercase
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_sentencepiece_on_real_text(tmp_path, real_data, lowercase):
-    english = (real_data / "corpus/wiki_en.txt").read_text()[:4_000_000].split("\n")
+@pytest.mark.parametrize("characters", [1_000_000, pytest.param(4_000_000, marks=pytest.mark.long)])
+def test_sentencepiece_on_real_text(tmp_path, real_data, lowercase, characters):
+    english = (real_data / "corpus/wiki_en.txt").read_text()[:characters].split("\n")
     chinese = (real_data / "corpus/wiki_zh.txt").read_text()[:600_000].split("\n")
     config = TokenizerConfig(kind="sentencepiece", vocab_size=8000, lowercase=lowercase)
     tokenizer = tokenizers.train(english[: len(english) // 2] + chinese[: len(chinese) // 2], config)

@@ -22,7 +22,8 @@ from bert_jax.runs.pretraining import pretrain
 from bert_jax.training import steps
 from bert_jax.training.optimizer import make_optimizer
 
-MESHES = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (4, 2, 1), (2, 2, 2)]
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+ALL_MESHES = [*MESHES, (1, 1, 8), (4, 2, 1)]
 STEPS = 20
 
 # Runs the config on all meshes, with eight simulated devices, and restores the first one's checkpoint on each.
@@ -60,9 +61,9 @@ for sizes in meshes:
 """
 
 
-@pytest.fixture(scope="module")
-def runs(corpus, tmp_path_factory):
-    """The same run, with dropout, on every mesh, and on the one device of this process."""
+@pytest.fixture(scope="module", params=[MESHES, pytest.param(ALL_MESHES, marks=pytest.mark.long)], ids=["some", "all"])
+def runs(request, corpus, tmp_path_factory):
+    """The same run, with dropout, on meshes, and on the one device of this process: its folder, and the meshes."""
     folder = tmp_path_factory.mktemp("meshes")
     config = small_config(
         corpus,
@@ -73,10 +74,10 @@ def runs(corpus, tmp_path_factory):
     examples = prepare(config, folder / "examples")
     write_config(folder / "config.py", config)
     pretrain(config, folder / "1x1x1", examples.folder)
-    arguments = [str(folder), str(examples.folder), repr(MESHES), str(STEPS), "200"]
+    arguments = [str(folder), str(examples.folder), repr(request.param), str(STEPS), "200"]
     environment = with_devices(8) | {"PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)
-    return folder
+    return folder, request.param
 
 
 def of(folder, mesh):
@@ -87,10 +88,11 @@ def of(folder, mesh):
 
 
 def test_any_mesh_gives_the_losses_and_parameters_of_one_device(runs):
-    one = of(runs, (1, 1, 1))
+    folder, meshes = runs
+    one = of(folder, (1, 1, 1))
     expected, state = rows(one), saved_state(one, STEPS)
-    for mesh in MESHES:
-        found, other = rows(of(runs, mesh)), saved_state(of(runs, mesh), STEPS)
+    for mesh in meshes:
+        found, other = rows(of(folder, mesh)), saved_state(of(folder, mesh), STEPS)
         losses = [[row["loss"] for row in logged] for logged in (found, expected)]
         assert len(losses[0]) == STEPS
         np.testing.assert_allclose(*losses, rtol=0, atol=1e-5, err_msg=str(mesh))
@@ -102,16 +104,18 @@ def test_any_mesh_gives_the_losses_and_parameters_of_one_device(runs):
 
 
 def test_a_checkpoint_is_restored_bit_for_bit_on_any_mesh(runs):
-    saved = saved_state(of(runs, (8, 1, 1)), STEPS)
-    for mesh in MESHES:
-        with np.load(f"{of(runs, mesh)}-restored.npz") as restored:
+    folder, meshes = runs
+    saved = saved_state(of(folder, (8, 1, 1)), STEPS)
+    for mesh in meshes:
+        with np.load(f"{of(folder, mesh)}-restored.npz") as restored:
             assert_same_state(dict(restored), saved)
 
 
 def test_each_device_holds_its_part(runs):
     """Sizes of the shards of parameters and optimizer: all of it in copies of the model, an eighth with fsdp 8."""
+    folder, _ = runs
     for mesh, parts in (((8, 1, 1), 1), ((1, 8, 1), 8)):
-        sizes = json.loads(Path(f"{of(runs, mesh)}-held.json").read_text())
+        sizes = json.loads(Path(f"{of(folder, mesh)}-held.json").read_text())
         for path, (held, size) in sizes.items():
             small = size == 1 or path.endswith("seq_relationship/bias")  # Counters, and two numbers.
             assert held == (size if small else size / parts), path

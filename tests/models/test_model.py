@@ -1,6 +1,7 @@
 """The model against transformers' torch BERT with the same weights; parameter counts of every size."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from bert_jax.config import ExamplesConfig, HeadConfig, ModelConfig, OptimizerCo
 from bert_jax.data import pipeline
 from bert_jax.data.prepare import prepare
 from bert_jax.devices.sharding import path_name
-from bert_jax.models import architecture_of, dropout, init_params, layers, losses, make_model
+from bert_jax.models import architecture_of, dropout, layers, losses, make_model, param_shapes
 from bert_jax.models.model import MODEL_INPUTS, PACKED_INPUTS
 from bert_jax.objectives import HeadObjective
 from bert_jax.training import steps
@@ -95,9 +96,9 @@ def test_loss_and_gradients(pair, batches):
     jax.tree_util.tree_map_with_path(compare, grads, expected_grads)
 
 
-@pytest.mark.parametrize("decay", ["from_zero", "from_warmup"])
-def test_fifty_steps_of_adamw(pair, batches, decay):
+def test_fifty_steps_of_adamw(pair, batches):
     ours, params, theirs = pair
+    decay = "from_zero" if ours.config.hidden_act == "gelu" else "from_warmup"
     start = {name: value.clone() for name, value in theirs.state_dict().items()}
     config = OptimizerConfig(learning_rate=1e-3, warmup_steps=10, decay=decay)
     optimizer = make_optimizer(config)
@@ -124,7 +125,7 @@ def test_fifty_steps_of_adamw(pair, batches, decay):
 
 
 def abstract_params(model: ModelConfig, kind: str = "pretraining"):
-    return jax.eval_shape(lambda: init_params(make_model(model, HeadConfig(kind)), 0))
+    return param_shapes(make_model(model, HeadConfig(kind)))
 
 
 def count(tree) -> int:
@@ -187,11 +188,13 @@ def test_dropout_is_drawn_from_the_key_alone(pair, batches):
     assert first == again != other
 
 
-@pytest.mark.parametrize("remat", ["attention", "dots", "full"])
-@pytest.mark.parametrize("unroll", [1, 3])
-def test_what_is_computed_again_changes_neither_loss_nor_gradient(pair, batches, remat, unroll):
+def test_what_is_computed_again_changes_neither_loss_nor_gradient(pair, batches):
     """With dropout: the same masks are drawn the second time."""
     ours, params, _ = pair
+    if ours.config.hidden_act == "gelu":
+        ways = [("attention", 1), ("dots", 1), ("full", 3)]
+    else:
+        ways = [("dots", 3), ("full", 1)]
     kept = dataclasses.replace(ours.config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
 
     def gradients(config):
@@ -202,19 +205,24 @@ def test_what_is_computed_again_changes_neither_loss_nor_gradient(pair, batches,
 
         return jax.jit(jax.value_and_grad(loss)).lower(params).compile()
 
-    expected, again = (gradients(c) for c in (kept, dataclasses.replace(kept, remat=remat, scan_unroll=unroll)))
-    (loss, kept_gradients), (other_loss, other_gradients) = expected(params), again(params)
-    assert float(other_loss) == pytest.approx(float(loss), rel=1e-6)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), kept_gradients, other_gradients)
-    temporaries = [compiled.memory_analysis().temp_size_in_bytes for compiled in (expected, again)]
-    if unroll == 1:  # Unrolled, a small model on a processor has little to save.
-        assert temporaries[1] < temporaries[0]
+    expected = gradients(kept)
+    loss, kept_gradients = expected(params)
+    for remat, unroll in ways:
+        again = gradients(dataclasses.replace(kept, remat=remat, scan_unroll=unroll))
+        other_loss, other_gradients = again(params)
+        assert float(other_loss) == pytest.approx(float(loss), rel=1e-6)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7), kept_gradients, other_gradients
+        )
+        if unroll == 1:  # Unrolled, a small model on a CPU has little to save.
+            temporaries = [compiled.memory_analysis().temp_size_in_bytes for compiled in (expected, again)]
+            assert temporaries[1] < temporaries[0], remat
 
 
 def test_the_rows_that_fill_up_the_vocabulary_stay_zero(examples, config, batches):
     model = make_model(dataclasses.replace(MODEL, vocab_size=examples.tokenizer.vocab_size), HeadConfig("pretraining"))
     optimizer = make_optimizer(dataclasses.replace(config.optimizer, name="lamb"))
-    state = steps.init_state(model, optimizer, 0)
+    state = jax.jit(lambda: steps.init_state(model, optimizer, 0))()
     state, _ = jax.jit(steps.make_train_step(HeadObjective(model), optimizer))(
         state, batches[0], 0, schedule(config.optimizer, 30)
     )
@@ -230,7 +238,8 @@ def test_padding_changes_nothing(pair, batches):
     padded = dict(batch)
     for name in ("input_ids", "token_type_ids", "attention_mask"):
         padded[name] = np.pad(batch[name], [(0, 0), (0, 16)])
-    assert abs(float(loss(ours, params, batch)) - float(loss(ours, params, padded))) < 1e-5
+    of_batch = jax.jit(functools.partial(loss, ours, params))
+    assert abs(float(of_batch(batch)) - float(of_batch(padded))) < 1e-5
 
 
 def test_packed_texts_get_the_logits_of_rows_of_their_own(pair, config, tmp_path):
@@ -242,21 +251,24 @@ def test_packed_texts_get_the_logits_of_rows_of_their_own(pair, config, tmp_path
     model = make_model(ours.config, HeadConfig("masked_lm"))
     inputs = [batch[name] for name in MODEL_INPUTS]
     packed = {name: batch[name] for name in PACKED_INPUTS}
-    logits = model.apply({"params": params}, *inputs, **packed)
+    apply = jax.jit(model.apply)
+    logits = apply({"params": params}, *inputs, **packed)
     compared = 0
     for row, sequence in zip(*np.nonzero(batch["position_ids"] == 0), strict=True):
+        if compared == 8:  # Each length is compiled.
+            break
         text = batch["sequence_ids"][row] == batch["sequence_ids"][row, sequence]
         mine = text[batch["masked_lm_positions"][row]] & (batch["masked_lm_weights"][row] > 0)
         if batch["sequence_ids"][row, sequence] and mine.any():
             alone = batch["input_ids"][row][text][None]
             at = batch["masked_lm_positions"][row][mine][None] - sequence
-            expected = model.apply({"params": params}, alone, 0 * alone, 1 + 0 * alone, at)
+            expected = apply({"params": params}, alone, 0 * alone, 1 + 0 * alone, at)
             assert np.abs(logits[row, mine] - expected[0]).max() < 1e-5
             compared += 1
-    assert compared > len(logits)
-    mixed = model.apply({"params": params}, *inputs)
+    assert compared == 8
+    mixed = apply({"params": params}, *inputs)
     assert np.abs(mixed - logits).max() > 0.1
-    sums = HeadObjective(model).sums(params, (), batch)
+    sums = jax.jit(HeadObjective(model).sums)(params, (), batch)
     assert float(sums["mlm_loss"]) == pytest.approx(
         float(model.kind.sums(model.head, logits, batch)["mlm_loss"]), rel=1e-5
     )

@@ -121,10 +121,10 @@ def test_outputs_that_overflow_are_no_score_and_training_goes_on(model, task_con
 
 
 @pytest.mark.parametrize(
-    ("size", "length", "examples"),
-    [(8, 48, 32), pytest.param(32, 128, None, marks=pytest.mark.long)],
+    ("layers", "size", "length", "examples"),
+    [(2, 8, 48, 32), pytest.param(6, 32, 128, None, marks=pytest.mark.long)],
 )
-def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length, examples):
+def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, layers, size, length, examples):
     """One start, RTE's recipe without dropout and at a higher rate, the same batches."""
     task_config = TaskConfig(name="rte", folder=str(real_data / "glue/RTE"), train_examples=examples)
     task_config = dataclasses.replace(task_config, dev=str(tmp_path / "dev.tsv"))
@@ -133,7 +133,8 @@ def test_thirty_steps_have_the_losses_of_torch(real_data, tmp_path, size, length
     labels = dict(enumerate(task.head.labels))
     names = dict(id2label=labels, label2id={label: i for i, label in labels.items()})
     torch.manual_seed(0)
-    peer = transformers.AutoModelForSequenceClassification.from_pretrained(MINILM, num_labels=2, **names)
+    sizes = dict(num_hidden_layers=layers, num_labels=2)
+    peer = transformers.AutoModelForSequenceClassification.from_pretrained(MINILM, **sizes, **names)
     peer.save_pretrained(tmp_path / "start")
     transformers.AutoTokenizer.from_pretrained(MINILM).save_pretrained(tmp_path / "start")
     found = pretrained.read(tmp_path / "start")

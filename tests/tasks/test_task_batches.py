@@ -1,6 +1,7 @@
 """Batches of a task's features: several texts in a row, each as if it were alone, little padding, few shapes."""
 
 import heads
+import jax
 import numpy as np
 import pytest
 import torch
@@ -79,8 +80,9 @@ def test_a_text_among_others_has_the_outputs_and_the_loss_of_torch(kind):
     for logits, (theirs, _) in zip(found_logits, expected, strict=True):
         assert logits.shape == theirs.shape and np.abs(logits - theirs).max() < 1e-4
     batches = Batches(found, 8, case.head, 0, parts=2)
+    sums_of = jax.jit(HeadObjective(model).sums)
     for chosen, batch in zip(batches.epoch(0, 0), batches.train(0, 0, len(batches), everything), strict=True):
-        sums = HeadObjective(model).sums(case.params, (), batch)
+        sums = sums_of(case.params, (), batch)
         assert float(sums["label_loss"]) == pytest.approx(sum(expected[number][1] for number in chosen), rel=1e-4)
         assert float(sums["label_count"]) == pytest.approx(float(model.kind.counts(batch)["label"]), abs=1e-3)
         assert len(batch["labels"]) % 2 == 0

@@ -284,9 +284,10 @@ for name in names:
 """
 
 
-def test_every_optimizer_on_any_mesh(tmp_path):
+@pytest.mark.parametrize("names", ["muon toy", pytest.param("lamb lion adafactor", marks=pytest.mark.long)])
+def test_every_optimizer_on_any_mesh(tmp_path, names):
     """One from outside too; AdamW is in test_meshes. A checkpoint is restored on each mesh, and a run goes on from it
     bit for bit."""
     environment = with_devices(8) | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    arguments = [str(tmp_path), " ".join([*(OPTIMIZERS.keys() - {"adamw"}), "toy"]), repr([(8, 1, 1), (2, 2, 2)])]
+    arguments = [str(tmp_path), names, repr([(8, 1, 1), (2, 2, 2)])]
     subprocess.run([sys.executable, "-c", ON_EIGHT_DEVICES, *arguments], env=environment, check=True)

@@ -82,7 +82,9 @@ def config_file(config, tmp_path):
     return write_config(tmp_path / "small.py", config)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT]
+)
 def test_stopped_anywhere_and_started_again_ends_bit_for_bit_the_same(
     finished, config_file, examples, tmp_path, number
 ):
