@@ -11,6 +11,7 @@ import tyro
 import bert_jax
 from bert_jax.cli.options import Flag
 from bert_jax.config import InputError, MeshConfig
+from bert_jax.config.models import Dtype
 from bert_jax.files.printable import say
 
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT")]
@@ -29,6 +30,9 @@ class Predict:
     """The texts; without them and --input, standard input."""
     model: str
     """A workdir, a checkpoint's folder or a Hugging Face folder."""
+    dtype: Dtype | None = None
+    """The type of matrix products (None: the model's own). bfloat16 is faster on accelerators and on CPUs with AVX-512
+    BF16 or AMX."""
     input: File = None
     """A UTF-8 file with a text on each line."""
     output: File = None
@@ -152,7 +156,7 @@ def run(arguments: list[str]) -> None:
     for text in command.text:
         check(text)
     total = prediction.count(command.input, check) if command.input else len(command.text)
-    bert = bert_jax.load(command.model, MeshConfig())
+    bert = bert_jax.load(command.model, MeshConfig(), command.dtype)
     if isinstance(command, FillMask) and command.text and not command.output and sys.stdout.isatty():
         _print_filled(bert, list(command.text), command.top)
         return

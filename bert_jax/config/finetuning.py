@@ -1,9 +1,9 @@
 """Settings of a fine-tuning run: the task and its files, and how long it is trained."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from bert_jax.config import checks
+from bert_jax.config.models import Dtype
 from bert_jax.config.section import Section
 from bert_jax.config.training import MeshConfig, OptimizerConfig, RunConfig
 from bert_jax.files.errors import InputError
@@ -88,8 +88,8 @@ class FinetuneConfig(Section):
     epochs: float = 3.0
     warmup: float = 0.1
     """Share of the steps that warm up; it sets optimizer.warmup_steps."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the matrix products."""
+    dtype: Dtype = "float32"
+    """Type of the matrix products, as model.dtype of pretraining."""
     dropout: float | None = None
     """Dropout in the encoder and before the head (None: the model's own)."""
     objective: str = "head"

@@ -9,6 +9,7 @@ from bert_jax.files.errors import InputError
 
 Remat = Literal["auto", "none", "attention", "dots", "full"]
 HiddenAct = Literal["gelu", "gelu_tanh"]
+Dtype = Literal["float32", "bfloat16", "bfloat16_products"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,10 @@ class ModelConfig(Section):
     attention_probs_dropout_prob: float = 0.1
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the matrix products. Parameters, LayerNorm statistics, softmax and loss are always float32."""
+    dtype: Dtype = "float32"
+    """Type of activations and matrix products. Parameters, LayerNorm statistics, softmax and loss are always float32.
+    bfloat16_products: activations are too, and converted for each product; on a CPU, bfloat16 is that, if the CPU has
+    instructions for it, else float32."""
     scan_unroll: int = 1
     """Layers unrolled in each iteration of the scan over layers: more compiles slower and may run faster."""
     remat: Remat = "auto"
@@ -56,6 +59,10 @@ class ModelConfig(Section):
         for name, problem in checks.model_problems(self):
             raise InputError(f"{name}: {problem}")
         return self
+
+    @property
+    def activation_dtype(self) -> str:
+        return "float32" if self.dtype == "bfloat16_products" else self.dtype
 
     @property
     def known_vocab_size(self) -> int:

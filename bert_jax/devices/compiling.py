@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bert_jax.config import InputError, RunConfig, first_line
+from bert_jax.config.models import Dtype
 from bert_jax.devices.program_cache import keep_programs
 from bert_jax.files.printable import say
 
@@ -18,6 +19,8 @@ from bert_jax.files.printable import say
 # three times as long as separate kernels for short texts; other products are faster without YNNPACK too.
 WITHOUT_YNNPACK = {"xla_cpu_experimental_ynn_fusion_type": ""}
 LONGEST_WITHOUT_YNNPACK = 128
+# Only YNNPACK multiplies bfloat16 numbers by the CPU's instructions for them.
+BFLOAT16_PRODUCTS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 # On TPUs, sums of gradients over the mesh then go on behind the products of the backward pass, instead of before the
 # next ones.
@@ -90,22 +93,26 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def options(length: int, platform: str) -> dict[str, str] | None:
-    """The compiler options for sequences of this length; None for the defaults."""
+def options(length: int, platform: str, dtype: Dtype = "float32") -> dict[str, str] | None:
+    """The compiler options for sequences of this length and a type of products; None for the defaults."""
+    if platform == "cpu" and dtype == "bfloat16_products":
+        return BFLOAT16_PRODUCTS
     return WITHOUT_YNNPACK if platform == "cpu" and length <= LONGEST_WITHOUT_YNNPACK else None
 
 
-def training_options(platform: str) -> dict[str, str] | None:
+def training_options(platform: str, dtype: Dtype) -> dict[str, str] | None:
     """The compiler options for training steps; None for the defaults."""
+    if platform == "cpu" and dtype == "bfloat16_products":
+        return BFLOAT16_PRODUCTS
     return OVERLAPPED if platform == "tpu" else None
 
 
-def jitted(function: Callable, mesh: Mesh) -> Callable[[int], jax.stages.Wrapped]:
-    """`jax.jit` with the best `options` for a length: `jitted(f, mesh)(128)(x)` is f(x), whole on every device."""
+def jitted(function: Callable, mesh: Mesh, dtype: Dtype) -> Callable[[int], jax.stages.Wrapped]:
+    """`jax.jit` with the best `options` for a length: `jitted(f, mesh, dtype)(128)(x)` is f(x), whole everywhere."""
     everywhere, platform = NamedSharding(mesh, PartitionSpec()), mesh.devices.flat[0].platform
 
     def compiled(length: int) -> jax.stages.Wrapped:
-        return jax.jit(function, out_shardings=everywhere, compiler_options=options(length, platform))
+        return jax.jit(function, out_shardings=everywhere, compiler_options=options(length, platform, dtype))
 
     short, long = compiled(1), compiled(LONGEST_WITHOUT_YNNPACK + 1)
     return lambda length: long if length > LONGEST_WITHOUT_YNNPACK else short

@@ -1,5 +1,6 @@
 """A trained model in use: `bert = bert_jax.load("runs/tiny"); bert.fill_mask("Paris is the [MASK] of France.")`."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import overload
 
@@ -8,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bert_jax.config import InputError, MeshConfig
+from bert_jax.config.models import Dtype
 from bert_jax.convert import pretrained
 from bert_jax.data import packing
 from bert_jax.data.tokenizers import PAD
@@ -35,7 +37,8 @@ class Bert:
       config: the encoder, a `ModelConfig`.
       head: the head on the encoder, a `HeadConfig` with its `kind` and `labels`.
       tokenizer: turns texts into ids.
-      params: the weights, a tree of dicts of float32 arrays, on the devices of the mesh.
+      params: the weights, a tree of dicts of float32 arrays, on the devices of the mesh; in bfloat16 the layers'
+        matrices are in that.
       run: the fine-tuning run that made the model, a `FinetuneConfig`, or its defaults.
       embedding: how `encode` makes vectors of texts.
 
@@ -46,11 +49,12 @@ class Bert:
       Bert(kind='sequence_classification', layers=1, width=32, vocabulary=48, labels=('bad', 'good'))
     """
 
-    def __init__(self, saved: pretrained.Pretrained, mesh: MeshConfig | None = None):
-        self.config, self.head, self.tokenizer = saved.model, saved.head, saved.tokenizer
+    def __init__(self, saved: pretrained.Pretrained, mesh: MeshConfig | None = None, dtype: Dtype | None = None):
+        self.config = dataclasses.replace(saved.model, dtype=dtype or saved.model.dtype)
+        self.head, self.tokenizer = saved.head, saved.tokenizer
         self.run = labelling.run_of(saved.origin)
         self.embedding = saved.embedding
-        model = make_model(saved.model, saved.head)
+        model = make_model(self.config, saved.head)
         devices = sharding.make_mesh(mesh or MeshConfig(data=1), None if mesh else jax.local_devices()[:1])
         self._engine = Engine.with_params(model, saved.params, devices, saved.tokenizer)
         self._kind: Head = model.kind

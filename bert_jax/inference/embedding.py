@@ -39,7 +39,7 @@ def _pooled(
         sums = jnp.einsum("rts,rsh->rth", counted.astype(jnp.float32), hidden, precision="highest")
         return sums / jnp.maximum(counted.sum(-1, keepdims=True), 1)
 
-    return jitted(pooled, mesh)
+    return jitted(pooled, mesh, config.dtype)
 
 
 def encode(

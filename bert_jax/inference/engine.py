@@ -14,7 +14,8 @@ from bert_jax.data import packing
 from bert_jax.data.tokenizers import PAD, Tokenizer
 from bert_jax.devices import sharding
 from bert_jax.devices.compiling import jitted
-from bert_jax.models import Model, forward
+from bert_jax.devices.precision import computed
+from bert_jax.models import Model, forward, in_compute_type
 
 Batch = dict[str, Any]
 # (length of the rows, batch) -> an array, or a tree of arrays, whose first axis is the rows. It isn't waited for.
@@ -32,7 +33,7 @@ POSITIONS_ELSEWHERE = 32_768
 
 @functools.lru_cache(maxsize=8)
 def _forward(model: Model, mesh: Mesh) -> Callable[[int], jax.stages.Wrapped]:
-    return jitted(functools.partial(forward, model), mesh)
+    return jitted(functools.partial(forward, model), mesh, model.config.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Engine:
 
     @classmethod
     def with_params(cls, model: Model, params: Any, mesh: Mesh, tokenizer: Tokenizer) -> "Engine":
-        """Puts parameters from the host onto the mesh."""
+        """Puts parameters from the host onto the mesh, in the types in which its devices compute with them."""
+        model = model.clone(config=computed(model.config, mesh.devices.flat[0].platform))
+        params = in_compute_type(model.config, params)
         shardings = sharding.param_shardings(mesh, params, model.logical_axes)
         return cls(model, sharding.put(params, shardings), mesh, tokenizer)
 

@@ -51,7 +51,7 @@ class Embeddings(nn.Module):
         c = self.config
 
         def table(rows, init=initializer(c)):
-            return nn.Embed(rows, c.hidden_size, dtype=c.dtype, embedding_init=init)
+            return nn.Embed(rows, c.hidden_size, dtype=c.activation_dtype, embedding_init=init)
 
         self.word_embeddings = table(c.padded_vocab_size, padded(initializer(c), c.known_vocab_size))
         self.position_embeddings = table(c.position_offset + c.max_position_embeddings)

@@ -42,7 +42,36 @@ ACTIVATIONS: dict[str, Callable] = {
 
 def dense(config: ModelConfig, features: int, name: str) -> nn.Dense:
     """A dense layer with bias, in the config's compute type; its weights begin as `initializer` draws them."""
-    return nn.Dense(features, dtype=config.dtype, kernel_init=initializer(config), name=name)
+    kinds: dict = dict(dtype=config.activation_dtype, kernel_init=initializer(config))
+    if config.dtype == "bfloat16_products":
+        kinds["dot_general"] = lambda x, kernel, dimensions, precision: bfloat16_product(x, kernel, 0)
+    return nn.Dense(features, name=name, **kinds)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def bfloat16_product(x, weights, axis: int):
+    """x [..., K] times weights, [K, N] if `axis` is 0 and [N, K] if it is 1, all float32, by products of bfloat16
+    numbers that are added up in float32; so are the gradients."""
+    return _multiplied(x, weights, (x.ndim - 1,), (axis,))
+
+
+def _multiplied(a, b, a_axes: tuple[int, ...], b_axes: tuple[int, ...]):
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jax.lax.dot_general(a, b, ((a_axes, b_axes), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _forward(x, weights, axis: int):
+    return bfloat16_product(x, weights, axis), (x.astype(jnp.bfloat16), weights.astype(jnp.bfloat16))
+
+
+def _backward(axis: int, factors, gradient):
+    x, weights = factors
+    rows = tuple(range(x.ndim - 1))
+    of_weights = (x, gradient) if axis == 0 else (gradient, x)
+    return _multiplied(gradient, weights, (x.ndim - 1,), (1 - axis,)), _multiplied(*of_weights, rows, rows)
+
+
+bfloat16_product.defvjp(_forward, _backward)
 
 
 def initializer(config: ModelConfig):
@@ -66,4 +95,6 @@ def padded(init, rows: int):
 
 def layer_norm(config: ModelConfig, name: str | None = "LayerNorm") -> nn.LayerNorm:
     """LayerNorm with float32 statistics by the two-pass formula: the fast one loses digits where the mean is large."""
-    return nn.LayerNorm(epsilon=config.layer_norm_eps, dtype=config.dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_eps, dtype=config.activation_dtype, use_fast_variance=False, name=name
+    )

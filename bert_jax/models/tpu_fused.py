@@ -75,7 +75,7 @@ def longest_row(config: ModelConfig) -> int:
     heads = config.num_attention_heads // jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
     size = config.hidden_size // config.num_attention_heads
     width = _heads_together(heads, size) * size
-    return MOST_ROW_BYTES // max(width * jnp.dtype(config.dtype).itemsize, LANES * 4)
+    return MOST_ROW_BYTES // max(width * jnp.dtype(config.activation_dtype).itemsize, LANES * 4)
 
 
 def tpu_fused_flops(name: str, operands: Sequence[tuple[int, ...]]) -> float | None:

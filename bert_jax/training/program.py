@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bert_jax.config import FinetuneConfig, InputError, OptimizerConfig, Phase, PretrainConfig
 from bert_jax.config.models import Remat
 from bert_jax.devices.compiling import training_options
+from bert_jax.devices.precision import computed
 from bert_jax.devices.sharding import batch_sharding, state_shardings
 from bert_jax.models.model import PACKED_INPUTS
 from bert_jax.objectives import Objective, check_name, make_objective
@@ -49,7 +50,7 @@ class Program:
     """The compiled functions of a training run, and the shapes and shardings of what they take."""
 
     objective: Objective
-    """The given objective, its model's `remat` no longer "auto"."""
+    """The given objective, its model's `remat` no longer "auto", and `dtype` as the mesh's devices compute it."""
     optimizer: optax.GradientTransformation
     state: Any
     """The train state's shapes and types, each with its sharding (`jax.ShapeDtypeStruct`)."""
@@ -83,8 +84,9 @@ def make_program(objective: Objective, settings: Settings, mesh: Mesh) -> Progra
     """
     check_parts(objective, settings)
     model = objective.model
-    remat = _remat(model.config.remat, mesh)
-    objective = dataclasses.replace(objective, model=model.clone(config=dataclasses.replace(model.config, remat=remat)))
+    platform = mesh.devices.flat[0].platform
+    config = dataclasses.replace(computed(model.config, platform), remat=_remat(model.config.remat, platform))
+    objective = dataclasses.replace(objective, model=model.clone(config=config))
     return _make_program(objective, without_schedule(settings.optimizer), settings.accumulate_steps, mesh)
 
 
@@ -95,13 +97,13 @@ def check_parts(objective: Objective, settings: Settings) -> None:
         raise InputError(f"run.accumulate_steps: {what}; leave it 1")
 
 
-def _remat(remat: Remat, mesh: Mesh) -> Remat:
+def _remat(remat: Remat, platform: str) -> Remat:
     """Decides what "auto" is, for the mesh's devices, which may be elsewhere: `plan` compiles for other machines.
 
     An accelerator waits for its memory more than for products, so recomputing costs less than writing and reading. On
     a CPU it costs up to a tenth of a step, most where layers are unrolled, and memory is rarely short.
     """
-    return remat if remat != "auto" else "none" if mesh.devices.flat[0].platform == "cpu" else "dots"
+    return remat if remat != "auto" else "none" if platform == "cpu" else "dots"
 
 
 @functools.lru_cache(maxsize=4)
@@ -124,7 +126,7 @@ def _make_program(objective: Objective, config: OptimizerConfig, accumulate_step
         donate_argnums=0,
         in_shardings=(shardings, rows, everywhere, everywhere, jax.tree.map(lambda x: x.sharding, constants)),
         out_shardings=(shardings, everywhere),
-        compiler_options=training_options(mesh.devices.flat[0].platform),
+        compiler_options=training_options(mesh.devices.flat[0].platform, objective.model.config.dtype),
     )
     return Program(
         objective=objective,

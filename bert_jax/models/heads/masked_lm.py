@@ -8,7 +8,7 @@ from bert_jax.config import HeadConfig, ModelConfig
 from bert_jax.models import losses, names
 from bert_jax.models.arrays import Batch, Outputs, Sums
 from bert_jax.models.heads.base import Head, Inputs, Output
-from bert_jax.models.layers import ACTIVATIONS, dense, layer_norm
+from bert_jax.models.layers import ACTIVATIONS, bfloat16_product, dense, layer_norm
 from bert_jax.models.names import LogicalAxes
 
 AT = "cls/predictions"
@@ -41,8 +41,13 @@ class Predictions(nn.Module):
         bias = self.param("output_bias", nn.initializers.zeros, (c.padded_vocab_size,), jnp.float32)
         # [B, K, H] x [V, H] -> [B, K, V]
         weights = inputs.word_embeddings.astype(x.dtype)
-        logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32) + bias
-        return jnp.where(jnp.arange(c.padded_vocab_size) < c.known_vocab_size, logits, jnp.finfo(jnp.float32).min)
+        if c.dtype == "bfloat16_products":
+            logits = bfloat16_product(x, weights, 1)
+        else:
+            logits = jnp.einsum("bkh,vh->bkv", x, weights, preferred_element_type=jnp.float32)
+        return jnp.where(
+            jnp.arange(c.padded_vocab_size) < c.known_vocab_size, logits + bias, jnp.finfo(jnp.float32).min
+        )
 
 
 class Heads(nn.Module):
