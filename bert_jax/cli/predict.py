@@ -96,6 +96,9 @@ class Classify(Predict):
 
     pair: Text = None
     """The second text of all pairs; without it, each line may have its own, after a tab."""
+    columns: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME [NAME]")] = ()
+    """--input is a table (CSV, TSV, JSON lines), and these are its columns of texts, or of texts and second texts.
+    The output is the table with columns added, in the form that the name of --output says: .csv, .tsv or .jsonl."""
 
     @property
     def second(self) -> str | None:
@@ -142,7 +145,7 @@ def run(arguments: list[str]) -> None:
     _check(command)
     options = command.options()
     from bert_jax.devices import compiling, program_cache
-    from bert_jax.inference import prediction
+    from bert_jax.inference import prediction, scoring
     from bert_jax.runs.prediction import predictor
 
     compiling.begin()
@@ -155,6 +158,11 @@ def run(arguments: list[str]) -> None:
     check = checks.get(command.NAME, lambda _: None)
     for text in command.text:
         check(text)
+    if isinstance(command, Classify) and command.columns and command.input:
+        rows, texts_of_rows = scoring.read(command.input, command.columns)
+        bert = bert_jax.load(command.model, MeshConfig(), command.dtype)
+        scoring.run(bert, rows, texts_of_rows, command.output, command.pair)
+        return
     total = prediction.count(command.input, check) if command.input else len(command.text)
     bert = bert_jax.load(command.model, MeshConfig(), command.dtype)
     if isinstance(command, FillMask) and command.text and not command.output and sys.stdout.isatty():
@@ -178,6 +186,11 @@ def _check(command: Predict) -> None:
             raise InputError(f"{text!r}: not UTF-8; convert it") from None
     if command.text and command.input:
         raise InputError("give texts, or --input with a file of them, not both")
+    if isinstance(command, Classify) and command.columns and (not command.input or len(command.columns) == 2):
+        if not command.input:
+            raise InputError("--columns: are those of a table; give it with --input")
+        if command.pair is not None:
+            raise InputError("--pair: is a column's, by --columns; leave one of them out")
     if not command.text and not command.input and sys.stdin.isatty():
         raise InputError("give texts, --input with a file of them, or pipe them in")
     if command.output and command.output.exists() and not command.overwrite:

@@ -127,7 +127,7 @@ class Classification:
     def _check_header(self, row: Row, columns: glue.Columns, labels: list[classes.Located], test: bool = False) -> None:
         """Raises `InputError` where columns are given by number, but the table's first row looks like a header."""
         if self._config.text_column.isdecimal():
-            classes.check_header([_text(row, name, test) for name in columns.texts], labels, row.location)
+            classes.check_header([text_of(row, name, test) for name in columns.texts], labels, row.location)
 
     @cached_property
     def _training(self) -> tuple[list[Row], glue.Columns]:
@@ -195,7 +195,7 @@ class Classification:
             self._say("test", f"{file} has {columns}; --task.label-column names it")
 
     def _example(self, row: Row, columns: glue.Columns, number: str, test: bool) -> Example:
-        texts = tuple(_text(row, name, test) for name in columns.texts)
+        texts = tuple(text_of(row, name, test) for name in columns.texts)
         if not (test or self._glue):  # Those may be empty: predictions must be handed in for every row.
             for name, text in zip(columns.texts, texts, strict=True):
                 if not text.strip():
@@ -352,7 +352,7 @@ def value_of(row: Row, column: str) -> Any:
     return row.values[column]
 
 
-def _text(row: Row, column: str, test: bool = False) -> str:
+def text_of(row: Row, column: str, test: bool = False) -> str:
     """A row's text in a column; in a test file, an empty text where there is none."""
     value = value_of(row, column)
     if test and (value is None or value != value):  # JSON's null, or NaN.
