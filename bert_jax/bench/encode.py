@@ -21,10 +21,13 @@ import numpy as np
 
 from bert_jax.bench import compile_seconds, of_a_peer
 from bert_jax.config import InputError, ModelConfig
+from bert_jax.config.models import Dtype
 from bert_jax.devices import compiling
+from bert_jax.devices.precision import computed
 from bert_jax.inference.bert import Bert
 from bert_jax.inference.engine import POSITIONS
 from bert_jax.inference.loading import load
+from bert_jax.models.layers import bfloat16_product
 
 # transformers' encoder and fast tokenizer, with mean pooling. Each JSON line that it reads asks for a measurement, with
 # the order of the sentences and the batch size.
@@ -35,7 +38,8 @@ from bert_jax.bench.torch_finetune import config_of
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-model = AutoModel.from_pretrained(sys.argv[1], config=config_of(sys.argv[1])).eval()
+dtype = getattr(torch, sys.argv[4])
+model = AutoModel.from_pretrained(sys.argv[1], config=config_of(sys.argv[1])).eval().to(dtype)
 sentences = open(sys.argv[2], encoding="utf-8").read().split("\\n")
 longest = int(sys.argv[3])
 
@@ -50,7 +54,7 @@ def encode(sentences, batch, by_length):
         texts = [sentences[i] for i in chosen]
         inputs = tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
         mask = inputs["attention_mask"][..., None]
-        pooled = (model(**inputs)[0] * mask).sum(1) / mask.sum(1)
+        pooled = (model(**inputs)[0].float() * mask).sum(1) / mask.sum(1)
         for i, vector in zip(chosen, pooled):
             vectors[i] = vector
     return torch.stack(vectors).numpy()
@@ -58,7 +62,7 @@ def encode(sentences, batch, by_length):
 def roof(shapes):
     seconds = 0
     for rows, wide, out, times in shapes:
-        x, w, b = torch.randn(rows, wide), torch.randn(out, wide), torch.randn(out)
+        x, w, b = (torch.randn(*size, dtype=dtype) for size in ((rows, wide), (out, wide), (out,)))
         measured = []
         for _ in range(20):
             start = time.perf_counter()
@@ -87,8 +91,10 @@ SAMPLE = 8
 Ask = Callable[..., float]
 
 
-def bench_encode(model: str, files: list[Path], rounds: int) -> None:
-    """Sentences per second of `Bert.encode` and of torch, whose batches are sorted by length, or in the given order."""
+def bench_encode(model: str, files: list[Path], rounds: int, dtype: Dtype) -> None:
+    """Sentences per second of `Bert.encode` and of torch, whose batches are sorted by length, or in the given order.
+
+    With bfloat16, torch's whole model is in that type."""
     if importlib.util.find_spec("transformers") is None:
         raise InputError("the peer isn't here: pip install -e '.[test]'")
     sentences = []
@@ -96,7 +102,7 @@ def bench_encode(model: str, files: list[Path], rounds: int) -> None:
         if not file.is_file():
             raise InputError(f"{file}: no such file")
         sentences += file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    bert = load(model)
+    bert = load(model, dtype=dtype)
     compiled = compile_seconds()
     first = bert.encode(sentences, "mean", False)
     compiling = f"{sum(compiled):.1f} s for {len(compiled)} programs"
@@ -122,7 +128,7 @@ def _peer(model: str, sentences: list[str], bert: Bert) -> Iterator[Ask]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "sentences.txt"
         file.write_text("\n".join(sentences), encoding="utf-8")
-        command = [sys.executable, "-W", "ignore", "-c", PEER, model, str(file), str(longest)]
+        command = [sys.executable, "-W", "ignore", "-c", PEER, model, str(file), str(longest), bert.config.dtype]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=of_a_peer()
         ) as process:
@@ -161,10 +167,14 @@ def _roofs(config: ModelConfig, ask: Ask) -> tuple[float, float]:
     rows = POSITIONS["cpu"]
     shapes = [(rows, hidden, hidden, 4), (rows, hidden, inner, 1), (rows, inner, hidden, 1)]
     flops = sum(2 * rows * wide * out * times for rows, wide, out, times in shapes)
-    seconds = 0.0
+    seconds, dtype = 0.0, computed(config, "cpu").dtype
+
+    def multiply(x, weights, bias):
+        return (bfloat16_product(x, weights, 0) if dtype == "bfloat16_products" else x @ weights) + bias
+
     for rows, wide, out, times in shapes:
         x, w, b = (jnp.ones(shape, jnp.float32) for shape in ((rows, wide), (wide, out), (out,)))
-        product = jax.jit(lambda x, w, b: x @ w + b, compiler_options=compiling.options(1, "cpu"))
+        product = jax.jit(multiply, compiler_options=compiling.options(1, "cpu", dtype))
         seconds += times * statistics.median(_seconds(lambda: product(x, w, b).block_until_ready()) for _ in range(20))  # noqa: B023
     return flops / seconds / 1e9, flops / ask(roof=shapes) / 1e9
 
@@ -181,7 +191,7 @@ def _report(bert, sentences, rounds, compiling, speeds, best, roofs, difference)
     tokens = bert.tokenize(sentences)["attention_mask"].sum() / len(sentences)
     weights = c.num_hidden_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
     gigaflops = 2 * weights * tokens / 1e9
-    print(f"{len(sentences)} sentences, {tokens:.1f} tokens each, {rounds} rounds")
+    print(f"{len(sentences)} sentences, {tokens:.1f} tokens each, {rounds} rounds, {c.dtype}")
     print(f"bert_jax: {statistics.median(ours):.0f} sentences/s; compiling, not counted, took {compiling}")
     for name, order, runs in (("sorted", True, by_length), ("unsorted", False, unsorted)):
         ratios = [a / b for a, b in zip(ours, runs, strict=True)]

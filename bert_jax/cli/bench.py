@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -99,11 +99,13 @@ class BenchEncode:
     files: tuple[Path, ...]
     """UTF-8, a sentence on each line."""
     rounds: int = 5
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The type of matrix products; torch's whole model is in it."""
 
     def run(self) -> None:
         from bert_jax.bench.encode import bench_encode
 
-        bench_encode(self.model, list(self.files), self.rounds)
+        bench_encode(self.model, list(self.files), self.rounds, self.dtype)
 
 
 WITH_CONFIG: dict[str, type] = {"train": BenchTrain, "finetune": BenchFinetune}

@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pallas_tpu
 from bert_jax.config import HeadConfig, InputError, ModelConfig, files
 from bert_jax.convert import origin as origins
 from bert_jax.convert import pretrained
+from bert_jax.devices import sharding
 from bert_jax.models import attention, init_params, make_model, tpu_fused
 
 MODEL = ModelConfig(
@@ -129,6 +130,11 @@ def test_what_a_backend_does_not_take_is_named(monkeypatch):
     monkeypatch.setattr(attention, "longest_row", lambda config: 99)
     odd = "model.attention: is tpu_fused, for long rows of a multiple of 8 tokens, not 9; make it plain"
     assert refusal(9, attention="tpu_fused") == odd
+    monkeypatch.undo()
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1, 1, 4), sharding.AXES)):
+        odd = "model.attention: is tpu_fused, which can't split 2 heads over a mesh.tensor of 4; make it plain"
+        assert refusal(attention="tpu_fused") == odd
     with pytest.raises(InputError, match=r"^model\.attention: is 'fused'; did you mean 'tpu_fused'\?$"):
         make_model(dataclasses.replace(MODEL, attention="fused"), ALONE)
 
