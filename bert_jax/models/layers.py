@@ -66,9 +66,10 @@ def _forward(x, weights, axis: int):
 
 def _backward(axis: int, factors, gradient):
     x, weights = factors
-    rows = tuple(range(x.ndim - 1))
-    of_weights = (x, gradient) if axis == 0 else (gradient, x)
-    return _multiplied(gradient, weights, (x.ndim - 1,), (1 - axis,)), _multiplied(*of_weights, rows, rows)
+    first, second = (a.reshape(-1, a.shape[-1]) for a in ((x, gradient) if axis == 0 else (gradient, x)))
+    # XLA (0.10.2) would multiply a transposed factor in float32; with a row more, it is an array of its own.
+    transposed = jnp.pad(first.astype(jnp.bfloat16).T, ((0, 1), (0, 0)))
+    return _multiplied(gradient, weights, (x.ndim - 1,), (1 - axis,)), _multiplied(transposed, second, (1,), (0,))[:-1]
 
 
 bfloat16_product.defvjp(_forward, _backward)
