@@ -37,23 +37,19 @@ class Bert:
       config: the encoder, a `ModelConfig`.
       head: the head on the encoder, a `HeadConfig` with its `kind` and `labels`.
       tokenizer: turns texts into ids.
-      params: the weights, a tree of dicts of float32 arrays, on the devices of the mesh; in bfloat16 the layers'
-        matrices are in that.
+      params: the weights, a tree of dicts of arrays on the mesh: float32, but in the `dtype` the layers' matrices.
       run: the fine-tuning run that made the model, a `FinetuneConfig`, or its defaults.
       embedding: how `encode` makes vectors of texts.
 
     Example:
       >>> bert_jax.load("runs/base")
       Bert(kind='pretraining', layers=1, width=32, vocabulary=48)
-      >>> bert_jax.load("runs/reviews")
-      Bert(kind='sequence_classification', layers=1, width=32, vocabulary=48, labels=('bad', 'good'))
     """
 
     def __init__(self, saved: pretrained.Pretrained, mesh: MeshConfig | None = None, dtype: Dtype | None = None):
         self.config = dataclasses.replace(saved.model, dtype=dtype or saved.model.dtype)
         self.head, self.tokenizer = saved.head, saved.tokenizer
-        self.run = labelling.run_of(saved.origin)
-        self.embedding = saved.embedding
+        self.run, self.embedding = labelling.run_of(saved.origin), saved.embedding
         model = make_model(self.config, saved.head)
         devices = sharding.make_mesh(mesh or MeshConfig(data=1), None if mesh else jax.local_devices()[:1])
         self._engine = Engine.with_params(model, saved.params, devices, saved.tokenizer)
