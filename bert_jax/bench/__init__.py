@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from bert_jax.config.models import Dtype
+
 Way = Literal["eager", "compiled", "eager-bf16", "compiled-bf16"]
 """How torch trains the peer: as it is or by `torch.compile`, in float32 or in bf16 by autocast."""
 
@@ -40,6 +42,19 @@ def compiled_here(config: Any) -> Any:
     if run.compilation_cache is None and options["jax_compilation_cache_dir"] is None:
         run = dataclasses.replace(run, compilation_cache="")
     return dataclasses.replace(config, run=run)
+
+
+def product(dtype: Dtype) -> Any:
+    """A compiled function (x, weights, bias) -> x @ weights + bias, by a program's products of that type."""
+    import jax
+
+    from bert_jax.devices.compiling import options
+    from bert_jax.models.layers import bfloat16_product
+
+    def multiply(x, weights, bias):
+        return (bfloat16_product(x, weights, 0) if dtype == "bfloat16_products" else x @ weights) + bias
+
+    return jax.jit(multiply, compiler_options=options(1, jax.default_backend(), dtype))
 
 
 def peak_memory() -> int:

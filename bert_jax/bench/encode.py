@@ -19,15 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bert_jax.bench import compile_seconds, of_a_peer
+from bert_jax.bench import compile_seconds, of_a_peer, product
 from bert_jax.config import InputError, ModelConfig
 from bert_jax.config.models import Dtype
-from bert_jax.devices import compiling
 from bert_jax.devices.precision import computed
 from bert_jax.inference.bert import Bert
 from bert_jax.inference.engine import POSITIONS
 from bert_jax.inference.loading import load
-from bert_jax.models.layers import bfloat16_product
 
 # transformers' encoder and fast tokenizer, with mean pooling. Each JSON line that it reads asks for a measurement, with
 # the order of the sentences and the batch size.
@@ -167,17 +165,11 @@ def _roofs(config: ModelConfig, ask: Ask) -> tuple[float, float]:
     rows = POSITIONS["cpu"]
     shapes = [(rows, hidden, hidden, 4), (rows, hidden, inner, 1), (rows, inner, hidden, 1)]
     flops = sum(2 * rows * wide * out * times for rows, wide, out, times in shapes)
-    seconds, dtype = 0.0, computed(config, "cpu").dtype
-
-    def multiply(x, weights, bias):
-        return (bfloat16_product(x, weights, 0) if dtype == "bfloat16_products" else x @ weights) + bias
-
+    seconds, multiply = 0.0, product(computed(config, jax.default_backend()).dtype)
     for rows, wide, out, times in shapes:
-        x, w, b = (jnp.ones(shape, jnp.float32) for shape in ((rows, wide), (wide, out), (out,)))
-        if dtype == "bfloat16_products":  # As the engine holds them.
-            w = w.astype(jnp.bfloat16)
-        product = jax.jit(multiply, compiler_options=compiling.options(1, "cpu", dtype))
-        seconds += times * statistics.median(_seconds(lambda: product(x, w, b).block_until_ready()) for _ in range(20))  # noqa: B023
+        x, b = jnp.ones((rows, wide)), jnp.ones(out)
+        w = jnp.ones((wide, out), config.dtype)  # As the engine holds them.
+        seconds += times * statistics.median(_seconds(lambda: multiply(x, w, b).block_until_ready()) for _ in range(20))  # noqa: B023
     return flops / seconds / 1e9, flops / ask(roof=shapes) / 1e9
 
 

@@ -31,8 +31,7 @@ class Predict:
     model: str
     """A workdir, a checkpoint's folder or a Hugging Face folder."""
     dtype: Dtype | None = None
-    """The type of matrix products (None: the model's own). bfloat16 is faster on accelerators and on CPUs with AVX-512
-    BF16 or AMX."""
+    """The type of matrix products (None: the model's own). On a CPU bfloat16 takes AVX-512 BF16 or AMX."""
     input: File = None
     """A UTF-8 file with a text on each line."""
     output: File = None

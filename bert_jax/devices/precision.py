@@ -5,6 +5,8 @@ import functools
 import sys
 from pathlib import Path
 
+import jax
+
 from bert_jax.config import ModelConfig
 from bert_jax.files.printable import say
 
@@ -37,6 +39,5 @@ def _has_bfloat16() -> bool:
 @functools.cache
 def _say_that_it_is_float32() -> None:
     lacks = "has no instructions for products of bfloat16 numbers (AVX-512 BF16 or AMX)"
-    say(
-        f"bfloat16: this CPU {lacks}, as far as Linux says; computed in float32, which is faster there", file=sys.stderr
-    )
+    if jax.process_index() == 0:
+        say(f"bfloat16: this CPU {lacks}, as far as Linux says; computed in float32", file=sys.stderr)

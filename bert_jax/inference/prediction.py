@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -174,13 +174,11 @@ def run(
     it. `total` is for the progress bar, on standard error.
     """
     with (
-        storage.named_if_full(output or Path("standard output")),
-        storage.whole_file(output) if output else contextlib.nullcontext() as file,
+        written(output) as target,
         tqdm(total=total, unit=" texts", disable=not progress) as bar,
         compiling.shown_in(bar),
-        _warnings_in_one_line(),
+        warnings_in_one_line(),
     ):
-        target = io.TextIOWrapper(file, encoding="utf-8") if file else sys.stdout
         for chunk in chunks(texts, second):
             for line in predict(chunk):
                 target.write(line + "\n")
@@ -209,7 +207,19 @@ def chunks(texts: Iterable[Any], second: str | None = None) -> Iterator[list[Any
 
 
 @contextlib.contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
+def written(output: Path | None) -> Iterator[TextIO]:
+    """What to write into: standard output, or a file that is there once it is whole. Line ends stay as given."""
+    with (
+        storage.named_if_full(output or Path("standard output")),
+        storage.whole_file(output) if output else contextlib.nullcontext() as file,
+    ):
+        target = io.TextIOWrapper(file, encoding="utf-8", newline="") if file else sys.stdout
+        yield target
+        target.flush()
+
+
+@contextlib.contextmanager
+def warnings_in_one_line() -> Iterator[None]:
     before = warnings.showwarning
     warnings.showwarning = lambda message, *_, **__: tqdm.write(f"bert-jax: {harmless(str(message))}", file=sys.stderr)
     try:

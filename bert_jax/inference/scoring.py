@@ -1,10 +1,8 @@
 """`bert-jax predict classify --columns`: a table with what a classifier says of each row."""
 
-import contextlib
 import csv
 import io
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,11 +12,10 @@ from bert_jax.config import InputError
 from bert_jax.config.checks import did_you_mean
 from bert_jax.convert.pretrained import overflowed
 from bert_jax.devices import compiling
-from bert_jax.files import storage
 from bert_jax.files.printable import json_line
 from bert_jax.inference.bert import Bert
 from bert_jax.inference.labelling import Classified
-from bert_jax.inference.prediction import chunks
+from bert_jax.inference.prediction import chunks, warnings_in_one_line, written
 from bert_jax.tasks.classification import text_of
 from bert_jax.tasks.tables import JSON_NAMES, Row, read_table
 
@@ -33,11 +30,10 @@ def read(file: Path, columns: Sequence[str]) -> tuple[list[Row], list[tuple[str,
     if len(columns) > 2:
         raise InputError(f"--columns: are {len(columns)}; name that of the text, or those of the two texts of a pair")
     rows = read_table(file)
-    names = rows[0].values
     for column in columns:
-        if column not in names:
+        if column not in (names := rows[0].values):
             raise InputError(f"{file}: has no column {column!r}, named by --columns; {did_you_mean(column, names)}")
-    for name in names:
+    for name in {name for row in rows for name in row.values}:
         if name in (PREDICTED, PROBABILITY) or name.startswith(f"{PREDICTED} "):
             raise InputError(f"{file}: has a column {name!r}, as the results would be called; rename it")
     return rows, [tuple(text_of(row, column, test=True) for column in columns) for row in rows]
@@ -50,7 +46,7 @@ def run(bert: Bert, rows: list[Row], texts: list[tuple[str, ...]], output: Path 
     `pair` is the second text of all rows that have one text.
     """
     found: list[Classified] = []
-    with tqdm(total=len(rows), unit=" texts") as bar, compiling.shown_in(bar):
+    with tqdm(total=len(rows), unit=" texts") as bar, compiling.shown_in(bar), warnings_in_one_line():
         for chunk in chunks(texts, pair):
             columns = list(zip(*chunk, strict=True))
             seconds = columns[1] if len(columns) > 1 else None if pair is None else [pair] * len(chunk)
@@ -59,11 +55,8 @@ def run(bert: Bert, rows: list[Row], texts: list[tuple[str, ...]], output: Path 
     results = [_cells(text[0], classified) for text, classified in zip(texts, found, strict=True)]
     lines = _json_lines if output and output.suffix in JSON_NAMES else _table
     separator = "\t" if output and output.suffix == ".tsv" else ","
-    with storage.whole_file(output) if output else contextlib.nullcontext() as file:
-        # Line ends are written as they are in cells.
-        target = io.TextIOWrapper(file, encoding="utf-8", newline="") if file else sys.stdout
+    with written(output) as target:
         target.writelines(lines(rows, results, separator))
-        target.flush()
 
 
 def _cells(text: str, found: Classified) -> dict[str, str | float]:

@@ -100,11 +100,9 @@ def _problems_of_tpu_fused(call: Call) -> Iterator[tuple[str, str]]:
         yield "attention", f"is tpu_fused, a kernel for TPUs, and this is a {call.platform}; make it plain"
     heads, tensor = call.config.num_attention_heads, jax.sharding.get_abstract_mesh().shape.get("tensor", 1)
     if heads % tensor:
-        yield (
-            "attention",
-            f"is tpu_fused, which can't split {heads} heads over a mesh.tensor of {tensor}; make it plain",
-        )
-    if call.length > (longest := longest_row(call.config)):
+        whole = f"can't split {heads} heads over a mesh.tensor of {tensor}"
+        yield "attention", f"is tpu_fused, which {whole}; make it plain"
+    elif call.length > (longest := longest_row(call.config)):
         yield "attention", f"is tpu_fused, for rows of at most {longest:,} tokens, not {call.length:,}; make it plain"
     if call.length**2 > MOST_SCORES and call.length % 8:
         yield "attention", f"is tpu_fused, for long rows of a multiple of 8 tokens, not {call.length}; make it plain"

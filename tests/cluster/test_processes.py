@@ -109,6 +109,14 @@ if sys.argv[-1] == what:
 """
 
 
+def program(folder: Path, text: str) -> Path:
+    """A child's interpreter, which does something else."""
+    python = folder / "python"
+    python.write_text(text)
+    python.chmod(0o755)
+    return python
+
+
 def wait_for_files(files: list[Path]) -> None:
     deadline = time.monotonic() + 60
     while not all(file.exists() for file in files) and time.monotonic() < deadline:
@@ -126,9 +134,7 @@ def wait_for_files(files: list[Path]) -> None:
     ],
 )
 def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
-    python = tmp_path / "python"
-    python.write_text(CHILD)
-    python.chmod(0o755)
+    python = program(tmp_path, CHILD)
     processes = supervisors(tmp_path / "run", (0, 2), (1, 2), arguments=(at,), python=python)
     waiting = [tmp_path / f"{at} {process.pid}" for process in processes[: 1 if at == "prepares" else 2]]
     wait_for_files(waiting)
@@ -140,9 +146,7 @@ def test_signals_decide_the_exit_codes_of_all(tmp_path, at, sent, codes):
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_process_that_is_killed_is_named_and_the_other_ends(tmp_path, killed):
-    python = tmp_path / "python"
-    python.write_text(CHILD)
-    python.chmod(0o755)
+    python = program(tmp_path, CHILD)
     processes = supervisors(tmp_path / "run", (0, 2), (1, 2), arguments=("trains",), python=python)
     wait_for_files([tmp_path / f"trains {process.pid}" for process in processes])
     processes[killed].kill()
@@ -162,9 +166,7 @@ def test_a_process_that_is_killed_is_named_and_the_other_ends(tmp_path, killed):
 )
 def test_what_passes_by_itself_ends_all_so_that_they_are_started_again(tmp_path, end, told):
     """JAX aborts or crashes a process if another one has ended."""
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n{end}\n")
-    python.chmod(0o755)
+    python = program(tmp_path, f"#!/bin/sh\n{end}\n")
     for code, error in ends(supervisors(tmp_path / "run", (0, 2), (1, 2), python=python)):
         assert code == 75 and told in error
 

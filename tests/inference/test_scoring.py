@@ -80,6 +80,7 @@ def test_values_and_several_labels(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("table", "flags", "message"),
     [
+        ('{"review": "a"}\n{"review": "b", "predicted x": 1}\n', ["--columns", "review"], "has a column 'predicted x'"),
         (
             "review\na\n",
             ["--columns", "reviews"],

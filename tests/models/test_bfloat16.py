@@ -15,6 +15,8 @@ from bert_jax.devices import precision
 from bert_jax.models.layers import bfloat16_product
 from bert_jax.runs.pretraining import pretrain
 
+ASKED = precision._has_bfloat16.__wrapped__
+
 
 @pytest.fixture(autouse=True)
 def instructions(monkeypatch):
@@ -72,3 +74,20 @@ def test_only_a_cpu_with_such_instructions_uses_them(monkeypatch, capsys):
     monkeypatch.setattr(precision, "_has_bfloat16", lambda: False)
     assert precision.computed(model, "cpu").dtype == "float32"
     assert "bfloat16: this CPU has no instructions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cpu", "has"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx512f amx_bf16 amx_tile\n", True),
+        ("Features\t: fp asimd bf16\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        (None, False),  # As on macOS.
+    ],
+)
+def test_what_linux_says_of_a_cpu(monkeypatch, tmp_path, cpu, has):
+    if cpu is not None:
+        (tmp_path / "cpuinfo").write_text(cpu)
+    monkeypatch.setattr(precision, "Path", lambda name: tmp_path / "cpuinfo")
+    assert ASKED() == has
